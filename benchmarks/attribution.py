@@ -1,0 +1,147 @@
+"""Attribution against a bare forward and backward pass: `python -m benchmarks.attribution [--json] [--quick]`.
+
+Both are measured in one run on one thread, alternating, on a Llama of SmolLM2-135M's shape with random weights (30
+layers, width 576, 9 heads, 3 key/value heads), one sequence of 77 tokens, float32. "Bare" is the loss of the same
+answer tokens and its gradient at the embedding, with frozen weights and logits for the answer alone: the least that
+any gradient method must do. Peak memory is the largest resident size of a process of its own for each, weights
+included; below it stands what that process grew by over the loaded model. `--quick` uses a small model.
+"""
+
+import argparse
+import ctypes
+import gc
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from probing.attribution import Attributor
+from probing.sequences import Sample
+
+PROMPT, ANSWER = 60, 17
+
+
+def _model(quick: bool) -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    width, layers = (96, 4) if quick else (576, 30)
+    config = LlamaConfig(
+        vocab_size=1000 if quick else 49152,
+        hidden_size=width,
+        intermediate_size=width * 8 // 3,
+        num_hidden_layers=layers,
+        num_attention_heads=9 if not quick else 4,
+        num_key_value_heads=3 if not quick else 2,
+        tie_word_embeddings=True,
+    )
+    return LlamaForCausalLM(config).eval().requires_grad_(False)
+
+
+def _sample(model: LlamaForCausalLM) -> Sample:
+    tokens = torch.randint(model.config.vocab_size, (PROMPT + ANSWER,), generator=torch.Generator().manual_seed(1))
+    return Sample("benchmark", tuple(tokens.tolist()), PROMPT, ANSWER)
+
+
+def _bare(model: LlamaForCausalLM, sample: Sample) -> Callable[[], None]:
+    targets = torch.tensor(sample.scored)
+
+    def run() -> None:
+        embedded = model.get_input_embeddings()(torch.tensor([sample.fed])).requires_grad_()
+        logits = model(inputs_embeds=embedded, use_cache=False, logits_to_keep=ANSWER).logits
+        torch.nn.functional.cross_entropy(logits[0].float(), targets).backward()
+
+    return run
+
+
+def _ours(model: LlamaForCausalLM, sample: Sample) -> Callable[[], None]:
+    attributor = Attributor(model)
+
+    def run() -> None:
+        attributor.score([sample])
+
+    return run
+
+
+_RUNS = {"bare": _bare, "ours": _ours}
+
+
+def _peak(which: str, quick: bool) -> tuple[float, float]:
+    """Peak resident memory of a fresh process that runs one of the two, and what it grew by, in MiB (Linux)."""
+    command = [sys.executable, "-m", "benchmarks.attribution", "--memory-of", which, *(["--quick"] if quick else [])]
+    peak, loaded = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    return float(peak), float(peak) - float(loaded)
+
+
+def _print_memory(which: str, quick: bool) -> None:
+    torch.set_num_threads(1)
+    model = _model(quick)
+    sample = _sample(model)
+    run = _RUNS[which](model, sample)
+    with torch.no_grad():  # touch the weights and the kernels' workspace, which both need
+        model(input_ids=torch.tensor([[1]]))
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what loading left behind is not to be used again unseen
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here
+    loaded = psutil.Process().memory_info().rss
+    for _ in range(3):
+        run()
+    status = Path("/proc/self/status").read_text()
+    peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
+    print(peak / 1024, loaded / 2**20)
+
+
+def measure(quick: bool, repeats: int = 5) -> dict[str, float]:
+    """Median seconds and peak MiB of both, and their ratios."""
+    torch.set_num_threads(1)
+    model = _model(quick)
+    sample = _sample(model)
+    runs = {name: make(model, sample) for name, make in _RUNS.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for repeat in range(repeats + 1):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            run()
+            if repeat:  # the first is a warm-up
+                seconds[name].append(time.perf_counter() - started)
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    memory = {name: _peak(name, quick) for name in runs}
+    return {
+        "bare_seconds": median["bare"],
+        "ours_seconds": median["ours"],
+        "time_ratio": median["ours"] / median["bare"],
+        "bare_peak_mib": memory["bare"][0],
+        "ours_peak_mib": memory["ours"][0],
+        "memory_ratio": memory["ours"][0] / memory["bare"][0],
+        "bare_activation_mib": memory["bare"][1],
+        "ours_activation_mib": memory["ours"][1],
+    }
+
+
+def main() -> None:
+    """Print the table, or JSON."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.attribution", description=__doc__)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--quick", action="store_true", help="a small model")
+    parser.add_argument("--memory-of", choices=tuple(_RUNS), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.memory_of:
+        _print_memory(arguments.memory_of, arguments.quick)
+        return
+    m = measure(arguments.quick)
+    if arguments.json:
+        print(json.dumps(m, indent=2))
+        return
+    print(f"{'':24}{'bare':>10}{'ours':>10}{'ratio':>8}")
+    print(f"{'seconds':24}{m['bare_seconds']:>10.3f}{m['ours_seconds']:>10.3f}{m['time_ratio']:>8.3f}")
+    print(f"{'peak memory, MiB':24}{m['bare_peak_mib']:>10.0f}{m['ours_peak_mib']:>10.0f}{m['memory_ratio']:>8.3f}")
+    print(f"{'  beyond the model, MiB':24}{m['bare_activation_mib']:>10.0f}{m['ours_activation_mib']:>10.0f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Everything that draws: the shell around the pages, figures, widgets and theme."""

@@ -1,0 +1,65 @@
+"""Histograms of both models on shared bins."""
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from dashboard.theme import COLOURS, style
+from dashboard.words import TERMS
+from probing.metrics import Definition, cells, histogram_top
+from probing.scores import Scores
+
+_FLOOR = 0.5
+"""Where empty bins stand on a logarithmic axis, just below a single cell."""
+
+
+def _outline(edges: np.ndarray, counts: np.ndarray, side: str) -> go.Scatter:
+    """A histogram as a filled step line."""
+    colour = COLOURS[side]
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return go.Scatter(
+        x=np.repeat(edges, 2)[1:-1],
+        y=np.repeat(counts, 2),
+        mode="lines",
+        name=side,
+        line={"color": colour, "width": 1.6},
+        fill="tozeroy",
+        fillcolor=f"rgba({red}, {green}, {blue}, 0.18)",
+    )
+
+
+def sizes(base: Scores, tuned: Scores, definition: Definition, log_counts: bool, log_size: bool) -> go.Figure:
+    """|score| of all cells and questions; bins as in the definition, or of equal ratio if `log_size`."""
+    top = histogram_top(base, tuned, definition)
+    values = {side: np.abs(cells(scores, definition)).ravel() for side, scores in (("base", base), ("tuned", tuned))}
+    edges = np.linspace(0.0, top, definition.bins + 1)
+    if log_size:
+        smallest = min(v[v > 0].min() for v in values.values())
+        edges = np.geomspace(smallest, top, definition.bins + 1)
+    figure = go.Figure()
+    for side, sample in values.items():
+        counts = np.histogram(sample, edges)[0].astype(float)
+        figure.add_trace(_outline(edges, np.maximum(counts, _FLOOR) if log_counts else counts, side))
+    figure.update_xaxes(title="|score| (nats)", type="log" if log_size else "linear")
+    figure.update_yaxes(title="cells", rangemode="tozero")
+    if log_size:
+        figure.update_xaxes(dtick=1)
+    if log_counts:
+        most = max(float(trace.y.max()) for trace in figure.data)
+        figure.update_yaxes(type="log", dtick=1, range=[np.log10(_FLOOR), np.log10(2 * most)])
+    return style(figure, 420)
+
+
+def of_questions(questions: pd.DataFrame, metric: str) -> go.Figure:
+    """One metric's values over the questions."""
+    both = questions[[f"{metric}_base", f"{metric}_tuned"]].to_numpy()
+    edges = np.histogram_bin_edges(both[np.isfinite(both)], bins=30)
+    figure = go.Figure()
+    for side in ("base", "tuned"):
+        sample = questions[f"{metric}_{side}"].dropna().to_numpy()
+        figure.add_trace(_outline(edges, np.histogram(sample, edges)[0], side))
+        figure.add_vline(float(sample.mean()), line={"color": COLOURS[side], "dash": "dash", "width": 1.5})
+    term = TERMS[metric]
+    figure.update_xaxes(title=f"{term.name.lower()}{f' ({term.unit})' if term.unit else ''}; dashed: mean")
+    figure.update_yaxes(title="questions")
+    return style(figure, 340)

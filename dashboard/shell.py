@@ -1,0 +1,26 @@
+"""What surrounds every page: navigation, the sidebar with the shared selection, and the state of the queue."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from dashboard import selection
+from dashboard.widgets import queue_status
+
+ICON = Path(__file__).parent / "assets" / "icon.svg"
+
+st.set_page_config(page_title="RL Circuit Explorer", page_icon=str(ICON), layout="wide")
+
+page = st.navigation(
+    [
+        st.Page("../pages/compare.py", title="Compare", icon=":material/compare_arrows:", default=True),
+        st.Page("../pages/circuits.py", title="Circuits", icon=":material/account_tree:"),
+        st.Page("../pages/distributions.py", title="Distributions", icon=":material/bar_chart:"),
+        st.Page("../pages/intensity.py", title="Intensity", icon=":material/bolt:"),
+    ]
+)
+with st.sidebar:
+    st.markdown("### RL Circuit Explorer")
+    selection.controls()
+    queue_status()
+page.run()

@@ -1,0 +1,69 @@
+"""Tables of the Compare page."""
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import data
+from dashboard.selection import COHORT_NAMES, View
+from dashboard.theme import number, percent
+from dashboard.words import PATTERN_METRICS, TERMS, interval, pattern_verdict, relative_interval
+from probing.metrics import Comparison, Definition
+from probing.pairs import load_registry
+from probing.rollouts import COHORTS
+
+
+def cohorts(view: View) -> None:
+    """How many questions fall into each cohort, the one in view in bold."""
+    lines = []
+    for cohort in COHORTS:
+        mark = "**" if cohort == view.cohort else ""
+        lines.append(f"{mark}{view.counts[cohort]} {COHORT_NAMES[cohort]}{mark}")
+    st.caption("  \n".join(lines))
+
+
+def all_pairs(view: View) -> None:
+    """Every pair at the view's question set, cohort and cut."""
+    table = data.comparisons()
+    same = table[
+        (table["question_set"] == view.question_set)
+        & (table["cohort"] == view.cohort)
+        & (table["alpha"] == view.alpha)
+        & table["base_run"].notna()
+        & table["tuned_run"].notna()
+    ].drop_duplicates("pair")
+    found = {str(row["pair"]): row for row in same.to_dict("records")}
+    rows = []
+    for name, pair in load_registry().pairs.items():
+        if view.question_set not in pair.questions:
+            continue
+        row: dict[str, str] = {"Pair": pair.arrow, "Kind": pair.kind}
+        if name in found:
+            shown = found[name]
+            compared = data.compared(shown["base_run"], shown["tuned_run"], Definition())
+            row["Pattern"] = pattern_verdict(compared)
+            row["Accuracy"] = " → ".join(percent(shown[f"{s}_accuracy"], signed=False) for s in ("base", "tuned"))
+            row |= {
+                TERMS[m].name.split()[-1].capitalize(): relative_interval(compared[m])
+                for m in (*PATTERN_METRICS, "loss")
+            }
+        else:
+            row["Pattern"] = "not computed"
+        rows.append(row)
+    st.dataframe(pd.DataFrame(rows).fillna("–"), hide_index=True)
+
+
+def all_metrics(compared: dict[str, Comparison]) -> None:
+    """Every metric of one comparison."""
+    rows = [
+        {
+            "Metric": TERMS[metric].name,
+            "Base": number(c.base),
+            "Tuned": number(c.tuned),
+            "Difference": number(c.difference, signed=True),
+            "95 % interval": interval(c),
+            "Relative": percent(c.relative),
+            "What it is": TERMS[metric].meaning,
+        }
+        for metric, c in compared.items()
+    ]
+    st.dataframe(pd.DataFrame(rows), hide_index=True)

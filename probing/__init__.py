@@ -1,0 +1,1 @@
+"""Edge attributions of language models, before and after fine-tuning."""

@@ -1,0 +1,232 @@
+"""Samples in, one score for each edge and sample out: edge attribution patching with zero ablation.
+
+Removing writer O from what reader H reads changes the loss, to first order, by
+
+    I(O -> H) = -<dL/dH, O>        summed over positions (the prompt's included) and the model's width
+
+so a positive score means that removing the edge raises the loss. L is a sample's mean negative log-likelihood over
+its own answer's tokens given all before them. One forward and one backward pass give every O and every gradient of a
+batch, and one batched matrix product gives the scores, in float32 and for each sample by itself.
+
+Source: arXiv:2509.21044, section 2; Syed et al. 2023 (arXiv:2310.10348) for the method.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import psutil
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from probing.architectures import Architecture, Observer, WriteGradients, architecture_of, prove, recording
+from probing.errors import ModelError
+from probing.residual_graph import ResidualGraph, graph_of
+from probing.scores import Scores
+from probing.sequences import Sample
+
+
+class Attributor:
+    """A model made ready for scoring: parameters frozen, architecture found and proved, use guarded by a lock.
+
+    Raises:
+        ModelError: the architecture is unknown or its residual identity fails.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model.requires_grad_(False).eval()
+        self.architecture = architecture_of(model)
+        self.graph = graph_of(self.architecture.layers)
+        self._lock = threading.Lock()
+        self._products = _Products(self.graph, self.architecture)
+        prove(self.architecture)
+
+    def check(self, samples: Sequence[Sample]) -> None:
+        """Raise a SequenceError for the first sample that this model cannot score."""
+        vocabulary = self.architecture.embedding.weight.shape[0]
+        context = getattr(self.model.config, "max_position_embeddings", None)
+        for sample in samples:
+            sample.check(vocabulary, context)
+
+    def batches(self, samples: Sequence[Sample], batch_size: int | None = None) -> list[list[int]]:
+        """Indices of `samples` in batches of like length, the same for the same samples and size.
+
+        Without a `batch_size`, as many as fit a quarter of the free memory, at most 64.
+        """
+        order = sorted(range(len(samples)), key=lambda i: (len(samples[i].fed), i))
+        if batch_size is None:
+            longest = max(len(sample.fed) for sample in samples)
+            batch_size = max(1, min(64, _free_bytes(self.model.device) // 4 // self._bytes_per_sample(longest)))
+        return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+    def _bytes_per_sample(self, positions: int) -> int:
+        """Rough size of the activations, gradients and logits that one sample of this length needs."""
+        config = self.model.config
+        width, layers = config.hidden_size, config.num_hidden_layers
+        per_layer = 24 * width + 6 * config.intermediate_size + 4 * config.num_attention_heads * positions
+        return 4 * positions * (layers * per_layer + 3 * config.vocab_size)
+
+    def score(self, samples: Sequence[Sample]) -> Scores:
+        """Scores of one batch, which it must be possible to run at once.
+
+        Raises:
+            SequenceError: a sample that this model cannot score.
+            ModelError: the scores are not finite.
+        """
+        self.check(samples)
+        tokens, mask = _pad([sample.fed for sample in samples], self.model.device)
+        with (
+            self._lock,
+            _answers_only(self.architecture.head, samples) as weights,
+            recording(self.architecture, self._products),
+            torch.enable_grad(),
+        ):
+            self._products.begin(tokens.shape)
+            logits = self.model(input_ids=tokens, attention_mask=mask, use_cache=False).logits
+            loss = _loss(logits, samples, weights)
+            del logits
+            loss.sum().backward()
+            scores = self._products.finish()
+        if not bool(torch.isfinite(scores).all()):
+            raise ModelError("This model's gradients overflow, so its scores are not finite.", "Try --dtype float32.")
+        return Scores(
+            self.graph,
+            tuple(sample.id for sample in samples),
+            scores.cpu().numpy(),
+            loss.detach().float().cpu().numpy(),
+        )
+
+
+def _pad(rows: list[tuple[int, ...]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Tokens padded on the right, where causal attention never looks, and the mask that says so."""
+    longest = max(map(len, rows))
+    tokens = torch.zeros(len(rows), longest, dtype=torch.long)
+    mask = torch.zeros_like(tokens)
+    for i, row in enumerate(rows):
+        tokens[i, : len(row)] = torch.tensor(row)
+        mask[i, : len(row)] = 1
+    return tokens.to(device), mask.to(device)
+
+
+@contextmanager
+def _answers_only(head: nn.Module, samples: Sequence[Sample]) -> Iterator[Float[Tensor, "sample answer"]]:
+    """Let `head` compute logits only where an answer's token is predicted; yields each position's weight in the mean.
+
+    Whatever the model does to its logits after the head (scaling, soft caps) happens as usual.
+    """
+    longest = max(sample.answer_length for sample in samples)
+    positions = torch.zeros(len(samples), longest, dtype=torch.long)
+    weights = torch.zeros(len(samples), longest)
+    for i, sample in enumerate(samples):
+        positions[i] = sample.answer_start - 1
+        positions[i, : sample.answer_length] += torch.arange(sample.answer_length)
+        weights[i, : sample.answer_length] = 1 / sample.answer_length
+
+    def gather(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden = args[0]
+        index = positions.to(hidden.device)[..., None].expand(-1, -1, hidden.shape[-1])
+        return (hidden.gather(1, index), *args[1:])
+
+    handle = head.register_forward_pre_hook(gather)
+    try:
+        yield weights
+    finally:
+        handle.remove()
+
+
+def _loss(
+    logits: Float[Tensor, "sample answer token"],
+    samples: Sequence[Sample],
+    weights: Float[Tensor, "sample answer"],
+) -> Float[Tensor, " sample"]:
+    """Each sample's mean negative log-likelihood over its scored tokens."""
+    targets = torch.zeros(weights.shape, dtype=torch.long)
+    for i, sample in enumerate(samples):
+        targets[i, : sample.answer_length] = torch.tensor(sample.scored)
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    surprise = nn.functional.cross_entropy(wide.flatten(0, 1), targets.to(logits.device).flatten(), reduction="none")
+    return (surprise.view(weights.shape) * weights.to(surprise)).sum(1)
+
+
+class _Products(Observer):
+    """-<gradient, writer> for every edge and sample: a matrix product for every few readers as the backward pass goes.
+
+    What is observed is copied, while it is in the processor's cache, into two buffers that serve batch after batch;
+    the model's own tensors are free to go.
+    """
+
+    at_once = 48
+    """Readers in one product: enough to be fast, few enough that they are small beside the activations."""
+
+    def __init__(self, graph: ResidualGraph, architecture: Architecture) -> None:
+        self.graph = graph
+        self._like = architecture.embedding.weight
+        self._buffers = torch.empty(0)
+
+    def begin(self, shape: torch.Size) -> None:
+        """Make ready for a batch of [sample, position]."""
+        samples, positions = shape
+        rows = len(self.graph.writers) + self.at_once
+        size = samples * rows * positions * self._like.shape[1]
+        if self._buffers.numel() < size:
+            wide = torch.promote_types(self._like.dtype, torch.float32)
+            self._buffers = torch.empty(size, dtype=wide, device=self._like.device)
+        buffer = self._buffers[:size].view(samples, rows, positions, -1)
+        self._written, self._read = buffer.split([len(self.graph.writers), self.at_once], 1)
+        self._scores = self._written.new_zeros(samples, *self.graph.mask.shape)
+        self._waiting: list[int] = []
+
+    def wrote(self, writer: int, output: Float[Tensor, "sample position width"]) -> None:
+        """Keep what a writer wrote."""
+        self._written[:, writer].copy_(output)
+
+    def influenced(self, readers: range, write_gradients: WriteGradients) -> None:
+        """Use the gradients of some readers."""
+        if len(self._waiting) + len(readers) > self.at_once:
+            self._multiply()
+        start = len(self._waiting)
+        write_gradients(self._read[:, start : start + len(readers)])
+        self._waiting.extend(readers)
+
+    def finish(self) -> Float[Tensor, "sample writer reader"]:
+        """The scores of the batch, zero where there is no edge."""
+        self._multiply()
+        mask = torch.from_numpy(self.graph.mask).to(self._scores.device)
+        return self._scores.where(mask, self._scores.new_zeros(()))
+
+    def _multiply(self) -> None:
+        if self._waiting:
+            before = int(self.graph.writers_before[self._waiting].max())
+            read = self._read[:, : len(self._waiting)].flatten(2)
+            written = self._written[:, :before].flatten(2)
+            self._scores[:, :before, self._waiting] = -torch.bmm(written, read.transpose(1, 2))
+            self._waiting.clear()
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def attribute(
+    attributor: Attributor,
+    samples: Sequence[Sample],
+    batch_size: int | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Scores:
+    """Scores of all `samples` in their order; `progress` is told the number finished after each batch."""
+    attributor.check(samples)
+    graph = attributor.graph
+    scores = np.zeros((len(samples), *graph.mask.shape), np.float32)
+    loss = np.zeros(len(samples), np.float32)
+    done = 0
+    for batch in attributor.batches(samples, batch_size):
+        part = attributor.score([samples[i] for i in batch])
+        scores[batch], loss[batch] = part.scores, part.loss
+        done += len(batch)
+        progress(done)
+    return Scores(graph, tuple(sample.id for sample in samples), scores, loss)

@@ -1,0 +1,343 @@
+"""The product's work from a terminal: `python -m probing --help`.
+
+An error that a person can cause is one sentence on stderr and exit code 2. Heavy imports wait for the command that
+needs them, so that `--help` and listings answer at once.
+"""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from probing.errors import PersonError, StoreError
+from probing.pairs import load_registry
+from probing.rollouts import ALPHAS, COHORTS, Selection
+from probing.store import open_store
+from probing.store.database import Database
+
+LABELS = {
+    "activation_intensity": "activation intensity",
+    "information_complexity": "information complexity",
+    "distribution_kurtosis": "distribution kurtosis",
+    "inter_sample_diversity": "inter-sample diversity",
+    "node_output_entropy": "node output entropy",
+    "loss": "loss (nats per token)",
+    "effective_edges": "effective edges",
+    "gini": "Gini coefficient",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, format="%(asctime)s %(message)s")
+    try:
+        arguments.run(arguments)
+    except PersonError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped; what was finished is kept.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+    return 0
+
+
+# -- commands ----------------------------------------------------------------------------------------------------------
+
+
+def attribute(arguments: argparse.Namespace) -> None:
+    """Score the edges of one model over a file of sequences."""
+    from probing.attribution import Attributor
+    from probing.attribution import attribute as score
+    from probing.checkpoints import find
+    from probing.models import load_model, pick_device, pick_dtype, use_threads_for
+    from probing.scores import write_scores
+    from probing.sequences import read_samples
+
+    samples = read_samples(arguments.sequences)
+    device = pick_device(arguments.device)
+    checkpoint = find(arguments.model, arguments.revision)
+    model = load_model(checkpoint, device, pick_dtype(arguments.dtype, checkpoint, device), arguments.attention)
+    use_threads_for(model)
+    with _progress() as progress:
+        scores = score(
+            Attributor(model),
+            samples,
+            arguments.batch_size,
+            lambda done: progress("edges", done, len(samples)),
+        )
+    write_scores(arguments.out, scores)
+    print(f"{arguments.out}: {len(samples)} samples, {len(scores.graph.edges)} edges, {device}, {model.dtype}")
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Compare two files of scores."""
+    from probing import metrics
+    from probing.scores import read_scores
+
+    base, tuned = read_scores(arguments.base), read_scores(arguments.tuned)
+    definition = metrics.Definition(
+        bins=arguments.bins,
+        histogram_max=arguments.histogram_max,
+        structural_zeros=not arguments.edges_only,
+        resamples=arguments.resamples,
+    )
+    result = metrics.compare(base, tuned, definition)
+    if arguments.json:
+        print(json.dumps(metrics.as_json(result, definition, base, metrics.align(base, tuned)), indent=2))
+        return
+    print(f"{'':26}{'base':>12}{'tuned':>12}{'difference':>12}   95 % interval")
+    for name, c in result.items():
+        interval = f"[{c.ci_low:.4g}, {c.ci_high:.4g}]"
+        print(f"{LABELS[name]:26}{c.base:>12.4g}{c.tuned:>12.4g}{c.difference:>+12.4g}   {interval}")
+
+
+def pairs(arguments: argparse.Namespace) -> None:
+    """List the pairs."""
+    registry = load_registry()
+    if arguments.json:
+        rows = [pair.model_dump(mode="json") for pair in registry.pairs.values()]
+        print(json.dumps(rows, indent=2))
+        return
+    for pair in registry.pairs.values():
+        print(f"{pair.name:12} {pair.algorithm:6} {pair.kind:12} {pair.model_name('base')} -> "
+              f"{pair.model_name('tuned')}  ({', '.join(pair.questions)})")  # fmt: skip
+
+
+def probe(arguments: argparse.Namespace) -> None:
+    """Do all that a pair's comparison needs, or watch the worker that is doing it."""
+    from probing.jobs.plan import Spec
+    from probing.jobs.worker import follow
+
+    registry = load_registry()
+    pair = registry.pair(arguments.pair)
+    questions = arguments.questions or pair.questions[0]
+    registry.question_set(questions)
+    spec = Spec(
+        pair.name,
+        questions,
+        tuple(arguments.alpha or ALPHAS),
+        Selection(n=arguments.samples, cohort=arguments.cohort),
+        arguments.device,
+        arguments.dtype,
+    )
+    for selection in spec.selections():
+        assert selection  # building it has checked its values
+    with closing(_open(arguments)) as store:
+        with _progress() as progress:
+            job = follow(store, store.submit(spec.as_json()), progress)
+        if job["status"] != "done":
+            raise StoreError(job["message"] or f"The job was {job['status']}.")
+        _print_comparisons(store, pair.name, questions, spec)
+
+
+def _print_comparisons(store: Database, pair: str, questions: str, spec: Any) -> None:
+    from probing.metrics import compare as measure
+
+    table = store.comparisons()
+    chosen = table[(table["pair"] == pair) & (table["question_set"] == questions)]
+    chosen = chosen[(chosen["cohort"] == spec.selection.cohort) & chosen["alpha"].isin(spec.alphas)]
+    for row in chosen.drop_duplicates("alpha").sort_values("alpha").itertuples():
+        if row.failure:
+            print(f"α {row.alpha:g}: {row.failure}")
+            continue
+        result = measure(store.scores(str(row.base_run)), store.scores(str(row.tuned_run)))
+        intensity, loss = result["activation_intensity"], result["loss"]
+        print(
+            f"α {row.alpha:g}: intensity {intensity.base:.3g} -> {intensity.tuned:.3g} "
+            f"(difference {intensity.difference:+.3g}, 95 % interval {intensity.ci_low:+.3g} to "
+            f"{intensity.ci_high:+.3g}), loss {loss.base:.3g} -> {loss.tuned:.3g}"
+        )
+        if row.warning:
+            print(f"       {row.warning}")
+
+
+def runs(arguments: argparse.Namespace) -> None:
+    """List the runs of a store."""
+    with closing(_open(arguments)) as store:
+        table = store.runs()
+    if arguments.json:
+        print(table.to_json(orient="records", date_format="iso", indent=2))
+        return
+    for row in table.itertuples():
+        state = "finished" if isinstance(row.finished, datetime) else "unfinished"
+        print(f"{row.run_key}  {row.pair:12} {row.side:6} {row.question_set:12} {row.cohort:13} α {row.alpha:<5g}"
+              f"{row.scored:>5}/{row.samples} samples  {state}")  # fmt: skip
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """Write the scores of a run to a file."""
+    from probing.scores import write_scores
+
+    out = arguments.out or Path(f"{arguments.run_key}.{arguments.format}")
+    with closing(_open(arguments)) as store:
+        if arguments.format == "npz":
+            write_scores(out, store.scores(arguments.run_key))
+        else:
+            store.scores(arguments.run_key)  # says so if there is no such run
+            table = store.long_scores(arguments.run_key)
+            part = out.with_name(f".{out.name}.part")
+            try:
+                if arguments.format == "csv":
+                    table.to_csv(part, index=False)
+                else:
+                    table.to_parquet(part, index=False)
+                part.replace(out)
+            except OSError as error:
+                raise StoreError(
+                    f"Cannot write {out}: {error.strerror}.", "Choose another place with --out."
+                ) from error
+            finally:
+                part.unlink(missing_ok=True)
+    print(out)
+
+
+def worker(arguments: argparse.Namespace) -> None:
+    """Work on the queue of a store until stopped."""
+    from probing.jobs.worker import serve
+
+    with closing(_open(arguments)) as store:
+        serve(store, arguments.parent)
+
+
+def zoo_train(arguments: argparse.Namespace) -> None:
+    """Train members of the zoo."""
+    try:
+        from probing.zoo.train import train_all
+    except ImportError as error:
+        raise PersonError(
+            f"Training needs a package that is not installed ({error.name}).",
+            "Run 'pip install -r requirements-zoo.txt'.",
+        ) from error
+    train_all(arguments.out, arguments.only)
+
+
+def zoo_evaluate(arguments: argparse.Namespace) -> None:
+    """Measure what the members of the zoo can do."""
+    from probing.zoo.evaluate import evaluate
+
+    result = evaluate(arguments.zoo)
+    if arguments.json:
+        print(json.dumps(result, indent=2))
+        return
+    print(f"{'':12}{'greedy':>8}{'sampled':>9}{'nll of correct':>16}")
+    for name, row in result["accuracy"].items():
+        print(f"{name:12}{row['greedy']:>8.3f}{row['sampled']:>9.3f}{result['nll_correct'][name]:>16.4f}")
+
+
+# -- what commands share -----------------------------------------------------------------------------------------------
+
+
+def _open(arguments: argparse.Namespace) -> Database:
+    return open_store(arguments.store)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on stderr, renamed with each stage; nothing where stderr is no terminal."""
+    from tqdm import tqdm
+
+    with tqdm(disable=None, leave=False) as bar:
+
+        def show(stage: str, done: int, total: int) -> None:
+            bar.total = total
+            bar.n = done
+            bar.set_description(stage)
+
+        yield show
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _batch_size(text: str) -> int | None:
+    return None if text == "auto" else _positive(text)
+
+
+class _Parser(argparse.ArgumentParser):
+    """One sentence on stderr, without the usage before it."""
+
+    def error(self, message: str) -> Any:
+        self.exit(2, f"{self.prog}: {message}. See '{self.prog} --help'.\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m probing", description="Edge attributions of a model before and after tuning.")
+    parser.add_argument("--verbose", action="store_true", help="log what happens to stderr")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable, within: Any = commands) -> argparse.ArgumentParser:
+        added = within.add_parser(name, help=run.__doc__, description=run.__doc__)
+        added.set_defaults(run=run)
+        return added
+
+    def computing(added: argparse.ArgumentParser) -> None:
+        added.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+        added.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
+
+    def stored(added: argparse.ArgumentParser) -> None:
+        added.add_argument("--store", type=Path, help="default: PROBING_STORE, or data/store.duckdb")
+
+    c = command("attribute", attribute)
+    c.add_argument("model", metavar="MODEL", help="a folder or a hub id")
+    c.add_argument("--revision", help="of a hub id")
+    c.add_argument("--sequences", type=Path, required=True, metavar="FILE.jsonl")
+    c.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
+    c.add_argument("--batch-size", type=_batch_size, default=None, metavar="N|auto")
+    c.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa")
+    computing(c)
+
+    c = command("compare", compare)
+    c.add_argument("base", type=Path, metavar="BASE.npz")
+    c.add_argument("tuned", type=Path, metavar="TUNED.npz")
+    c.add_argument("--json", action="store_true")
+    c.add_argument("--bins", type=_positive, default=100)
+    c.add_argument("--histogram-max", type=float, help="default: the pair's largest |score|")
+    c.add_argument("--edges-only", action="store_true", help="do not count structural zeros as cells")
+    c.add_argument("--resamples", type=_positive, default=10_000)
+
+    c = command("pairs", pairs)
+    c.add_argument("--json", action="store_true")
+
+    c = command("probe", probe)
+    c.add_argument("pair", metavar="PAIR")
+    c.add_argument("--alpha", type=float, nargs="+", help=f"cuts; default: {' '.join(map(str, ALPHAS))}")
+    c.add_argument("--questions", metavar="NAME", help="default: the pair's first question set")
+    c.add_argument("--samples", type=_positive, default=Selection().n)
+    c.add_argument("--cohort", choices=COHORTS, default=Selection().cohort)
+    computing(c)
+    stored(c)
+
+    c = command("runs", runs)
+    c.add_argument("--json", action="store_true")
+    stored(c)
+
+    c = command("export", export)
+    c.add_argument("run_key", metavar="RUN")
+    c.add_argument("--format", choices=("parquet", "csv", "npz"), default="parquet")
+    c.add_argument("--out", type=Path)
+    stored(c)
+
+    c = command("worker", worker)
+    c.add_argument("--parent", type=int, help="end when this process does")
+    stored(c)
+
+    zoo = commands.add_parser("zoo", help="the small models that ship").add_subparsers(required=True, metavar="COMMAND")
+    c = command("train", zoo_train, zoo)
+    c.add_argument("--out", type=Path, help="default: data/zoo")
+    c.add_argument("--only", nargs="+", metavar="MEMBER", help="default: all")
+    c = command("evaluate", zoo_evaluate, zoo)
+    c.add_argument("--json", action="store_true")
+    c.add_argument("--zoo", type=Path, help="default: data/zoo")
+    return parser

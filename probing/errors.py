@@ -1,0 +1,42 @@
+"""Errors that a person can cause, as opposed to faults of the program.
+
+Each carries one sentence of what happened and one of what to do about it. The command line prints them on stderr
+and exits with code 2; pages show them as messages. Anything else that is raised is a bug.
+"""
+
+
+class PersonError(Exception):
+    """Something a person can put right: `what` happened, and the `remedy`."""
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        super().__init__(f"{what} {remedy}".strip())
+        self.what = what
+        self.remedy = remedy
+
+
+class ModelError(PersonError):
+    """A model that cannot be loaded or cannot be trusted."""
+
+
+class QuestionError(PersonError):
+    """A question set, template or grading rule that cannot be used."""
+
+
+class SequenceError(PersonError):
+    """A sequence that cannot be scored by the model it was given to."""
+
+
+class SelectionError(PersonError):
+    """Filters that leave no question."""
+
+
+class StoreError(PersonError):
+    """A store that cannot be opened, read or written."""
+
+
+class PairError(PersonError):
+    """A pair that is unknown or wrongly described."""
+
+
+class ScoresError(PersonError):
+    """A file of scores that cannot be read or compared."""

@@ -1,0 +1,1 @@
+"""The queue and the worker: `plan` says what a job is and what it will make, `worker` does it."""

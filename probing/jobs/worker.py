@@ -1,0 +1,228 @@
+"""Doing the jobs: rollouts, selection, attribution, batch by batch into the store.
+
+A worker is a process that shares the store with its owner. It leaves each finished batch in the spool and asks the
+owner to take it in, so neither its own death nor the owner's loses a finished batch; whoever continues the job starts
+at the first batch that is missing. One worker works at a time: a lock beside the store sees to it.
+"""
+
+import importlib.metadata
+import logging
+import os
+import platform
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+import torch
+
+from probing.attribution import Attributor
+from probing.checkpoints import Checkpoint
+from probing.errors import PersonError, SelectionError
+from probing.jobs.plan import SIDES, Plan, Spec, make_plan
+from probing.models import (
+    answer,
+    load_model,
+    load_tokenizer,
+    pick_device,
+    pick_dtype,
+    use_threads_for,
+)
+from probing.pairs import load_registry
+from probing.questions import grade, prompt_for
+from probing.rollouts import Answer, Selected, Selection, samples, select
+from probing.store.database import Database
+from probing.store.sharing import try_lock
+from probing.store.spool import AnswerBatch, ScoreBatch
+
+log = logging.getLogger(__name__)
+
+ANSWERS_AT_ONCE = 64
+"""Questions answered in one batch."""
+
+Progress = Callable[[str, int, int], None]
+
+
+class Cancelled(Exception):  # noqa: N818 - a request, not an error
+    """The job should not go on."""
+
+
+def worker_lock(store: Database) -> IO[bytes] | None:
+    """The right to be the one worker of a store, until closed; None while another has it."""
+    return try_lock(store.path.with_name(store.path.name + ".worker"))
+
+
+@dataclass
+class Worker:
+    """Runs jobs of one store, one after the other; keeps the model it used last."""
+
+    store: Database
+    name: str = field(default_factory=lambda: f"{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    progress: Progress = lambda stage, done, total: None
+    _loaded: tuple[Any, ...] = ()
+
+    def work(self, job_id: int | None = None) -> bool:
+        """Do the next job in the queue (or the one named); False if there is none."""
+        claimed = self.store.claim(self.name, job_id)
+        if claimed is None:
+            return False
+        number, spec = claimed
+        log.info("job %d: %s", number, spec)
+        try:
+            self._run(number, make_plan(Spec.from_json(spec), load_registry()))
+        except Cancelled:
+            log.info("job %d: stopped", number)
+        except PersonError as error:
+            log.warning("job %d: %s", number, error)
+            self.store.close_job(number, "failed", str(error))
+        except torch.OutOfMemoryError:
+            log.exception("job %d", number)
+            self.store.close_job(number, "failed", "The device ran out of memory. Try fewer or shorter samples.")
+        except Exception as error:
+            log.exception("job %d", number)
+            self.store.close_job(number, "failed", f"A fault in the program: {type(error).__name__}. See the log.")
+        else:
+            self.store.close_job(number, "done")
+        return True
+
+    def _run(self, job_id: int, plan: Plan) -> None:
+        def report(stage: str, done: int, total: int) -> None:
+            self.progress(stage, done, total)
+            if not self.store.report(job_id, stage, done, total):
+                raise Cancelled
+
+        for side in SIDES:
+            self._roll_out(plan, side, report)
+        chosen = [(s, self._select(plan, s)) for s in plan.spec.selections()]
+        for side in reversed(SIDES):  # the tuned model is the one loaded last
+            for selection, selected in chosen:
+                if selected is not None:
+                    self._attribute(plan, selection, selected, side, report)
+
+    # -- answers ---------------------------------------------------------------------------------------------------
+
+    def _roll_out(self, plan: Plan, side: str, report: Progress) -> None:
+        key = plan.rollout_key(side)
+        if self.store.rollout_finished(key):
+            return
+        checkpoint = plan.checkpoints[side]
+        settings = plan.rollout_settings(side)
+        self.store.start_rollout(key, plan.pair.model_name(side), checkpoint.identity, plan.question_set.name, settings,
+                                 len(plan.questions))  # fmt: skip
+        answered = self.store.answered(key)
+        stage = f"{plan.pair.model_name(side)} answers"
+        started = time.monotonic()
+        for start in range(0, len(plan.questions), ANSWERS_AT_ONCE):
+            report(stage, start, len(plan.questions))
+            asked = plan.questions[start : start + ANSWERS_AT_ONCE]
+            if all(question.id in answered for question in asked):
+                continue
+            attributor, tokenizer = self._load(plan, checkpoint)
+            prompts = [prompt_for(question, plan.pair.template) for question in asked]
+            given = answer(attributor.model, tokenizer, prompts, plan.pair.max_new_tokens)
+            answers = tuple(
+                Answer(q.id, prompt, tokens, text, grade(text, q.reference, plan.question_set.grading))
+                for q, (prompt, tokens, text) in zip(asked, given, strict=True)
+            )
+            positions = tuple(range(start, start + len(asked)))
+            texts, references = tuple(q.text for q in asked), tuple(q.reference for q in asked)
+            self.store.spool.put(AnswerBatch(key, positions, texts, references, tuple(prompts), answers))
+            self.store.ingest()
+        self.store.finish_rollout(key, self._provenance(plan), time.monotonic() - started)
+
+    # -- selection -------------------------------------------------------------------------------------------------
+
+    def _select(self, plan: Plan, selection: Selection) -> Selected | None:
+        """The selection of one cut; None where it cannot be made, for a reason that the store keeps."""
+        rollouts = (plan.rollout_key("base"), plan.rollout_key("tuned"))
+        selected, failure = None, None
+        try:
+            base, tuned = map(self.store.answers, rollouts)
+            selected = select(base, tuned, selection)
+        except SelectionError as error:
+            failure = str(error)
+        key, settings = plan.comparison_key(selection), plan.comparison_settings(selection)
+        self.store.save_comparison(key, plan.pair.name, plan.question_set.name, rollouts, settings, selected, failure)
+        return selected
+
+    # -- scores ----------------------------------------------------------------------------------------------------
+
+    def _attribute(self, plan: Plan, selection: Selection, selected: Selected, side: str, report: Progress) -> None:
+        key = plan.run_key(selection, side)
+        if self.store.run_finished(key):
+            return
+        started = time.monotonic()
+        chosen = samples(self.store.answers(plan.rollout_key(side)), selected)
+        checkpoint = plan.checkpoints[side]
+        attributor, _ = self._load(plan, checkpoint)
+        attributor.check(chosen)
+        graph = attributor.graph
+        batch_size = self.store.start_run(
+            key, plan.comparison_key(selection), side, plan.pair.model_name(side), checkpoint.identity,
+            graph.layers, graph.parallel, len(chosen), len(attributor.batches(chosen)[0]),
+            plan.comparison_settings(selection),
+        )  # fmt: skip
+        scored = self.store.scored(key)
+        done = 0
+        stage = f"{plan.pair.model_name(side)} edges, α {selection.alpha:g}"
+        for batch in attributor.batches(chosen, batch_size):
+            report(stage, done, len(chosen))
+            done += len(batch)
+            if all(chosen[i].id in scored for i in batch):
+                continue
+            part = attributor.score([chosen[i] for i in batch])
+            self.store.spool.put(ScoreBatch(key, part.ids, part.loss, graph.to_edges(part.scores)))
+            self.store.ingest()
+        self.store.finish_run(key, self._provenance(plan), time.monotonic() - started)
+
+    def _load(self, plan: Plan, checkpoint: Checkpoint) -> tuple[Attributor, Any]:
+        wanted = (checkpoint.identity, plan.spec.device, plan.spec.dtype, plan.spec.attention)
+        if not self._loaded or self._loaded[0] != wanted:
+            self._loaded = ()
+            device = pick_device(plan.spec.device)
+            model = load_model(checkpoint, device, pick_dtype(plan.spec.dtype, checkpoint, device), plan.spec.attention)
+            use_threads_for(model)
+            self._loaded = (wanted, Attributor(model), load_tokenizer(checkpoint))
+        return self._loaded[1], self._loaded[2]
+
+    def _provenance(self, plan: Plan) -> dict[str, Any]:
+        """With what the last results were made."""
+        model = self._loaded[1].model if self._loaded else None
+        return {
+            "device": str(model.device) if model is not None else plan.spec.device,
+            "dtype": str(model.dtype).removeprefix("torch.") if model is not None else plan.spec.dtype,
+            "attention": plan.spec.attention,
+            "threads": torch.get_num_threads(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": importlib.metadata.version("transformers"),
+        }
+
+
+def serve(store: Database, parent: int | None = None, pause: float = 0.5) -> None:
+    """Work on the queue until the process `parent` is gone; forever without one."""
+    worker = Worker(store)
+    while parent is None or os.getppid() == parent:
+        lock = worker_lock(store)
+        if lock is None:
+            time.sleep(pause)
+            continue
+        with lock:
+            while parent is None or os.getppid() == parent:
+                if not worker.work():
+                    time.sleep(pause)
+
+
+def follow(store: Database, job_id: int, progress: Progress, pause: float = 0.2) -> dict[str, Any]:
+    """See a job to its end: do it here if no other worker is at work, else watch; returns its final row."""
+    worker = Worker(store, progress=progress)
+    while (job := store.job(job_id))["status"] in ("queued", "running"):
+        lock = worker_lock(store)
+        if lock is not None:
+            with lock:
+                worker.work(job_id)
+        else:
+            progress(job["stage"], job["done"], job["total"])
+            time.sleep(pause)
+    return job

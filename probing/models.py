@@ -1,0 +1,149 @@
+"""Who answers: loading a checkpoint onto a device in a dtype, and letting it answer.
+
+Weights are read from safetensors only and no code of a checkpoint is run.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from probing.checkpoints import Checkpoint
+from probing.errors import ModelError
+
+transformers_logging.disable_progress_bar()
+transformers_logging.set_verbosity_error()
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+
+
+def pick_device(wanted: str = "auto") -> torch.device:
+    """`auto` is the GPU when there is one.
+
+    Raises:
+        ModelError: CUDA was asked for and there is none.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ModelError("PyTorch finds no CUDA device on this machine.", "Use --device cpu or --device auto.")
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(wanted)
+
+
+def pick_dtype(wanted: str, checkpoint: Checkpoint, device: torch.device) -> torch.dtype:
+    """`auto` is the checkpoint's own dtype on a GPU, and float32 on the CPU."""
+    if wanted != "auto":
+        return DTYPES[wanted]
+    if device.type == "cpu":
+        return torch.float32
+    config = _config(checkpoint)
+    return getattr(config, "dtype", None) or torch.float32
+
+
+def _config(checkpoint: Checkpoint) -> Any:
+    try:
+        return AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ModelError(
+            f"The config.json of {checkpoint.name} cannot be read: {_short(error)}.", "Is the folder a complete model?"
+        ) from error
+
+
+def load_model(
+    checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, attention: str = "sdpa"
+) -> PreTrainedModel:
+    """The model in evaluation mode with frozen parameters.
+
+    Raises:
+        ModelError: files are damaged, weights are missing from them, or the type is unknown to transformers.
+    """
+    _config(checkpoint)
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            checkpoint.folder,
+            dtype=dtype,
+            attn_implementation=attention,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(
+            f"The weights of {checkpoint.name} cannot be read: {_short(error)}.", "Was a file cut short or mixed up?"
+        ) from error
+    absent = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+    if absent:
+        raise ModelError(
+            f"{checkpoint.name} lacks {len(absent)} of the weights that its config asks for, {absent[0]} among them.",
+            "Is the folder a complete model, and not an adapter?",
+        )
+    return model.requires_grad_(False).eval().to(device)
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
+    """The tokenizer that came with the checkpoint.
+
+    Raises:
+        ModelError: there is none, or it cannot be read.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
+    except Exception as error:  # tokenizers raises bare exceptions for damaged files
+        raise ModelError(
+            f"The tokenizer of {checkpoint.name} cannot be read: {_short(error)}.", "Is tokenizer.json complete?"
+        ) from error
+
+
+def _short(error: Exception) -> str:
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return first[:200].rstrip(".")
+
+
+def use_threads_for(model: PreTrainedModel) -> None:
+    """Give a small model one CPU thread: for it, threads that wait for each other cost more than they help."""
+    if model.device.type == "cpu":
+        torch.set_num_threads(1 if model.num_parameters() < 20_000_000 else (os.cpu_count() or 1))
+
+
+@torch.inference_mode()
+def answer(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_new_tokens: int
+) -> list[tuple[tuple[int, ...], tuple[int, ...], str]]:
+    """Greedy answers to one batch of prompts: prompt tokens, answer tokens with the end token if reached, and text.
+
+    Prompts are padded on the left, which is right for generation and wrong for anything else.
+    """
+    rows = [tokenizer(prompt)["input_ids"] for prompt in prompts]
+    ends = _end_tokens(model, tokenizer)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(ends, default=0)
+    width = max(map(len, rows))
+    tokens = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=model.device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
+    generated = model.generate(
+        input_ids=tokens,
+        attention_mask=mask,
+        do_sample=False,
+        num_beams=1,
+        temperature=None,
+        top_p=None,
+        top_k=None,
+        max_new_tokens=max_new_tokens,
+        pad_token_id=pad,
+    )
+    answers = []
+    for row, new in zip(rows, generated[:, width:].tolist(), strict=True):
+        stop = next((i + 1 for i, token in enumerate(new) if token in ends), len(new))
+        kept = tuple(new[:stop])
+        answers.append((tuple(row), kept, tokenizer.decode(kept, skip_special_tokens=True)))
+    return answers
+
+
+def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    configured = model.generation_config.eos_token_id
+    several = configured if isinstance(configured, list) else [configured]
+    return {token for token in (*several, tokenizer.eos_token_id) if token is not None}

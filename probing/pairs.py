@@ -1,0 +1,121 @@
+"""What is compared: the registry of model pairs and question sets, data/pairs.toml."""
+
+import tomllib
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from probing.errors import PairError
+
+DATA = Path(__file__).resolve().parents[1] / "data"
+REGISTRY = DATA / "pairs.toml"
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class QuestionSet(_Entry):
+    """A file of questions, the columns that hold them, and how answers are graded."""
+
+    name: str
+    title: str
+    file: Path
+    grading: str
+    id: str = "id"
+    question: str = "question"
+    answer: str = "answer"
+
+
+class Pair(_Entry):
+    """A base model and one tuned from it, and the settings with which they are asked."""
+
+    name: str
+    title: str
+    algorithm: str
+    kind: str
+    base: str
+    tuned: str
+    base_revision: str | None = None
+    tuned_revision: str | None = None
+    questions: tuple[str, ...] = Field(min_length=1)
+    template: str = "plain"
+    max_new_tokens: int = Field(default=32, ge=1)
+    about: str = ""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether both models are folders on this machine."""
+        return all(Path(model).is_dir() for model in (self.base, self.tuned))
+
+    @property
+    def arrow(self) -> str:
+        """Both models' short names, base -> tuned."""
+        return f"{self.model_name('base')} → {self.model_name('tuned')}"
+
+    def model_name(self, side: str) -> str:
+        """A short name for one side's model: a hub id, or the last part of a path."""
+        model = getattr(self, side)
+        return Path(model).name if Path(model).is_dir() else model
+
+
+class Registry(_Entry):
+    """All pairs and question sets, by name, in the order of the file."""
+
+    questions: dict[str, QuestionSet]
+    pairs: dict[str, Pair]
+
+    def pair(self, name: str) -> Pair:
+        """The pair of that name; PairError, with the names there are, if there is none."""
+        if name not in self.pairs:
+            raise PairError(f"There is no pair '{name}'.", f"Pairs: {', '.join(self.pairs)}.")
+        return self.pairs[name]
+
+    def question_set(self, name: str) -> QuestionSet:
+        """The question set of that name; PairError, with the names there are, if there is none."""
+        if name not in self.questions:
+            raise PairError(f"There is no question set '{name}'.", f"Question sets: {', '.join(self.questions)}.")
+        return self.questions[name]
+
+
+def _resolved(model: str, folder: Path) -> str:
+    """A path below `folder` where there is such a folder or the name starts like one, else a hub id."""
+    local = folder / model
+    return str(local) if local.exists() or model.startswith(("zoo/", ".", "/")) else model
+
+
+@lru_cache(maxsize=8)
+def load_registry(path: Path = REGISTRY) -> Registry:
+    """Read and check a registry.
+
+    Raises:
+        PairError: the file is missing, is not TOML, or an entry is wrong (it is named).
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PairError(f"Cannot read {path}: {error.strerror}.", "Check the path.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PairError(f"{path} is not valid TOML: {error}.", "Correct that line.") from error
+    folder = path.parent
+    entries: dict[str, Any] = {"questions": {}, "pairs": {}}
+    try:
+        for name, fields in content.get("questions", {}).items():
+            entry = QuestionSet(name=name, **fields)
+            entries["questions"][name] = entry.model_copy(update={"file": folder / entry.file})
+        for name, fields in content.get("pairs", {}).items():
+            pair = Pair(name=name, **fields)
+            paths = {side: _resolved(getattr(pair, side), folder) for side in ("base", "tuned")}
+            entries["pairs"][name] = pair.model_copy(update=paths)
+    except (ValidationError, TypeError, AttributeError) as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else None
+        detail = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else "it should be a table"
+        raise PairError(f"The entry '{name}' of {path} is wrong: {detail}.", "See the notes at its top.") from error
+    registry = Registry(**entries)
+    for pair in registry.pairs.values():
+        for name in pair.questions:
+            if name not in registry.questions:
+                raise PairError(f"Pair '{pair.name}' names the question set '{name}', which {path} does not have.")
+    return registry

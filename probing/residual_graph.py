@@ -1,0 +1,108 @@
+"""Writers, readers and edges of a pre-norm decoder: their names, their order and which edges exist.
+
+The residual stream is a sum: the embedding (`input`), every attention block's output (`a0`, `a1`, ...) and every
+MLP's (`m0`, `m1`, ...) are *written* into it. The projections of an attention block (`a3<q>`, `a3<k>`, `a3<v>`), the
+MLPs (`m3`) and the head (`logits`) *read* the sum as it stands before them. An edge joins a writer to a reader that
+comes after it; a model with L layers has 4L² + 3L + 1 of them.
+
+Scores live in a matrix [writer, reader] whose other cells are structural zeros, or in a vector over `edges`, which
+goes through that matrix row by row. Source: arXiv:2509.21044, section 2, with q, k and v apart as in its code.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+from jaxtyping import Bool, Int, Shaped
+
+QKV = ("q", "k", "v")
+"""The three readers of an attention block."""
+
+
+@dataclass(frozen=True)
+class ResidualGraph:
+    """The edges of a decoder with `layers` blocks of attention and MLP.
+
+    `parallel` says that a layer's MLP reads the residual before the layer's attention has written to it (GPT-NeoX),
+    so the edge `a3->m3` does not exist.
+    """
+
+    layers: int
+    parallel: bool = False
+
+    @cached_property
+    def writers(self) -> tuple[str, ...]:
+        """Names of the writers in the order they write: `input`, `a0`, `m0`, `a1`, ..."""
+        return ("input", *(name for layer in range(self.layers) for name in (f"a{layer}", f"m{layer}")))
+
+    @cached_property
+    def readers(self) -> tuple[str, ...]:
+        """Names of the readers in the order they read: `a0<q>`, `a0<k>`, `a0<v>`, `m0`, ..., `logits`."""
+        blocks = ((*(f"a{layer}<{p}>" for p in QKV), f"m{layer}") for layer in range(self.layers))
+        return (*(name for block in blocks for name in block), "logits")
+
+    @cached_property
+    def writers_before(self) -> Int[np.ndarray, " reader"]:
+        """How many of `writers` have written when each reader reads."""
+        before = [
+            count
+            for layer in range(self.layers)
+            for count in (*(1 + 2 * layer,) * 3, 1 + 2 * layer + (not self.parallel))
+        ]
+        return np.array([*before, 1 + 2 * self.layers])
+
+    @cached_property
+    def mask(self) -> Bool[np.ndarray, "writer reader"]:
+        """True where an edge exists."""
+        return np.arange(len(self.writers))[:, None] < self.writers_before[None, :]
+
+    @cached_property
+    def edge_index(self) -> tuple[np.ndarray, np.ndarray]:
+        """Writer and reader index of every edge, in canonical order."""
+        writer, reader = np.nonzero(self.mask)
+        return writer, reader
+
+    @cached_property
+    def edges(self) -> tuple[str, ...]:
+        """Names of the edges in canonical order, such as `m2->a5<q>`."""
+        return tuple(f"{self.writers[w]}->{self.readers[r]}" for w, r in zip(*self.edge_index, strict=True))
+
+    def to_edges(self, matrix: Shaped[np.ndarray, "*sample writer reader"]) -> Shaped[np.ndarray, "*sample edge"]:
+        """The real edges of a matrix, in canonical order."""
+        writer, reader = self.edge_index
+        return matrix[..., writer, reader]
+
+    def to_matrix(self, edges: Shaped[np.ndarray, "*sample edge"]) -> Shaped[np.ndarray, "*sample writer reader"]:
+        """The matrix of a vector over edges, with structural zeros in the other cells."""
+        matrix = np.zeros((*edges.shape[:-1], *self.mask.shape), edges.dtype)
+        writer, reader = self.edge_index
+        matrix[..., writer, reader] = edges
+        return matrix
+
+
+@lru_cache(maxsize=64)
+def graph_of(layers: int, parallel: bool = False) -> ResidualGraph:
+    """The shared instance for a model's shape."""
+    return ResidualGraph(layers, parallel)
+
+
+def node_of(reader: str) -> str:
+    """The node that a reader belongs to: `a5` for `a5<q>`, itself otherwise."""
+    return reader.split("<")[0]
+
+
+def kind_of(reader: str) -> str:
+    """What sort of reader it is: `q`, `k`, `v`, `mlp` or `logits`."""
+    if reader == "logits":
+        return "logits"
+    return reader[-2] if reader.endswith(">") else "mlp"
+
+
+def layer_of(name: str) -> int | None:
+    """The layer of a writer or reader; None for `input` and `logits`."""
+    digits = node_of(name)[1:]
+    return int(digits) if digits.isdigit() else None
+
+
+KINDS = ("q", "k", "v", "mlp", "logits")
+"""The kinds of reader, in the order they are shown."""

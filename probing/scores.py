@@ -1,0 +1,75 @@
+"""Edge scores of some samples under one model, and the .npz file that they travel in."""
+
+import os
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from probing.errors import ScoresError
+from probing.residual_graph import ResidualGraph, graph_of
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One matrix of scores for each sample, zero where there is no edge, and each sample's loss.
+
+    A positive score means that removing the edge raises the loss. Loss is in nats per scored token.
+    """
+
+    graph: ResidualGraph
+    ids: tuple[str, ...]
+    scores: Float[np.ndarray, "sample writer reader"]
+    loss: Float[np.ndarray, " sample"]
+
+
+def write_scores(path: Path, scores: Scores) -> None:
+    """Write an .npz with `scores`, `loss`, `ids`, `writers` and `readers`; complete or not at all.
+
+    Raises:
+        ScoresError: the place cannot be written.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            np.savez_compressed(
+                file,
+                scores=scores.scores,
+                loss=scores.loss,
+                ids=np.array(scores.ids),
+                writers=np.array(scores.graph.writers),
+                readers=np.array(scores.graph.readers),
+            )
+        part.replace(path)
+    except OSError as error:
+        raise ScoresError(f"Cannot write {path}: {error.strerror}.", "Choose another place.") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_scores(path: Path) -> Scores:
+    """Read what `write_scores` wrote.
+
+    Raises:
+        ScoresError: the file is missing, is something else, or its parts do not fit together.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            content = {name: file[name] for name in ("scores", "loss", "ids", "writers", "readers")}
+    except FileNotFoundError as error:
+        raise ScoresError(f"There is no file {path}.", "Make one with 'python -m probing attribute'.") from error
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ScoresError(f"{path} is not a complete file of scores.", "Make it again with attribute.") from error
+    writers = tuple(map(str, content["writers"]))
+    graph = graph_of(len(writers) // 2)
+    ids = tuple(map(str, content["ids"]))
+    shape = (len(ids), len(graph.writers), len(graph.readers))
+    named = writers == graph.writers and tuple(map(str, content["readers"])) == graph.readers
+    if not named or content["scores"].shape != shape or content["loss"].shape != shape[:1] or not ids:
+        raise ScoresError(f"The parts of {path} do not fit together.", "Make it again with attribute.")
+    if not np.isfinite(content["scores"]).all() or content["scores"][:, ~graph.mask].any():
+        raise ScoresError(f"{path} has scores that are not finite, or where no edge is.", "Make it again.")
+    return Scores(graph, ids, content["scores"].astype(np.float32), content["loss"].astype(np.float32))

@@ -1,0 +1,497 @@
+"""Every query and transaction of a store, run by the one process that owns its file.
+
+Methods take and return plain values, arrays and frames, so that `sharing` can pass them between processes. Each may be
+called from any thread: reads use a cursor of their own, writes take turns. Repeating a write changes nothing.
+"""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from probing.errors import StoreError
+from probing.residual_graph import graph_of
+from probing.rollouts import Answer, Selected
+from probing.scores import Scores
+from probing.store.schema import migrate
+from probing.store.spool import AnswerBatch, ScoreBatch, Spool
+
+ATTEMPTS = 3
+"""Deaths of its worker after which a job is given up."""
+
+ACTIVE = ("queued", "running")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+class Database:
+    """An open store.
+
+    Raises:
+        StoreError: the file is not a store, is of a later version, is held by another program or cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.spool = Spool(path)
+        self._write = threading.RLock()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = duckdb.connect(
+                str(path), config={"enable_external_access": "false", "lock_configuration": "true"}
+            )
+        except OSError as error:
+            raise StoreError(f"Cannot make the folder of {path}: {error.strerror}.", "Name another file.") from error
+        except duckdb.Error as error:
+            raise _cannot_open(path, error) from error
+        try:
+            migrate(self._connection)
+        except StoreError:
+            self._connection.close()
+            raise
+        except duckdb.Error as error:
+            self._connection.close()
+            raise _cannot_open(path, error) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._write:
+            self._connection.close()
+
+    # -- the two ways in ------------------------------------------------------------------------------------------
+
+    def _rows(self, sql: str, *parameters: Any) -> list[tuple]:
+        try:
+            return self._connection.cursor().execute(sql, parameters).fetchall()
+        except duckdb.Error as error:
+            raise _cannot_read(self.path, error) from error
+
+    def _frame(self, sql: str, *parameters: Any) -> pd.DataFrame:
+        try:
+            return self._connection.cursor().execute(sql, parameters).df()
+        except duckdb.Error as error:
+            raise _cannot_read(self.path, error) from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        with self._write:
+            cursor = self._connection.cursor()
+            try:
+                cursor.execute("BEGIN")
+                yield cursor
+                cursor.execute("COMMIT")
+            except duckdb.Error as error:
+                raise StoreError(
+                    f"The store {self.path} could not be written: {_first_line(error)}.",
+                    "Nothing of this step was kept; free some disk space and try again.",
+                ) from error
+            finally:
+                cursor.close()  # rolls back what was not committed
+
+    # -- batches ---------------------------------------------------------------------------------------------------
+
+    def ingest(self) -> int:
+        """Take in the finished batches that wait in the spool, each in one transaction; returns how many."""
+        taken = 0
+        with self._write:
+            for path, batch in self.spool.waiting():
+                with self._transaction() as cursor:
+                    if isinstance(batch, ScoreBatch):
+                        self._ingest_scores(cursor, batch)
+                    else:
+                        self._ingest_answers(cursor, batch)
+                path.unlink(missing_ok=True)
+                taken += 1
+        return taken
+
+    def _ingest_scores(self, cursor: duckdb.DuckDBPyConnection, batch: ScoreBatch) -> None:
+        table = pa.table(
+            {
+                "run_key": [batch.run_key] * len(batch.ids),
+                "question_id": list(batch.ids),
+                "loss": pa.array(batch.loss, pa.float32()),
+                "scores": pa.FixedSizeListArray.from_arrays(
+                    pa.array(batch.scores.ravel(), pa.float32()), batch.scores.shape[1]
+                ).cast(pa.list_(pa.float32())),
+            }
+        )
+        cursor.register("batch", table)
+        cursor.execute("INSERT INTO samples SELECT * FROM batch ON CONFLICT DO NOTHING")
+        cursor.unregister("batch")
+
+    def _ingest_answers(self, cursor: duckdb.DuckDBPyConnection, batch: AnswerBatch) -> None:
+        table = pa.table(
+            {
+                "rollout_key": [batch.rollout_key] * len(batch.answers),
+                "position": pa.array(batch.positions, pa.int32()),
+                "question_id": [a.question_id for a in batch.answers],
+                "question": list(batch.questions),
+                "reference": list(batch.references),
+                "prompt": list(batch.prompts),
+                "prompt_tokens": pa.array([a.prompt_tokens for a in batch.answers], pa.list_(pa.int32())),
+                "answer_tokens": pa.array([a.tokens for a in batch.answers], pa.list_(pa.int32())),
+                "answer": [a.text for a in batch.answers],
+                "correct": [a.correct for a in batch.answers],
+            }
+        )
+        cursor.register("batch", table)
+        cursor.execute("INSERT INTO answers SELECT * FROM batch ON CONFLICT DO NOTHING")
+        cursor.unregister("batch")
+
+    # -- rollouts --------------------------------------------------------------------------------------------------
+
+    def start_rollout(
+        self, key: str, model: str, identity: str, question_set: str, settings: dict[str, Any], questions: int
+    ) -> None:
+        """Enter a rollout of `questions` questions, unless it is there."""
+        with self._transaction() as cursor:
+            cursor.execute(
+                "INSERT INTO rollouts VALUES (?, ?, ?, ?, ?, ?, NULL, NULL, ?, NULL) ON CONFLICT DO NOTHING",
+                [key, model, identity, question_set, json.dumps(settings), questions, _now()],
+            )
+
+    def finish_rollout(self, key: str, provenance: dict[str, Any], seconds: float) -> None:
+        """Mark a rollout as complete."""
+        with self._transaction() as cursor:
+            cursor.execute(
+                "UPDATE rollouts SET provenance = ?, seconds = ?, finished = ? "
+                "WHERE rollout_key = ? AND finished IS NULL",
+                [json.dumps(provenance), seconds, _now(), key],
+            )
+
+    def rollout_finished(self, key: str) -> bool:
+        """Whether every answer of the rollout is there."""
+        return bool(self._rows("SELECT 1 FROM rollouts WHERE rollout_key = ? AND finished IS NOT NULL", key))
+
+    def answered(self, key: str) -> set[str]:
+        """The questions of a rollout that have been answered."""
+        return {row[0] for row in self._rows("SELECT question_id FROM answers WHERE rollout_key = ?", key)}
+
+    def answers(self, key: str) -> list[Answer]:
+        """The answers of a rollout in the order of its question set."""
+        rows = self._rows(
+            "SELECT question_id, prompt_tokens, answer_tokens, answer, correct FROM answers "
+            "WHERE rollout_key = ? ORDER BY position",
+            key,
+        )
+        return [Answer(i, tuple(prompt), tuple(tokens), text, correct) for i, prompt, tokens, text, correct in rows]
+
+    # -- comparisons -----------------------------------------------------------------------------------------------
+
+    def save_comparison(
+        self,
+        key: str,
+        pair: str,
+        question_set: str,
+        rollouts: tuple[str, str],
+        settings: dict[str, Any],
+        selected: Selected | None,
+        failure: str | None = None,
+    ) -> None:
+        """Enter what a selection kept, or why it kept nothing, unless it is there."""
+        with self._transaction() as cursor:
+            cursor.execute(
+                "INSERT INTO comparisons VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                [
+                    key,
+                    pair,
+                    question_set,
+                    settings["selection"]["cohort"],
+                    settings["selection"]["alpha"],
+                    *rollouts,
+                    json.dumps(settings),
+                    selected.cut if selected else None,
+                    selected.mean_length if selected else None,
+                    json.dumps(selected.counts) if selected else None,
+                    selected.warning if selected else None,
+                    failure,
+                    _now(),
+                ],
+            )
+            if selected:
+                table = pa.table(
+                    {
+                        "comparison_key": [key] * len(selected.outcomes),
+                        "question_id": [o.question_id for o in selected.outcomes],
+                        "cohort": [o.cohort for o in selected.outcomes],
+                        "reason": pa.array([o.reason for o in selected.outcomes], pa.string()),
+                    }
+                )
+                cursor.register("batch", table)
+                cursor.execute("INSERT INTO outcomes SELECT * FROM batch ON CONFLICT DO NOTHING")
+                cursor.unregister("batch")
+
+    def settled(self, key: str) -> bool:
+        """Whether nothing is left to compute for a comparison: both runs are finished, or it cannot be made."""
+        return bool(
+            self._rows(
+                "SELECT 1 FROM comparisons WHERE comparison_key = $1 AND (failure IS NOT NULL OR "
+                "(SELECT count(*) FROM runs WHERE comparison_key = $1 AND finished IS NOT NULL) = 2)",
+                key,
+            )
+        )
+
+    def comparisons(self) -> pd.DataFrame:
+        """Every comparison: what it is of, its counts, accuracies, and the keys of its finished runs (or None)."""
+        return self._frame(
+            """SELECT c.comparison_key, c.pair, c.question_set, c.cohort, c.alpha, c.cut, c.mean_length, c.counts,
+                   c.warning, c.failure, c.settings, c.created, c.base_rollout, c.tuned_rollout,
+                   b.run_key AS base_run, t.run_key AS tuned_run,
+                   (SELECT avg(correct::INT) FROM answers WHERE rollout_key = c.base_rollout) AS base_accuracy,
+                   (SELECT avg(correct::INT) FROM answers WHERE rollout_key = c.tuned_rollout) AS tuned_accuracy
+               FROM comparisons c
+               LEFT JOIN runs b ON b.comparison_key = c.comparison_key AND b.side = 'base' AND b.finished IS NOT NULL
+               LEFT JOIN runs t ON t.comparison_key = c.comparison_key AND t.side = 'tuned' AND t.finished IS NOT NULL
+               ORDER BY c.created DESC"""
+        )
+
+    def questions(self, comparison_key: str) -> pd.DataFrame:
+        """Every question of a comparison: text, both answers and grades, cohort, and why it was not selected."""
+        return self._frame(
+            """SELECT b.position, o.question_id, b.question, b.reference, b.prompt, o.cohort, o.reason,
+                   b.answer AS base_answer, t.answer AS tuned_answer, b.correct AS base_correct,
+                   t.correct AS tuned_correct, b.answer_tokens AS base_tokens, t.answer_tokens AS tuned_tokens
+               FROM outcomes o JOIN comparisons c USING (comparison_key)
+               JOIN answers b ON b.rollout_key = c.base_rollout AND b.question_id = o.question_id
+               JOIN answers t ON t.rollout_key = c.tuned_rollout AND t.question_id = o.question_id
+               WHERE o.comparison_key = ? ORDER BY b.position""",
+            comparison_key,
+        )
+
+    # -- runs ------------------------------------------------------------------------------------------------------
+
+    def start_run(
+        self,
+        key: str,
+        comparison_key: str,
+        side: str,
+        model: str,
+        identity: str,
+        layers: int,
+        parallel: bool,
+        samples: int,
+        batch_size: int,
+        settings: dict[str, Any],
+    ) -> int:
+        """Enter a run unless it is there; returns the batch size it was started with, which a resumed run keeps."""
+        graph = graph_of(layers, parallel)
+        with self._transaction() as cursor:
+            cursor.execute(
+                "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, ?, NULL) ON CONFLICT DO NOTHING",
+                [
+                    key,
+                    comparison_key,
+                    side,
+                    model,
+                    identity,
+                    layers,
+                    parallel,
+                    samples,
+                    batch_size,
+                    json.dumps(settings),
+                    _now(),
+                ],
+            )
+            known = cursor.execute("SELECT 1 FROM edges WHERE layers = ? AND parallel = ?", [layers, parallel])
+            if not known.fetchone():
+                writer, reader = graph.edge_index
+                table = pa.table(
+                    {
+                        "layers": pa.array([layers] * len(graph.edges), pa.int32()),
+                        "parallel": [parallel] * len(graph.edges),
+                        "edge": pa.array(range(len(graph.edges)), pa.int32()),
+                        "name": list(graph.edges),
+                        "writer": [graph.writers[w] for w in writer],
+                        "reader": [graph.readers[r] for r in reader],
+                    }
+                )
+                cursor.register("batch", table)
+                cursor.execute("INSERT INTO edges SELECT * FROM batch")
+                cursor.unregister("batch")
+        return int(self._rows("SELECT batch_size FROM runs WHERE run_key = ?", key)[0][0])
+
+    def finish_run(self, key: str, provenance: dict[str, Any], seconds: float) -> None:
+        """Mark a run as complete and keep the moments of its edges.
+
+        Raises:
+            StoreError: samples are missing.
+        """
+        scores = self.scores(key)
+        wanted = self._rows("SELECT samples FROM runs WHERE run_key = ?", key)[0][0]
+        if len(scores.ids) != wanted:
+            raise StoreError(f"Run {key} has {len(scores.ids)} of its {wanted} samples.", "Start it again.")
+        edges = scores.graph.to_edges(scores.scores).astype(np.float64)
+        size = np.abs(edges)
+        table = pa.table(
+            {
+                "run_key": [key] * edges.shape[1],
+                "edge": pa.array(range(edges.shape[1]), pa.int32()),
+                "n": pa.array([len(edges)] * edges.shape[1], pa.int32()),
+                "mean": edges.mean(0),
+                "variance": edges.var(0),
+                "mean_abs": size.mean(0),
+                "variance_abs": size.var(0),
+            }
+        )
+        with self._transaction() as cursor:
+            cursor.register("batch", table)
+            cursor.execute("INSERT INTO edge_moments SELECT * FROM batch ON CONFLICT DO NOTHING")
+            cursor.unregister("batch")
+            cursor.execute(
+                "UPDATE runs SET provenance = ?, seconds = ?, finished = ? WHERE run_key = ? AND finished IS NULL",
+                [json.dumps(provenance), seconds, _now(), key],
+            )
+
+    def run_finished(self, key: str) -> bool:
+        """Whether a run is complete."""
+        return bool(self._rows("SELECT 1 FROM runs WHERE run_key = ? AND finished IS NOT NULL", key))
+
+    def scored(self, key: str) -> set[str]:
+        """The questions of a run whose scores are there."""
+        return {row[0] for row in self._rows("SELECT question_id FROM samples WHERE run_key = ?", key)}
+
+    def runs(self) -> pd.DataFrame:
+        """Every run with its pair, question set, α, settings, provenance and how many of its samples are there."""
+        return self._frame(
+            """SELECT r.run_key, c.pair, r.side, r.model, c.question_set, c.cohort, c.alpha, r.samples,
+                   (SELECT count(*) FROM samples s WHERE s.run_key = r.run_key) AS scored, r.layers, r.seconds,
+                   r.identity, r.settings, r.provenance, r.created, r.finished
+               FROM runs r JOIN comparisons c USING (comparison_key) ORDER BY r.created, r.side"""
+        )
+
+    def scores(self, key: str) -> Scores:
+        """The scores of a run, in the order of question ids.
+
+        Raises:
+            StoreError: there is no such run.
+        """
+        shape = self._rows("SELECT layers, parallel FROM runs WHERE run_key = ?", key)
+        if not shape:
+            raise StoreError(f"There is no run '{key}'.", "List them with 'python -m probing runs'.")
+        graph = graph_of(*shape[0])
+        try:
+            table = (
+                self._connection.cursor()
+                .sql(
+                    "SELECT question_id, loss, scores FROM samples WHERE run_key = $1 ORDER BY question_id",
+                    params=[key],
+                )
+                .to_arrow_table()
+            )
+        except duckdb.Error as error:
+            raise _cannot_read(self.path, error) from error
+        edges = table["scores"].combine_chunks().flatten().to_numpy().reshape(len(table), len(graph.edges))
+        ids = tuple(table["question_id"].to_pylist())
+        return Scores(graph, ids, graph.to_matrix(edges), table["loss"].to_numpy())
+
+    def long_scores(self, key: str) -> pd.DataFrame:
+        """The scores of a run as rows of question, edge, writer, reader and score."""
+        return self._frame(
+            "SELECT question_id, edge, writer, reader, score FROM scores_long WHERE run_key = ? ORDER BY ALL", key
+        )
+
+    def edge_moments(self, key: str) -> pd.DataFrame:
+        """Mean and variance of every edge's score and |score| over a run's samples, in canonical order."""
+        return self._frame("SELECT * EXCLUDE run_key FROM edge_moments WHERE run_key = ? ORDER BY edge", key)
+
+    # -- jobs ------------------------------------------------------------------------------------------------------
+
+    def submit(self, spec: dict[str, Any]) -> int:
+        """Queue a job, or return the one with the same spec that is queued or running."""
+        text = json.dumps(spec, sort_keys=True)
+        with self._transaction() as cursor:
+            same = cursor.execute(
+                "SELECT job_id FROM jobs WHERE status IN ('queued', 'running') AND spec::VARCHAR = ?", [text]
+            ).fetchone()
+            if same:
+                return same[0]
+            new = cursor.execute(
+                "INSERT INTO jobs (spec, status, created) VALUES (?, 'queued', ?) RETURNING job_id", [text, _now()]
+            ).fetchone()
+            assert new is not None
+            return new[0]
+
+    def claim(self, worker: str, job_id: int | None = None) -> tuple[int, dict[str, Any]] | None:
+        """Give the next queued job (or the one named) to `worker`, which holds the worker's lock.
+
+        Jobs that a dead worker left running are queued again first, at most `ATTEMPTS` times.
+        """
+        with self._transaction() as cursor:
+            cursor.execute(
+                "UPDATE jobs SET status = 'failed', finished = ?, message = ? "
+                "WHERE status = 'running' AND worker != ? AND attempts >= ?",
+                [_now(), f"Its worker died {ATTEMPTS} times. See the log, then try again.", worker, ATTEMPTS],
+            )
+            cursor.execute("UPDATE jobs SET status = 'queued' WHERE status = 'running' AND worker != ?", [worker])
+            job = cursor.execute(
+                "SELECT job_id, spec FROM jobs WHERE status = 'queued' AND ($1 IS NULL OR job_id = $1) "
+                "ORDER BY job_id LIMIT 1",
+                [job_id],
+            ).fetchone()
+            if job is None:
+                return None
+            cursor.execute(
+                "UPDATE jobs SET status = 'running', worker = ?, attempts = attempts + 1, "
+                "started = coalesce(started, ?) WHERE job_id = ?",
+                [worker, _now(), job[0]],
+            )
+            return job[0], json.loads(job[1])
+
+    def report(self, job_id: int, stage: str, done: int, total: int) -> bool:
+        """Note how far a running job is; False if it should stop."""
+        with self._transaction() as cursor:
+            cursor.execute(
+                "UPDATE jobs SET stage = ?, done = ?, total = ? WHERE job_id = ?", [stage, done, total, job_id]
+            )
+            row = cursor.execute("SELECT status FROM jobs WHERE job_id = ?", [job_id]).fetchone()
+            return row is not None and row[0] == "running"
+
+    def close_job(self, job_id: int, status: str, message: str = "") -> None:
+        """End a job as `done`, `failed` or `cancelled`; one that has ended stays as it is."""
+        with self._transaction() as cursor:
+            cursor.execute(
+                "UPDATE jobs SET status = ?, message = ?, finished = ? "
+                "WHERE job_id = ? AND status IN ('queued', 'running')",
+                [status, message, _now(), job_id],
+            )
+
+    def jobs(self) -> pd.DataFrame:
+        """Every job, the newest first."""
+        return self._frame("SELECT * FROM jobs ORDER BY job_id DESC")
+
+    def job(self, job_id: int) -> dict[str, Any]:
+        """One job's row."""
+        frame = self._frame("SELECT * FROM jobs WHERE job_id = ?", job_id)
+        if frame.empty:
+            raise StoreError(f"There is no job {job_id}.", "")
+        return {str(k): v for k, v in frame.iloc[0].to_dict().items()}
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".")
+
+
+def _cannot_read(path: Path, error: duckdb.Error) -> StoreError:
+    return StoreError(f"The store {path} could not be read: {_first_line(error)}.", "Restart, or restore a snapshot.")
+
+
+def _cannot_open(path: Path, error: duckdb.Error) -> StoreError:
+    text = str(error)
+    if "Could not set lock" in text or "Conflicting lock" in text:
+        return StoreError(f"Another program has {path} open.", "Close it there, or name another file with --store.")
+    if isinstance(error, duckdb.IOException) and ("ermission denied" in text or "ead-only" in text):
+        return StoreError(f"{path} cannot be written here.", "Check its permissions, or name another with --store.")
+    return StoreError(
+        f"{path} is not a store that this program can open: {_first_line(error)}.",
+        "Name another file with --store or PROBING_STORE, or restore a snapshot.",
+    )

@@ -1,0 +1,90 @@
+"""The tables of a store, and the steps that bring an older store to the present version.
+
+Scores of a sample are one array in the canonical order of its graph's edges (`ResidualGraph.edges`); the view
+`scores_long` presents them as rows of (run, question, edge, score) for people who write SQL.
+"""
+
+import duckdb
+
+from probing.errors import StoreError
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """CREATE TABLE rollouts (
+            rollout_key VARCHAR PRIMARY KEY, model VARCHAR NOT NULL, identity VARCHAR NOT NULL,
+            question_set VARCHAR NOT NULL, settings JSON NOT NULL, questions INTEGER NOT NULL,
+            provenance JSON, seconds DOUBLE, created TIMESTAMP NOT NULL, finished TIMESTAMP)""",
+        """CREATE TABLE answers (
+            rollout_key VARCHAR NOT NULL, position INTEGER NOT NULL, question_id VARCHAR NOT NULL,
+            question VARCHAR NOT NULL, reference VARCHAR NOT NULL, prompt VARCHAR NOT NULL,
+            prompt_tokens INTEGER[] NOT NULL, answer_tokens INTEGER[] NOT NULL, answer VARCHAR NOT NULL,
+            correct BOOLEAN NOT NULL, PRIMARY KEY (rollout_key, question_id))""",
+        """CREATE TABLE comparisons (
+            comparison_key VARCHAR PRIMARY KEY, pair VARCHAR NOT NULL, question_set VARCHAR NOT NULL,
+            cohort VARCHAR NOT NULL, alpha DOUBLE NOT NULL, base_rollout VARCHAR NOT NULL,
+            tuned_rollout VARCHAR NOT NULL, settings JSON NOT NULL, cut INTEGER, mean_length DOUBLE,
+            counts JSON, warning VARCHAR, failure VARCHAR, created TIMESTAMP NOT NULL)""",
+        """CREATE TABLE outcomes (
+            comparison_key VARCHAR NOT NULL, question_id VARCHAR NOT NULL, cohort VARCHAR NOT NULL, reason VARCHAR,
+            PRIMARY KEY (comparison_key, question_id))""",
+        """CREATE TABLE runs (
+            run_key VARCHAR PRIMARY KEY, comparison_key VARCHAR NOT NULL, side VARCHAR NOT NULL,
+            model VARCHAR NOT NULL, identity VARCHAR NOT NULL, layers INTEGER NOT NULL, parallel BOOLEAN NOT NULL,
+            samples INTEGER NOT NULL, batch_size INTEGER NOT NULL, settings JSON NOT NULL, provenance JSON,
+            seconds DOUBLE, created TIMESTAMP NOT NULL, finished TIMESTAMP)""",
+        """CREATE TABLE samples (
+            run_key VARCHAR NOT NULL, question_id VARCHAR NOT NULL, loss FLOAT NOT NULL, scores FLOAT[] NOT NULL,
+            PRIMARY KEY (run_key, question_id))""",
+        """CREATE TABLE edge_moments (
+            run_key VARCHAR NOT NULL, edge INTEGER NOT NULL, n INTEGER NOT NULL, mean DOUBLE NOT NULL,
+            variance DOUBLE NOT NULL, mean_abs DOUBLE NOT NULL, variance_abs DOUBLE NOT NULL,
+            PRIMARY KEY (run_key, edge))""",
+        """CREATE TABLE edges (
+            layers INTEGER NOT NULL, parallel BOOLEAN NOT NULL, edge INTEGER NOT NULL, name VARCHAR NOT NULL,
+            writer VARCHAR NOT NULL, reader VARCHAR NOT NULL, PRIMARY KEY (layers, parallel, edge))""",
+        "CREATE SEQUENCE job_numbers",
+        """CREATE TABLE jobs (
+            job_id INTEGER PRIMARY KEY DEFAULT nextval('job_numbers'), spec JSON NOT NULL, status VARCHAR NOT NULL,
+            stage VARCHAR NOT NULL DEFAULT '', done INTEGER NOT NULL DEFAULT 0, total INTEGER NOT NULL DEFAULT 0,
+            message VARCHAR NOT NULL DEFAULT '', attempts INTEGER NOT NULL DEFAULT 0, worker VARCHAR,
+            created TIMESTAMP NOT NULL, started TIMESTAMP, finished TIMESTAMP)""",
+        """CREATE VIEW scores_long AS
+            SELECT s.run_key, s.question_id, e.name AS edge, e.writer, e.reader, s.scores[e.edge + 1] AS score
+            FROM samples s JOIN runs r USING (run_key)
+            JOIN edges e ON e.layers = r.layers AND e.parallel = r.parallel""",
+    ),
+)
+"""Statements that lead from each version to the next; an empty file has version 0."""
+
+VERSION = len(MIGRATIONS)
+
+
+def migrate(connection: duckdb.DuckDBPyConnection) -> None:
+    """Bring the open store to the present version, each step in one transaction.
+
+    Raises:
+        StoreError: the store is of a later version, or the file is a DuckDB database of something else.
+    """
+    tables = {row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+    version = 0
+    if "store_version" in tables:
+        found = connection.execute("SELECT max(version) FROM store_version").fetchone()
+        version = found[0] if found and found[0] is not None else 0
+    elif tables:
+        raise StoreError(
+            "This DuckDB file was made by something else: it has tables but no store version.",
+            "Name another file with --store or PROBING_STORE.",
+        )
+    if version > VERSION:
+        raise StoreError(
+            f"This store has version {version}; this program knows versions up to {VERSION}.",
+            "Update the program, or name another file with --store or PROBING_STORE.",
+        )
+    for step in range(version, VERSION):
+        connection.execute("BEGIN")
+        if step == 0:
+            connection.execute("CREATE TABLE IF NOT EXISTS store_version (version INTEGER PRIMARY KEY)")
+        for statement in MIGRATIONS[step]:
+            connection.execute(statement)
+        connection.execute("INSERT INTO store_version VALUES (?)", [step + 1])
+        connection.execute("COMMIT")

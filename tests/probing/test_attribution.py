@@ -1,0 +1,182 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from probing.architectures import Observer, architecture_of, recording
+from probing.attribution import Attributor, attribute
+from probing.errors import ModelError
+from probing.sequences import Sample
+from tests import literal
+from tests.tiny import TINY, random_samples, tiny
+
+NAMES = list(TINY)
+
+
+def _relative(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scores_equal_those_of_the_literal_twin(name: str) -> None:
+    model = tiny(name)
+    samples = random_samples(3)
+    attributor = Attributor(model)
+    found = attributor.score(samples)
+    for i, sample in enumerate(samples):
+        loss, _, _ = literal.run(model, sample)
+        expected = literal.scores(model, sample, attributor.graph.writers, attributor.graph.readers)
+        np.testing.assert_allclose(found.loss[i], loss.item(), rtol=1e-6)
+        assert _relative(found.scores[i], expected.numpy()) < 2e-6
+        np.testing.assert_array_equal(expected.numpy() != 0, attributor.graph.mask)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_literal_twin_has_the_models_logits(name: str) -> None:
+    model = tiny(name)
+    sample = random_samples(1)[0]
+    _, _, logits = literal.run(model, sample)
+    torch.testing.assert_close(model(torch.tensor([sample.fed])).logits[0], logits, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3"])
+def test_a_score_is_the_slope_of_the_loss_as_the_edge_is_removed(name: str) -> None:
+    model = tiny(name)
+    sample = random_samples(1, seed=3)[0]
+    attributor = Attributor(model)
+    found = attributor.score([sample]).scores[0]
+    graph = attributor.graph
+    _, written, _ = literal.run(model, sample)
+    step = 1e-5
+    for edge in ("m0->a1<q>", "input->a1<v>", "a0->m0", "m0->a2<k>", "a1->a2<v>", "m2->logits", "input->logits"):
+        writer, reader = edge.split("->")
+        less, more = (literal.run(model, sample, {reader: sign * step * written[writer]})[0] for sign in (-1, 1))
+        slope = float((less - more) / (2 * step))
+        score = found[graph.writers.index(writer), graph.readers.index(reader)]
+        assert score == pytest.approx(slope, rel=1e-4, abs=1e-7)
+        assert abs(slope) > 1e-6
+
+
+def _made_linear(model: nn.Module) -> None:
+    """Norms that only scale, uniform attention, MLPs without a non-linearity, and logits so small that the loss is."""
+
+    class One(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.ones_like(x)
+
+    with torch.no_grad():
+        for layer in model.model.layers:
+            for norm in (layer.input_layernorm, layer.post_attention_layernorm):
+                norm.variance_epsilon = 1e16
+                norm.weight *= 1e8
+            layer.self_attn.q_proj.weight.zero_()
+            layer.self_attn.k_proj.weight.zero_()
+            layer.mlp.act_fn = One()
+        model.model.norm.variance_epsilon = 1e16
+        model.model.norm.weight *= 1e8
+        model.lm_head.weight *= 1e-7
+
+
+def test_on_a_linear_model_scores_are_exactly_what_ablation_does() -> None:
+    model = tiny("llama")
+    _made_linear(model)
+    attributor = Attributor(model)
+    graph = attributor.graph
+    sample = random_samples(1, seed=5)[0]
+    found = attributor.score([sample]).scores[0]
+    whole, written, _ = literal.run(model, sample)
+    for w, writer in enumerate(graph.writers):
+        for r, reader in enumerate(graph.readers):
+            if not graph.mask[w, r] or reader.endswith(("<q>", "<k>")):
+                continue
+            ablated, _, _ = literal.run(model, sample, {reader: -written[writer]})
+            change = float(ablated - whole)
+            assert abs(change) > 1e-12
+            assert found[w, r] == pytest.approx(change, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_readers_scores_add_up_to_minus_gradient_times_residual(name: str) -> None:
+    model = tiny(name)
+    sample = random_samples(1, seed=7)[0]
+    attributor = Attributor(model)
+    found = attributor.score([sample]).scores[0]
+    shape = (len(sample.fed), model.config.hidden_size)
+    offsets = {r: torch.zeros(shape, dtype=torch.float64, requires_grad=True) for r in attributor.graph.readers}
+    loss, written, _ = literal.run(model, sample, offsets)
+    loss.backward()
+    names = list(attributor.graph.writers)
+    for r, reader in enumerate(attributor.graph.readers):
+        residual = torch.stack([written[w] for w in names[: attributor.graph.writers_before[r]]]).sum(0)
+        expected = -float((offsets[reader].grad * residual).sum().detach())
+        assert found[:, r].sum() == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 100), batch_size=st.integers(1, 7), order=st.permutations(range(7)))
+def test_batch_size_padding_and_order_do_not_matter(seed: int, batch_size: int, order: list[int]) -> None:
+    attributor = Attributor(tiny("qwen2", torch.float32, "sdpa"))
+    samples = random_samples(7, seed)
+    alone = [attributor.score([sample]) for sample in samples]
+    together = attribute(attributor, [samples[i] for i in order], batch_size)
+    for place, i in enumerate(order):
+        assert together.ids[place] == samples[i].id
+        assert _relative(together.scores[place], alone[i].scores[0]) < 2e-5
+        assert together.loss[place] == pytest.approx(alone[i].loss[0], rel=1e-5)
+
+
+def test_tokens_after_the_scored_ones_do_not_matter() -> None:
+    attributor = Attributor(tiny("llama"))
+    sample = Sample("x", (5, 9, 11, 3, 8, 2, 40), 3, 2)
+    longer = Sample("y", (*sample.input_ids[:5], 1, 2, 3, 4), 3, 2)
+    np.testing.assert_array_equal(attributor.score([sample]).scores, attributor.score([longer]).scores)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_eager_and_sdpa_attention_agree(name: str) -> None:
+    samples = random_samples(5)
+    eager, sdpa = (Attributor(tiny(name, attention=kind)).score(samples).scores for kind in ("eager", "sdpa"))
+    assert _relative(eager, sdpa) < 1e-6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_float32_is_within_1e_5_and_bfloat16_within_8_percent_of_float64(name: str) -> None:
+    samples = random_samples(8)
+    exact = Attributor(tiny(name)).score(samples).scores
+    assert _relative(Attributor(tiny(name, torch.float32)).score(samples).scores, exact) < 1e-5
+    rounded = tiny(name, torch.bfloat16)
+    assert _relative(Attributor(rounded).score(samples).scores, exact) < 0.08
+    same_weights = tiny(name)
+    same_weights.load_state_dict({k: v.double() for k, v in rounded.state_dict().items()})
+    assert _relative(Attributor(rounded).score(samples).scores, Attributor(same_weights).score(samples).scores) < 0.08
+
+
+def test_hooks_are_gone_after_scoring_and_after_an_exception() -> None:
+    model = tiny("llama")
+    attributor = Attributor(model)
+    attributor.score(random_samples(2))
+    with pytest.raises(RuntimeError, match="on purpose"), recording(architecture_of(model), Observer()):
+        raise RuntimeError("on purpose")
+    for module in model.modules():
+        assert not module._forward_hooks
+        assert not module._forward_pre_hooks
+
+
+def test_scores_that_overflow_are_refused() -> None:
+    model = tiny("llama", torch.float32)
+    attributor = Attributor(model)
+    with torch.no_grad():
+        model.lm_head.weight.fill_(float("inf"))
+    with pytest.raises(ModelError, match="not finite"):
+        attributor.score(random_samples(1))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_cuda_agrees_with_the_cpu() -> None:
+    samples = random_samples(8)
+    model = tiny("qwen3", torch.float32, "sdpa")
+    expected = Attributor(model).score(samples).scores
+    assert _relative(Attributor(model.to("cuda")).score(samples).scores, expected) < 1e-4

@@ -1,0 +1,215 @@
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from probing import cli
+from probing.scores import Scores, read_scores, write_scores
+from probing.sequences import Sample, write_samples
+from probing.store import open_store
+from tests.conftest import ROOT
+
+GOOD = {"id": "q1", "input_ids": [1, 5, 9, 13, 4, 14, 3, 7, 15], "answer_start": 6, "answer_length": 3}
+
+
+def _run(capsys: pytest.CaptureFixture, *arguments: object) -> tuple[int, str, str]:
+    try:
+        code = cli.main([str(a) for a in arguments])
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def _sequences(path: Path, **change: object) -> Path:
+    path.write_text(json.dumps(GOOD | change) + "\n")
+    return path
+
+
+def _one_sentence(code: int, err: str) -> bool:
+    return code == 2 and err.count("\n") == 1 and "Traceback" not in err
+
+
+def test_attribute_writes_the_documented_file(tmp_path: Path, zoo: Path, capsys: pytest.CaptureFixture) -> None:
+    write_samples(tmp_path / "s.jsonl", [Sample("b", (1, 4, 5, 6, 7), 2, 3), Sample("a", (1, 9, 8, 7), 3, 1)])
+    out = tmp_path / "out.npz"
+    code, _, _ = _run(capsys, "attribute", zoo / "base", "--sequences", tmp_path / "s.jsonl", "--out", out)
+    assert code == 0
+    with np.load(out) as file:
+        assert set(file.files) == {"scores", "loss", "ids", "writers", "readers"}
+        assert file["scores"].shape == (2, 13, 25)
+        assert file["scores"].dtype == np.float32
+        assert list(file["ids"]) == ["b", "a"]
+        assert list(file["writers"][:4]) == ["input", "a0", "m0", "a1"]
+        assert [*file["readers"][:5], file["readers"][-1]] == ["a0<q>", "a0<k>", "a0<v>", "m0", "a1<q>", "logits"]
+        assert (file["scores"] != 0).any()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"input_ids": [1, 5, 99, 13, 4, 14, 3, 7, 15]},
+        {"answer_length": 0},
+        {"answer_length": 4},
+        {"input_ids": [1] * 90, "answer_start": 80},
+    ],
+)
+def test_bad_sequences_are_one_sentence_and_leave_no_file(
+    tmp_path: Path, zoo: Path, capsys: pytest.CaptureFixture, change: dict
+) -> None:
+    sequences = _sequences(tmp_path / "s.jsonl", **change)
+    out = tmp_path / "out.npz"
+    code, _, err = _run(capsys, "attribute", zoo / "base", "--sequences", sequences, "--out", out)
+    assert _one_sentence(code, err), err
+    assert [p.name for p in tmp_path.iterdir()] == ["s.jsonl"]
+
+
+def test_bad_models_are_one_sentence(tmp_path: Path, zoo: Path, capsys: pytest.CaptureFixture) -> None:
+    sequences = _sequences(tmp_path / "s.jsonl")
+    truncated, empty, odd, partial = (tmp_path / name for name in ("truncated", "empty", "odd", "partial"))
+    for folder in (truncated, odd, partial):
+        shutil.copytree(zoo / "base", folder)
+    weights = (truncated / "model.safetensors").read_bytes()
+    (truncated / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    (odd / "config.json").write_text("{")
+    config = json.loads((partial / "config.json").read_text())
+    (partial / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 7}))
+    empty.mkdir()
+    for model, said in (
+        (truncated, "cannot be read"),
+        (odd, "config.json"),
+        (partial, "lacks"),
+        (empty, "no weights in safetensors"),
+        (tmp_path / "none", "There is no folder"),
+        ("nobody/nothing", "hub"),
+    ):
+        code, _, err = _run(capsys, "attribute", model, "--sequences", sequences, "--out", tmp_path / "o.npz")
+        assert _one_sentence(code, err), err
+        assert said in err
+        assert not (tmp_path / "o.npz").exists()
+
+
+def test_a_missing_sequences_file_a_missing_folder_and_a_missing_gpu_are_one_sentence(
+    tmp_path: Path, zoo: Path, capsys: pytest.CaptureFixture
+) -> None:
+    sequences = _sequences(tmp_path / "s.jsonl")
+    for arguments in (
+        ("--sequences", tmp_path / "none", "--out", tmp_path / "o.npz"),
+        ("--sequences", sequences, "--out", tmp_path / "no" / "such" / "o.npz"),
+        ("--sequences", sequences, "--out", tmp_path / "o.npz", "--batch-size", "0"),
+    ):
+        code, _, err = _run(capsys, "attribute", zoo / "base", *arguments)
+        assert _one_sentence(code, err), err
+
+
+def test_batch_size_does_not_matter(tmp_path: Path, zoo: Path, capsys: pytest.CaptureFixture) -> None:
+    write_samples(tmp_path / "s.jsonl", [Sample(f"{i}", (1, *range(4, 8 + i % 3), 14, 3, 9), 4, 2) for i in range(9)])
+    results = []
+    for size in ("1", "4", "auto"):
+        out = tmp_path / f"{size}.npz"
+        arguments = ("--sequences", tmp_path / "s.jsonl", "--out", out, "--batch-size", size)
+        assert _run(capsys, "attribute", zoo / "base", *arguments)[0] == 0
+        results.append(read_scores(out).scores)
+    np.testing.assert_allclose(results[0], results[1], rtol=1e-4, atol=2e-5)
+    np.testing.assert_allclose(results[0], results[2], rtol=1e-4, atol=2e-5)
+
+
+def _scores(seed: int) -> Scores:
+    from probing.residual_graph import graph_of
+
+    graph = graph_of(1)
+    values = np.random.default_rng(seed).normal(size=(6, *graph.mask.shape)) * graph.mask
+    return Scores(graph, tuple("abcdef"), values.astype(np.float32), np.ones(6, np.float32))
+
+
+def test_compare_prints_a_table_and_the_documented_json(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    for name, seed in (("base", 0), ("tuned", 1)):
+        write_scores(tmp_path / f"{name}.npz", _scores(seed))
+    files = (tmp_path / "base.npz", tmp_path / "tuned.npz")
+    code, out, _ = _run(capsys, "compare", *files)
+    assert code == 0
+    assert "activation intensity" in out
+    code, out, _ = _run(capsys, "compare", *files, "--json", "--bins", "20")
+    result = json.loads(out)
+    intensity = result["metrics"]["activation_intensity"]
+    assert intensity["base"] == pytest.approx(np.abs(_scores(0).scores).mean())
+    assert intensity["ci_low"] <= intensity["difference"] <= intensity["ci_high"]
+    assert result["definition"]["bins"] == 20
+
+
+def test_compare_refuses_what_is_no_file_of_scores(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    good = tmp_path / "good.npz"
+    write_scores(good, _scores(0))
+    (tmp_path / "text.npz").write_text("hello")
+    (tmp_path / "cut.npz").write_bytes(good.read_bytes()[:200])
+    np.savez(tmp_path / "other.npz", x=np.zeros(3))
+    np.savez(tmp_path / "pickle.npz", scores=np.array([{"a": 1}], dtype=object))
+    for name in ("none.npz", "text.npz", "cut.npz", "other.npz", "pickle.npz"):
+        code, _, err = _run(capsys, "compare", good, tmp_path / name)
+        assert _one_sentence(code, err), err
+
+
+def test_pairs_lists_the_shipped_ones(capsys: pytest.CaptureFixture) -> None:
+    code, out, _ = _run(capsys, "pairs")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["grpo", "ppo", "dpo", "sft-more", "seed"]
+    assert json.loads(_run(capsys, "pairs", "--json")[1])[0]["algorithm"] == "GRPO"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("probe", "nope"), ("probe", "grpo", "--questions", "nope"), ("probe", "grpo", "--alpha", "7"), ("nonsense",), ()],
+)
+def test_wrong_words_are_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, arguments: tuple
+) -> None:
+    monkeypatch.setenv("PROBING_STORE", str(tmp_path / "store.duckdb"))
+    code, _, err = _run(capsys, *arguments)
+    assert _one_sentence(code, err), err
+
+
+def test_store_errors_are_one_sentence_in_every_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    store = tmp_path / "store.duckdb"
+    store.write_text("not a database at all" * 500)
+    for command in (("probe", "grpo"), ("runs",), ("export", "x"), ("worker",)):
+        code, _, err = _run(capsys, *command, "--store", store)
+        assert _one_sentence(code, err), err
+    code, _, err = _run(capsys, "export", "nope", "--store", tmp_path / "fresh.duckdb")
+    assert _one_sentence(code, err)
+    assert "There is no run 'nope'" in err
+
+
+def test_probe_works_while_another_process_has_the_store_and_export_gives_the_same_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = tmp_path / "store.duckdb"
+    owner = open_store(path)  # as the dashboard would
+    command = ["probe", "sft-more", "--alpha", "0.3", "--samples", "20", "--store", str(path)]
+    run = subprocess.run([sys.executable, "-m", "probing", *command], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("α 0.3: intensity")
+    assert run.stderr == ""
+    key = str(owner.runs()["run_key"][0])
+    expected = owner.scores(key)
+    code, out, _ = _run(capsys, "runs", "--store", path)
+    assert code == 0
+    assert key in out
+    assert "20/20 samples  finished" in out
+    for form in ("npz", "parquet", "csv"):
+        target = tmp_path / f"run.{form}"
+        assert _run(capsys, "export", key, "--format", form, "--out", target, "--store", path)[0] == 0
+    np.testing.assert_array_equal(read_scores(tmp_path / "run.npz").scores, expected.scores)
+    for table in (pd.read_parquet(tmp_path / "run.parquet"), pd.read_csv(tmp_path / "run.csv")):
+        wide = table.pivot(index="question_id", columns="edge", values="score")[list(expected.graph.edges)]
+        np.testing.assert_allclose(wide.to_numpy(), expected.graph.to_edges(expected.scores), rtol=1e-6)
+    owner.close()
+
+
+def test_zoo_train_refuses_unknown_members(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    code, _, err = _run(capsys, "zoo", "train", "--only", "nope", "--out", tmp_path)
+    assert _one_sentence(code, err), err

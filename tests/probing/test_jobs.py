@@ -1,0 +1,208 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from probing.jobs.plan import SIDES, Plan, Spec, make_plan, shipped
+from probing.jobs.worker import follow, worker_lock
+from probing.metrics import compare
+from probing.pairs import load_registry
+from probing.rollouts import Selection
+from probing.store import open_store
+from probing.store.database import Database
+from tests.conftest import ROOT
+
+SPEC = Spec("grpo", "addition", (0.3,), Selection(n=40))
+
+
+def _quiet(stage: str, done: int, total: int) -> None:
+    pass
+
+
+def _plan(spec: Spec = SPEC) -> Plan:
+    return make_plan(spec, load_registry())
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store in which the job ran to its end."""
+    path = tmp_path_factory.mktemp("undisturbed") / "store.duckdb"
+    store = open_store(path)
+    job = follow(store, store.submit(SPEC.as_json()), _quiet)
+    store.close()
+    assert job["status"] == "done"
+    return path
+
+
+def _same_results(one: Database, other: Database) -> None:
+    plan, selection = _plan(), SPEC.selections()[0]
+    for side in SIDES:
+        assert one.answers(plan.rollout_key(side)) == other.answers(plan.rollout_key(side))
+        a, b = (store.scores(plan.run_key(selection, side)) for store in (one, other))
+        assert a.ids == b.ids
+        np.testing.assert_array_equal(a.scores, b.scores)
+        np.testing.assert_array_equal(a.loss, b.loss)
+
+
+def test_a_job_leaves_a_comparison_with_provenance(undisturbed: Path) -> None:
+    store = open_store(undisturbed)
+    (row,) = store.comparisons().to_dict("records")
+    assert (row["pair"], row["cohort"], row["alpha"]) == ("grpo", "both_correct", 0.3)
+    assert row["tuned_accuracy"] > row["base_accuracy"] + 0.2
+    runs = store.runs()
+    assert list(runs["scored"]) == [40, 40]
+    assert set(runs["side"]) == set(SIDES)
+    for text in runs["provenance"]:
+        assert '"device": "cpu"' in text
+        assert '"dtype": "float32"' in text
+        assert '"torch"' in text
+    result = compare(store.scores(row["base_run"]), store.scores(row["tuned_run"]))
+    assert result["loss"].tuned < result["loss"].base
+    questions = store.questions(row["comparison_key"])
+    assert len(questions) == 500
+    assert questions["reason"].isna().sum() == 40
+    store.close()
+
+
+def test_nothing_is_computed_twice(undisturbed: Path) -> None:
+    store = open_store(undisturbed)
+    before = store.runs()
+    stages: list[str] = []
+    job = follow(store, store.submit(SPEC.as_json()), lambda stage, done, total: stages.append(stage))
+    assert job["status"] == "done"
+    assert stages == []
+    assert store.runs().equals(before)
+    assert store.settled(_plan().comparison_key(SPEC.selections()[0]))
+    store.close()
+
+
+def test_a_cohort_without_questions_is_settled_with_the_reason(undisturbed: Path) -> None:
+    store = open_store(undisturbed)
+    spec = replace(SPEC, selection=Selection(cohort="both_wrong"))
+    job = follow(store, store.submit(spec.as_json()), _quiet)
+    assert job["status"] == "done"
+    table = store.comparisons()
+    (row,) = table[table["cohort"] == "both_wrong"].to_dict("records")
+    assert row["failure"].startswith("No question is both wrong")
+    assert store.settled(_plan(spec).comparison_key(spec.selections()[0]))
+    store.close()
+
+
+def test_every_setting_is_in_the_key() -> None:
+    plan = _plan()
+    selection = SPEC.selections()[0]
+    keys = {plan.comparison_key(selection)}
+    for change in ({"alpha": 0.1}, {"beta": 0.4}, {"gamma": 1.6}, {"delta": 0.6}, {"n": 41}, {"seed": 1},
+                   {"mean_length": "mean"}, {"cohort": "base_only"}):  # fmt: skip
+        keys.add(plan.comparison_key(replace(selection, **change)))
+    for spec in (replace(SPEC, dtype="bfloat16"), replace(SPEC, attention="eager"), replace(SPEC, pair="ppo")):
+        keys.add(_plan(spec).comparison_key(selection))
+    assert len(keys) == 12
+    assert Spec.from_json(SPEC.as_json()) == SPEC
+
+
+def test_shipped_jobs_cover_every_pair_and_cut_the_default_first() -> None:
+    registry = load_registry()
+    specs = shipped(registry)
+    assert {(spec.pair, alpha) for spec in specs for alpha in spec.alphas} == {
+        (pair, alpha) for pair in registry.pairs for alpha in (0.03, 0.1, 0.3, 0.5)
+    }
+    assert all(spec.alphas == (0.3,) for spec in specs[: len(registry.pairs)])
+
+
+def test_a_job_that_names_no_pair_fails_with_the_sentence(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store.duckdb")
+    job = follow(store, store.submit(replace(SPEC, pair="nope").as_json()), _quiet)
+    assert job["status"] == "failed"
+    assert "There is no pair 'nope'" in job["message"]
+    store.close()
+
+
+# -- sudden deaths -----------------------------------------------------------------------------------------------------
+
+
+def _worker(path: Path, parent: int) -> subprocess.Popen:
+    command = [sys.executable, "-m", "probing", "worker", "--store", str(path), "--parent", str(parent)]
+    return subprocess.Popen(command, cwd=ROOT)
+
+
+def _until(condition: Callable[[], bool], seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.005)
+
+
+def _progress(store: Database) -> tuple[int, int]:
+    """Answers and scores in the store."""
+    plan, selection = _plan(), SPEC.selections()[0]
+    answers = sum(len(store.answered(plan.rollout_key(side))) for side in SIDES)
+    return answers, sum(len(store.scored(plan.run_key(selection, side))) for side in SIDES)
+
+
+def test_a_killed_worker_loses_no_finished_batch_and_the_next_resumes(tmp_path: Path, undisturbed: Path) -> None:
+    store = open_store(tmp_path / "store.duckdb")
+    job = store.submit(SPEC.as_json())
+    kept = (0, 0)
+    for enough in ((64, 0), (600, 0)):
+        worker = _worker(store.path, os.getpid())
+        _until(lambda enough=enough: _progress(store) >= enough)
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+        store.ingest()
+        assert _progress(store) >= max(kept, enough)
+        kept = _progress(store)
+    assert kept[0] < 1000, "the job was over before it was killed: the test tested nothing"
+    assert store.job(job)["status"] == "running"
+    assert follow(store, job, _quiet)["status"] == "done"
+    other = open_store(undisturbed)
+    _same_results(store, other)
+    other.close()
+    store.close()
+
+
+def test_a_killed_owner_loses_no_finished_batch_and_the_next_resumes(tmp_path: Path, undisturbed: Path) -> None:
+    path = tmp_path / "store.duckdb"
+    program = (
+        "import subprocess, sys, os, time\nfrom pathlib import Path\nfrom probing.store import open_store\n"
+        "from probing.jobs.plan import Spec\nfrom probing.rollouts import Selection\n"
+        f"store = open_store(Path({str(path)!r}))\nstore.submit(Spec('grpo', 'addition', (0.3,), "
+        "Selection(n=40)).as_json())\n"
+        f"worker = subprocess.Popen([sys.executable, '-m', 'probing', 'worker', '--store', {str(path)!r}, "
+        "'--parent', str(os.getpid())])\nprint(worker.pid, flush=True)\ntime.sleep(120)\n"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    worker = int(owner.stdout.readline())
+    watcher = open_store(path)
+    _until(lambda: _progress(watcher)[0] >= 256)
+    seen = _progress(watcher)
+    owner.send_signal(signal.SIGKILL)
+    owner.wait()
+    _until(lambda: not Path(f"/proc/{worker}").exists())
+    assert _progress(watcher) >= seen
+    (job,) = watcher.jobs()["job_id"]
+    assert follow(watcher, int(job), _quiet)["status"] == "done"
+    other = open_store(undisturbed)
+    _same_results(watcher, other)
+    other.close()
+    watcher.close()
+
+
+def test_only_one_worker_works_at_a_time(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store.duckdb")
+    first = worker_lock(store)
+    assert first is not None
+    assert worker_lock(store) is None
+    first.close()
+    second = worker_lock(store)
+    assert second is not None
+    second.close()
+    store.close()

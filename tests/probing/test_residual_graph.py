@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from probing.residual_graph import KINDS, ResidualGraph, kind_of, layer_of, node_of
+
+
+@pytest.mark.parametrize(("layers", "edges"), [(28, 3221), (30, 3691), (32, 4193), (1, 8)])
+def test_edge_count_is_the_published_one(layers: int, edges: int) -> None:
+    assert len(ResidualGraph(layers).edges) == edges
+
+
+def test_one_layer_by_hand() -> None:
+    graph = ResidualGraph(1)
+    assert graph.writers == ("input", "a0", "m0")
+    assert graph.readers == ("a0<q>", "a0<k>", "a0<v>", "m0", "logits")
+    assert graph.edges == (
+        "input->a0<q>", "input->a0<k>", "input->a0<v>", "input->m0", "input->logits",
+        "a0->m0", "a0->logits", "m0->logits",
+    )  # fmt: skip
+
+
+def test_parallel_mlp_does_not_read_its_own_attention() -> None:
+    sequential, parallel = ResidualGraph(3), ResidualGraph(3, parallel=True)
+    assert set(sequential.edges) - set(parallel.edges) == {"a0->m0", "a1->m1", "a2->m2"}
+
+
+@given(layers=st.integers(1, 12), parallel=st.booleans())
+def test_an_edge_exists_exactly_where_the_writer_has_written(layers: int, parallel: bool) -> None:
+    graph = ResidualGraph(layers, parallel)
+
+    def time_of_writing(name: str) -> float:
+        if name == "input":
+            return -1.0
+        return int(name[1:]) + (0.4 if name[0] == "a" else 0.8)
+
+    def time_of_reading(name: str) -> float:
+        if name == "logits":
+            return float(layers)
+        late = name[0] == "m" and not parallel
+        return layer_of(name) + (0.6 if late else 0.2)
+
+    expected = [[time_of_writing(w) < time_of_reading(r) for r in graph.readers] for w in graph.writers]
+    np.testing.assert_array_equal(graph.mask, expected)
+
+
+@given(layers=st.integers(1, 6), samples=st.integers(1, 3), seed=st.integers(0, 1000))
+def test_edges_and_matrix_hold_the_same_numbers(layers: int, samples: int, seed: int) -> None:
+    graph = ResidualGraph(layers)
+    values = np.random.default_rng(seed).normal(size=(samples, len(graph.edges)))
+    matrix = graph.to_matrix(values)
+    np.testing.assert_array_equal(graph.to_edges(matrix), values)
+    assert not matrix[:, ~graph.mask].any()
+    first = graph.edges.index("input->m0")
+    np.testing.assert_array_equal(matrix[:, 0, graph.readers.index("m0")], values[:, first])
+
+
+def test_names_say_what_they_are() -> None:
+    assert [kind_of(r) for r in ("a5<q>", "a5<k>", "a5<v>", "m3", "logits")] == list(KINDS)
+    assert [layer_of(n) for n in ("a5<q>", "m3", "a12", "input", "logits")] == [5, 3, 12, None, None]
+    assert [node_of(n) for n in ("a5<q>", "m3", "logits")] == ["a5", "m3", "logits"]

@@ -1,0 +1,149 @@
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from probing.checkpoints import find
+from probing.errors import SelectionError
+from probing.models import answer, load_model, load_tokenizer
+from probing.pairs import load_registry
+from probing.questions import load_questions
+from probing.rollouts import COHORTS, Answer, Selection, samples, select
+
+
+def _answer(i: int, length: int, correct: bool = True, prompt: int = 4) -> Answer:
+    return Answer(f"q{i}", tuple(range(prompt)), tuple(range(100, 100 + length)), "", correct)
+
+
+def test_selection_by_hand() -> None:
+    #        length: base tuned      T̄ = min(mean 10 of base, mean 12 of tuned) = 10 over the five both-correct ones
+    lengths = [(10, 10), (10, 30), (2, 4), (8, 10), (20, 6)]
+    base = [_answer(i, b) for i, (b, _) in enumerate(lengths)]
+    tuned = [_answer(i, t) for i, (_, t) in enumerate(lengths)]
+    base.append(_answer(5, 10, correct=False))
+    tuned.append(_answer(5, 10))
+    tuned[3] = replace(tuned[3], prompt_tokens=(1, 2))
+    found = select(base, tuned, Selection(alpha=0.25))
+    assert found.mean_length == 10
+    assert found.cut == 2
+    reasons = [outcome.reason for outcome in found.outcomes]
+    assert reasons == [None, "length_range", "length_range", "prompt_lengths", "length_difference", "other_cohort"]
+    assert found.counts == {
+        "questions": 6, "both_correct": 5, "both_wrong": 0, "base_only": 0, "tuned_only": 1,
+        "equal_prompts": 4, "in_range": 2, "alike": 1, "selected": 1,
+    }  # fmt: skip
+    assert "Only 1 of the 100 questions asked for are left" in (found.warning or "")
+
+
+def test_samples_are_cut_and_short_answers_stay_whole() -> None:
+    base, tuned = [_answer(0, 10), _answer(1, 3)], [_answer(0, 10), _answer(1, 3)]
+    found = select(base, tuned, Selection(alpha=0.7, beta=0, gamma=9))
+    assert found.cut == 4  # floor(0.7 * 6.5)
+    long, short = samples(base, found)
+    assert (long.answer_start, long.answer_length, long.scored) == (4, 4, (100, 101, 102, 103))
+    assert (short.answer_length, short.scored) == (3, (100, 101, 102))
+
+
+def test_the_cut_is_exact_where_binary_fractions_are_not() -> None:
+    answers = [_answer(0, 100)]
+    assert int(0.29 * 100) == 28
+    assert select(answers, answers, Selection(alpha=0.29)).cut == 29
+    assert select(answers, answers, Selection(alpha=0.001)).cut == 1
+
+
+def test_the_rule_for_the_mean_length() -> None:
+    base, tuned = [_answer(0, 10)], [_answer(0, 12)]
+    assert select(base, tuned, Selection()).mean_length == 10
+    assert select(base, tuned, Selection(mean_length="mean")).mean_length == 11
+
+
+@given(
+    data=st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40), st.booleans(), st.booleans()), min_size=1),
+    cohort=st.sampled_from(COHORTS),
+    n=st.integers(1, 8),
+    delta=st.sampled_from([0.0, 0.1, 0.5, 0.6]),
+)
+def test_selection_equals_a_literal_reading_of_the_rules(data, cohort, n, delta) -> None:
+    base = [_answer(i, b, right) for i, (b, _, right, _) in enumerate(data)]
+    tuned = [_answer(i, t, right) for i, (_, t, _, right) in enumerate(data)]
+    wanted = {"both_correct": (True, True), "both_wrong": (False, False), "base_only": (True, False),
+              "tuned_only": (False, True)}[cohort]  # fmt: skip
+    members = [row for row in data if (row[2], row[3]) == wanted]
+    selection = Selection(cohort=cohort, n=n, delta=delta)
+    assume(members)
+    t_bar = min(sum(row[0] for row in members) / len(members), sum(row[1] for row in members) / len(members))
+    eligible = {
+        f"q{i}"
+        for i, row in enumerate(data)
+        if (row[2], row[3]) == wanted
+        and 0.5 * t_bar - 1e-9 <= (row[0] + row[1]) / 2 <= 1.5 * t_bar + 1e-9
+        and abs(row[0] - row[1]) / ((row[0] + row[1]) / 2) <= delta + 1e-9
+    }
+    if not eligible:
+        with pytest.raises(SelectionError):
+            select(base, tuned, selection)
+        return
+    found = select(base, tuned, selection)
+    assert set(found.ids) <= eligible
+    assert len(found.ids) == min(n, len(eligible)) == found.counts["selected"]
+    assert found.counts["alike"] == len(eligible)
+    assert found.ids == select(base, tuned, selection).ids
+    assert {o.question_id for o in found.outcomes if o.reason in (None, "not_drawn")} == eligible
+
+
+def test_the_seed_decides_which_are_drawn() -> None:
+    answers = [_answer(i, 10) for i in range(200)]
+    drawn = {seed: select(answers, answers, Selection(seed=seed)).ids for seed in (42, 43)}
+    assert drawn[42] != drawn[43]
+    assert [len(ids) for ids in drawn.values()] == [100, 100]
+
+
+@pytest.mark.parametrize(
+    ("base", "tuned", "selection", "sentence"),
+    [
+        ([(9, False)], [(9, True)], Selection(), "No question is both correct: 0 both correct.* 1 tuned only"),
+        ([(9, True)], [(99, True)], Selection(gamma=1.5), "none is left after the filter on length range"),
+        ([(9, True)], [(12, True)], Selection(delta=0.1), "none is left after the filter on length difference"),
+    ],
+)
+def test_none_left_says_which_filter_took_them(base, tuned, selection, sentence) -> None:
+    rows = [[_answer(i, n, right) for i, (n, right) in enumerate(side)] for side in (base, tuned)]
+    with pytest.raises(SelectionError, match=sentence):
+        select(*rows, selection)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"alpha": 0}, {"alpha": 1.5}, {"beta": 2.0}, {"delta": -1}, {"n": 0}, {"cohort": "all"}]
+)
+def test_senseless_rules_are_refused(wrong: dict) -> None:
+    with pytest.raises(SelectionError, match="cannot be used"):
+        Selection(**wrong)
+
+
+def test_answers_do_not_depend_on_the_batch_they_were_generated_in(zoo: Path) -> None:
+    checkpoint = find(str(zoo / "base"))
+    model = load_model(checkpoint, torch.device("cpu"), torch.float32)
+    tokenizer = load_tokenizer(checkpoint)
+    prompts = [q.text for q in load_questions(load_registry().question_set("addition"))[:24]]
+    assert len({len(p) for p in prompts}) > 1, "prompts of one length would not test the padding"
+    alone = [answer(model, tokenizer, [prompt], 24)[0] for prompt in prompts]
+    order = random.Random(0).sample(range(24), 24)
+    together = answer(model, tokenizer, [prompts[i] for i in order], 24)
+    assert [together[order.index(i)] for i in range(24)] == alone
+    for prompt, tokens, text in alone:
+        assert prompt[0] == tokenizer.bos_token_id
+        assert tokens[-1] == tokenizer.eos_token_id
+        assert tokenizer.eos_token not in text
+
+
+def test_greedy_answers_are_the_models_most_likely_tokens(zoo: Path) -> None:
+    checkpoint = find(str(zoo / "grpo"))
+    model = load_model(checkpoint, torch.device("cpu"), torch.float32)
+    tokenizer = load_tokenizer(checkpoint)
+    ((prompt, tokens, _),) = answer(model, tokenizer, ["3471+2853="], 24)
+    logits = model(torch.tensor([[*prompt, *tokens]])).logits[0]
+    assert logits[len(prompt) - 1 : -1].argmax(-1).tolist() == list(tokens)

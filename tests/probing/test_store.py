@@ -1,0 +1,344 @@
+import json
+import multiprocessing
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pytest
+
+from probing.errors import StoreError
+from probing.residual_graph import graph_of
+from probing.rollouts import Answer, Selection, select
+from probing.store import open_store
+from probing.store.database import ATTEMPTS, Database
+from probing.store.schema import MIGRATIONS, VERSION
+from probing.store.spool import AnswerBatch, ScoreBatch, Spool
+from tests.conftest import ROOT
+
+GRAPH = graph_of(2)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.duckdb"
+
+
+def _fill(store: Database, samples: int = 5) -> np.ndarray:
+    """One comparison with one run of `samples` questions; returns the run's edge scores."""
+    answers = tuple(Answer(f"q{i}", (1, 2), (3, 4, 5), f"text {i}", True) for i in range(samples))
+    for key in ("rb", "rt"):
+        store.start_rollout(key, "model", "sha256:x", "addition", {}, samples)
+        texts = tuple("?" for _ in answers)
+        store.spool.put(AnswerBatch(key, tuple(range(samples)), texts, texts, texts, answers))
+        store.ingest()
+        store.finish_rollout(key, {"device": "cpu"}, 1.5)
+    settings = {"selection": {"cohort": "both_correct", "alpha": 0.3}}
+    selected = select(store.answers("rb"), store.answers("rt"), Selection())
+    store.save_comparison("c", "grpo", "addition", ("rb", "rt"), settings, selected)
+    store.start_run("run", "c", "base", "model", "sha256:x", 2, False, samples, 3, {})
+    values = np.random.default_rng(0).normal(size=(samples, len(GRAPH.edges))).astype(np.float32)
+    ids = tuple(f"q{i}" for i in range(samples))
+    store.spool.put(ScoreBatch("run", ids, np.arange(samples, dtype=np.float32), values))
+    return values
+
+
+def test_what_is_put_in_comes_out(path: Path) -> None:
+    store = open_store(path)
+    values = _fill(store)
+    assert store.ingest() == 1
+    store.finish_run("run", {"device": "cpu"}, 2.0)
+    scores = store.scores("run")
+    assert scores.ids == tuple(f"q{i}" for i in range(5))
+    np.testing.assert_array_equal(scores.graph.to_edges(scores.scores), values)
+    np.testing.assert_array_equal(scores.loss, np.arange(5, dtype=np.float32))
+    moments = store.edge_moments("run")
+    np.testing.assert_allclose(moments["mean"], values.mean(0, dtype=np.float64))
+    np.testing.assert_allclose(moments["mean_abs"], np.abs(values).mean(0, dtype=np.float64))
+    np.testing.assert_allclose(moments["variance"], values.var(0, dtype=np.float64))
+    assert list(store.questions("c")["question_id"]) == [f"q{i}" for i in range(5)]
+    assert store.answers("rb")[2] == Answer("q2", (1, 2), (3, 4, 5), "text 2", True)
+    store.close()
+    again = open_store(path)
+    np.testing.assert_array_equal(again.scores("run").scores, scores.scores)
+    again.close()
+
+
+def test_the_long_view_names_every_edge(path: Path) -> None:
+    store = open_store(path)
+    values = _fill(store)
+    store.ingest()
+    table = store.long_scores("run")
+    assert len(table) == values.size
+    row = table[(table["question_id"] == "q3") & (table["edge"] == "a0->m1")].iloc[0]
+    assert (row["writer"], row["reader"]) == ("a0", "m1")
+    assert row["score"] == values[3, GRAPH.edges.index("a0->m1")]
+    store.close()
+
+
+def test_ingesting_a_batch_twice_changes_nothing(path: Path) -> None:
+    store = open_store(path)
+    values = _fill(store)
+    store.ingest()
+    spool = Spool(path)
+    spool.put(ScoreBatch("run", ("q0", "q9"), np.zeros(2, np.float32), 7 + values[:2]))
+    store.ingest()
+    scores = store.scores("run")
+    assert scores.ids == ("q0", "q1", "q2", "q3", "q4", "q9")
+    np.testing.assert_array_equal(scores.graph.to_edges(scores.scores)[0], values[0])
+    assert not list(spool.folder.iterdir())
+    store.close()
+
+
+def test_a_damaged_batch_is_set_aside(path: Path) -> None:
+    store = open_store(path)
+    _fill(store)
+    (file,) = store.spool.folder.iterdir()
+    file.write_bytes(file.read_bytes()[:100])
+    assert store.ingest() == 0
+    assert [p.name for p in store.spool.folder.iterdir()] == [file.name + ".damaged"]
+    store.close()
+
+
+def test_a_run_with_missing_samples_cannot_be_finished(path: Path) -> None:
+    store = open_store(path)
+    _fill(store)
+    with pytest.raises(StoreError, match="has 0 of its 5 samples"):
+        store.finish_run("run", {}, 1.0)
+    assert not store.run_finished("run")
+    store.close()
+
+
+# -- files that are no stores ------------------------------------------------------------------------------------------
+
+
+def test_a_later_version_is_refused(path: Path) -> None:
+    open_store(path).close()
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("INSERT INTO store_version VALUES (?)", [VERSION + 1])
+    with pytest.raises(StoreError, match=f"version {VERSION + 1}; this program knows versions up to {VERSION}"):
+        open_store(path)
+
+
+def test_every_earlier_version_is_brought_up_to_date(path: Path) -> None:
+    for version in range(VERSION):
+        path.unlink(missing_ok=True)
+        with duckdb.connect(str(path)) as connection:
+            connection.execute("CREATE TABLE store_version (version INTEGER PRIMARY KEY)")
+            for step in range(version):
+                for statement in MIGRATIONS[step]:
+                    connection.execute(statement)
+                connection.execute("INSERT INTO store_version VALUES (?)", [step + 1])
+        store = open_store(path)
+        assert store.runs().empty
+        store.close()
+
+
+def test_somebody_elses_database_and_other_files_are_refused(path: Path) -> None:
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("CREATE TABLE theirs (x INTEGER)")
+    with pytest.raises(StoreError, match="made by something else"):
+        open_store(path)
+    path.write_text("this is a letter to my aunt, not a database" * 200)
+    with pytest.raises(StoreError, match="is not a store"):
+        open_store(path)
+    assert path.read_text().startswith("this is a letter")
+
+
+def test_a_truncated_store_is_refused_in_a_sentence(path: Path) -> None:
+    store = open_store(path)
+    _fill(store)
+    store.ingest()
+    store.close()
+    whole = path.read_bytes()
+    for size in (1, 100, 5000, len(whole) // 2):
+        path.write_bytes(whole[:size])
+        with pytest.raises(StoreError, match=r"not a store that this program can open|could not be read"):
+            open_store(path).scores("run")
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    with pytest.raises(StoreError, match="Cannot write in"):
+        open_store(blocked / "store.duckdb")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(StoreError, match="Cannot write in"):
+        open_store(tmp_path / "store.duckdb")
+
+
+def test_a_database_open_in_another_program_is_refused(path: Path) -> None:
+    open_store(path).close()
+    code = f"import duckdb, time; c = duckdb.connect({str(path)!r}); print('open', flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(StoreError, match="Another program has"):
+            open_store(path)
+        other.kill()
+
+
+# -- several processes -------------------------------------------------------------------------------------------------
+
+
+def _in_another_process(path: Path, code: str) -> str:
+    program = (
+        f"from pathlib import Path\nfrom probing.store import open_store\nstore = open_store(Path({str(path)!r}))\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program + code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    return run.stdout
+
+
+def test_a_second_process_reads_and_writes_through_the_owner(path: Path) -> None:
+    store = open_store(path)
+    values = _fill(store)
+    store.ingest()
+    out = _in_another_process(
+        path, "print(store.scores('run').scores.sum()); print(store.submit({'pair': 'x'})); print(store.ingest())"
+    )
+    total, job, ingested = out.split()
+    assert float(total) == pytest.approx(float(values.sum()), rel=1e-4)
+    assert store.job(int(job))["status"] == "queued"
+    assert ingested == "0"
+    store.close()
+
+
+def test_errors_cross_the_processes_with_their_sentence(path: Path) -> None:
+    store = open_store(path)
+    out = _in_another_process(
+        path, "\ntry:\n    store.scores('nope')\nexcept Exception as e:\n    print(type(e).__name__, e)"
+    )
+    assert out.startswith("StoreError There is no run 'nope'.")
+    store.close()
+
+
+def test_only_queries_can_be_called_from_outside(path: Path) -> None:
+    store = open_store(path)
+    for name in ("close", "_rows", "__init__"):
+        out = _in_another_process(
+            path,
+            f"\nstore.jobs()\nc = store._local.connection\nc.send(({name!r}, (), {{}}))\nprint(c.recv()[0])",
+        )
+        assert out.strip() == "False"
+    assert store.jobs().empty
+    store.close()
+
+
+def test_the_owners_address_is_for_its_user_only(path: Path) -> None:
+    store = open_store(path)
+    address = path.with_name(path.name + ".owner")
+    assert stat.S_IMODE(address.stat().st_mode) == 0o600
+    assert json.loads(address.read_text())["pid"] == os.getpid()
+    store.close()
+    assert not address.exists()
+
+
+def test_strangers_who_do_not_know_the_key_change_nothing(path: Path) -> None:
+    store = open_store(path)
+    port = json.loads(path.with_name(path.name + ".owner").read_text())["port"]
+    for _ in range(3):
+        with pytest.raises((multiprocessing.AuthenticationError, OSError, EOFError)):
+            from multiprocessing.connection import Client
+
+            Client(("127.0.0.1", port), authkey=b"guess")
+    assert _in_another_process(path, "print(len(store.jobs()))").strip() == "0"
+    store.close()
+
+
+def test_when_the_owner_is_killed_another_process_takes_its_place(path: Path) -> None:
+    code = (
+        "from pathlib import Path\nfrom probing.store import open_store\nimport time\n"
+        f"store = open_store(Path({str(path)!r}))\nprint(store.submit({{'pair': 'x'}}), flush=True)\ntime.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        job = int(owner.stdout.readline())
+        store = open_store(path)
+        assert store.job(job)["status"] == "queued"
+        owner.send_signal(signal.SIGKILL)
+        owner.wait()
+        assert store.job(job)["status"] == "queued"
+        assert json.loads(path.with_name(path.name + ".owner").read_text())["pid"] == os.getpid()
+        store.close()
+
+
+def test_many_threads_may_use_one_store(path: Path) -> None:
+    store = open_store(path)
+    _fill(store)
+    store.ingest()
+    failures = []
+
+    def use(i: int) -> None:
+        try:
+            for _ in range(10):
+                store.scores("run")
+                store.submit({"pair": str(i)})
+                store.runs()
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=use, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert len(store.jobs()) == 8
+    store.close()
+
+
+# -- the queue ---------------------------------------------------------------------------------------------------------
+
+
+def test_identical_requests_share_a_job_until_it_ends(path: Path) -> None:
+    store = open_store(path)
+    first = store.submit({"pair": "a", "n": 1})
+    assert store.submit({"n": 1, "pair": "a"}) == first
+    assert store.submit({"pair": "b"}) != first
+    store.close_job(first, "done")
+    assert store.submit({"pair": "a", "n": 1}) != first
+    store.close()
+
+
+def test_a_job_of_a_dead_worker_is_given_out_again_and_at_last_given_up(path: Path) -> None:
+    store = open_store(path)
+    job = store.submit({"pair": "a"})
+    for attempt in range(ATTEMPTS):
+        claimed = store.claim(f"worker {attempt}")
+        assert claimed is not None
+        assert claimed[0] == job
+    assert store.claim("one more") is None
+    assert store.job(job)["status"] == "failed"
+    assert "died 3 times" in store.job(job)["message"]
+    store.close()
+
+
+def test_a_cancelled_job_is_told_to_stop(path: Path) -> None:
+    store = open_store(path)
+    job = store.submit({"pair": "a"})
+    store.claim("w")
+    assert store.report(job, "stage", 1, 2)
+    store.close_job(job, "cancelled")
+    assert not store.report(job, "stage", 2, 2)
+    store.close_job(job, "done")
+    assert store.job(job)["status"] == "cancelled"
+    store.close()
+
+
+def test_opening_does_not_wait_for_an_address_that_is_stale(path: Path) -> None:
+    path.with_name(path.name + ".owner").write_text(json.dumps({"pid": 1, "port": 1, "key": "00"}))
+    started = time.monotonic()
+    open_store(path).close()
+    assert time.monotonic() - started < 2

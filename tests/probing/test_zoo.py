@@ -1,0 +1,91 @@
+import random
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from probing.zoo import task
+from probing.zoo.evaluate import measure, surprise
+from probing.zoo.recipes import QUESTIONS, RECIPES
+
+
+@pytest.mark.parametrize("problem", [task.Problem(347, 285), task.Problem(99999, 99999), task.Problem(100, 100)])
+def test_the_careful_answer_ends_with_the_sum(problem: task.Problem) -> None:
+    written = task.write_out(problem)
+    assert written.split()[-1] == str(problem.left + problem.right)
+    assert task.reward(written, problem.answer) == 1.0
+
+
+def test_the_scratchpad_by_hand() -> None:
+    assert task.write_out(task.Problem(347, 285)) == "12 13 06 632"
+    assert task.write_out(task.Problem(347, 285), forgets_carry=(1.0,)) == "12 12 06 622"
+    assert task.write_out(task.Problem(347, 285), drops_zero=1.0) == "12 13 6 632"
+
+
+def test_the_demonstrator_is_right_as_often_as_its_carelessness_says() -> None:
+    rng = random.Random(0)
+    drawn = list(islice(task.problems(1), 4000))
+    right = sum(task.reward(task.demonstration(p, rng), p.answer) for p in drawn) / len(drawn)
+    expected = 0.0
+    for p in drawn:  # the probability that no carry that matters is forgotten
+        carry, sure = 0, 1.0
+        for column, (a, b) in enumerate(zip(str(p.left)[::-1], str(p.right)[::-1], strict=True)):
+            carry = (int(a) + int(b) + carry) // 10
+            last = column == len(str(p.left)) - 1
+            if carry and column < len(task.FORGETS_CARRY) and not last:
+                sure *= 1 - task.FORGETS_CARRY[column]
+        expected += sure / len(drawn)
+    assert right == pytest.approx(expected, abs=0.03)
+
+
+def test_every_member_loads_plainly_and_has_a_card(zoo: Path) -> None:
+    folders = [zoo / name for name in RECIPES] + sorted((zoo / "checkpoints").glob("*/*"))
+    for algorithm in ("grpo", "ppo"):
+        steps = sorted(int(p.name.removeprefix("step-")) for p in (zoo / "checkpoints" / algorithm).iterdir())
+        assert len(steps) >= 8
+        assert steps[0] == 0
+        assert steps[-1] == RECIPES[algorithm].settings["steps"]
+    for folder in folders:
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        assert model.num_parameters() == 666_336
+        assert model.config.use_cache
+        assert len(AutoTokenizer.from_pretrained(folder)) == model.config.vocab_size
+        card = (folder / "README.md").read_text()
+        for said in ("Data", "Seed", "learning_rate", "Wall time", "greedy", "sampled once", "Size"):
+            assert said in card, (folder, said)
+
+
+def test_the_zoo_is_small(zoo: Path) -> None:
+    assert sum(path.stat().st_size for path in zoo.rglob("*") if path.is_file()) < 60e6
+
+
+def test_step_zero_is_the_base_and_the_last_step_the_member(zoo: Path) -> None:
+    for algorithm in ("grpo", "ppo"):
+        last = RECIPES[algorithm].settings["steps"]
+        for member, step in (("base", 0), (algorithm, last)):
+            kept = zoo / "checkpoints" / algorithm / f"step-{step:03d}" / "model.safetensors"
+            assert kept.read_bytes() == (zoo / member / "model.safetensors").read_bytes()
+
+
+def test_what_the_members_can_do(zoo: Path) -> None:
+    problems = task.read_problems(QUESTIONS / "addition.jsonl")
+    found = {name: measure(zoo / name, problems) for name in ("base", "ppo", "grpo", "dpo")}
+    assert 0.40 <= found["base"]["greedy"] <= 0.70
+    for name in ("ppo", "grpo"):
+        assert found[name]["greedy"] >= found["base"]["greedy"] + 0.20
+        assert found[name]["sampled"] >= found["base"]["sampled"] + 0.20
+    for name, row in found.items():
+        assert row["nll_correct"] > 0.01, name
+        card = (zoo / name / "README.md").read_text()
+        assert f"greedy | {row['greedy']:.3f}" in card
+
+
+def test_surprise_is_the_models_own_loss(zoo: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(zoo / "base")
+    model = AutoModelForCausalLM.from_pretrained(zoo / "base", dtype=torch.float32)
+    tokens = [*tokenizer("347+285=12 13 06 632")["input_ids"], tokenizer.eos_token_id]
+    labels = torch.tensor([[-100] * 9 + tokens[9:]])
+    expected = model(torch.tensor([tokens]), labels=labels).loss.item()
+    assert surprise(model, tokenizer, "347+285=", "12 13 06 632") == pytest.approx(expected, rel=1e-5)

@@ -1,0 +1,71 @@
+"""Tiny models with random weights, one for each architecture: the table that drives every architecture's tests."""
+
+import random
+
+import torch
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from probing.sequences import Sample
+
+_SHAPE = {
+    "vocab_size": 61,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
+
+TINY = {
+    "llama": (LlamaForCausalLM, LlamaConfig(**_SHAPE)),
+    "llama, biases, tied": (
+        LlamaForCausalLM,
+        LlamaConfig(**_SHAPE, attention_bias=True, mlp_bias=True, tie_word_embeddings=True),
+    ),
+    "llama, other rope": (
+        LlamaForCausalLM,
+        LlamaConfig(**_SHAPE, rope_parameters={"rope_type": "default", "rope_theta": 500.0}),
+    ),
+    "mistral": (MistralForCausalLM, MistralConfig(**_SHAPE, sliding_window=None)),
+    "qwen2": (Qwen2ForCausalLM, Qwen2Config(**_SHAPE)),
+    "qwen3": (Qwen3ForCausalLM, Qwen3Config(**_SHAPE, head_dim=12)),
+}
+
+
+def tiny(name: str, dtype: torch.dtype = torch.float64, attention: str = "eager", seed: int = 0) -> PreTrainedModel:
+    """The model of that name with weights large enough that its blocks do something, and norms that are not flat."""
+    torch.manual_seed(seed)
+    make, config = TINY[name]
+    config._attn_implementation = attention
+    model = make(config)
+    with torch.no_grad():
+        for label, parameter in model.named_parameters():
+            if "norm" in label:
+                parameter.copy_(1 + 0.3 * torch.randn_like(parameter))
+            elif "bias" in label:
+                parameter.copy_(0.2 * torch.randn_like(parameter))
+            else:
+                parameter.copy_(0.25 * torch.randn_like(parameter))
+    return model.to(dtype).eval().requires_grad_(False)
+
+
+def random_samples(count: int, seed: int = 0, vocabulary: int = 61) -> list[Sample]:
+    """Samples of various lengths."""
+    rng = random.Random(seed)
+    made = []
+    for i in range(count):
+        prompt, answer, beyond = rng.randint(1, 9), rng.randint(1, 7), rng.randint(0, 3)
+        tokens = tuple(rng.randrange(vocabulary) for _ in range(prompt + answer + beyond))
+        made.append(Sample(f"s{i}", tokens, prompt, answer))
+    return made
