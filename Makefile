@@ -4,7 +4,7 @@ PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3 pytho
 	$(p) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $(p))))
 BIN := .venv/bin
 
-.PHONY: app test check benchmark
+.PHONY: app test check benchmark screenshots
 
 app: .venv/app
 	$(BIN)/streamlit run app.py
@@ -17,6 +17,9 @@ check: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+screenshots: .venv/dev
+	$(BIN)/python -m tests.dashboard.screenshots
 
 benchmark: .venv/app
 	$(BIN)/python -m benchmarks.attribution

@@ -43,7 +43,10 @@ with panel:
     inspector.show(table)
 
 st.subheader("Every edge")
-st.caption("Rows write into the residual stream, columns read from it. Blank cells have no edge.")
+st.caption(
+    "Rows write into the residual stream, columns read from it; blank cells have no edge. Colour grows with the square "
+    "root of the strength, so that weak edges show."
+)
 chart(
     matrix.three_panels(table, graph_of(layers)),
     "matrix",

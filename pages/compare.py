@@ -6,7 +6,7 @@ from dashboard import data, tables
 from dashboard.figures import strips
 from dashboard.theme import percent
 from dashboard.widgets import chart, metric_card, ready_view, subtitle
-from dashboard.words import PATTERN_METRICS, confound, headline
+from dashboard.words import PATTERN_METRICS, TERMS, confound, headline
 from probing.metrics import Definition
 
 view = ready_view()
@@ -33,11 +33,13 @@ if caution := confound(compared):
 
 st.subheader("Question by question")
 questions = data.per_question(*view.keys, Definition())
-chart(
-    strips.paired(questions, (*PATTERN_METRICS, "loss")),
-    "paired",
-    "Each question's value in the base and in the tuned model, joined by a line, for four metrics.",
-)
+for column, metric in zip(st.columns(4), (*PATTERN_METRICS, "loss"), strict=True):
+    with column:
+        chart(
+            strips.paired(questions, metric),
+            f"paired-{metric}",
+            f"{TERMS[metric].name} of each question in the base and in the tuned model, joined by a line.",
+        )
 
 st.subheader("All pairs")
 st.caption(

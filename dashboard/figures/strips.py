@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from dashboard.theme import BASE, COLOURS, FAINT, NEUTRAL, TUNED, style
 from dashboard.words import TERMS
@@ -15,45 +14,35 @@ def _jitter(count: int, width: float) -> np.ndarray:
     return np.random.default_rng(0).uniform(-width, width, count)
 
 
-def paired(questions: pd.DataFrame, metrics: tuple[str, ...]) -> go.Figure:
-    """Each question's base and tuned value joined by a line, one panel for each metric."""
-    titles = [TERMS[m].name for m in metrics]
-    figure = make_subplots(1, len(metrics), subplot_titles=titles, horizontal_spacing=0.06)
+def paired(questions: pd.DataFrame, metric: str) -> go.Figure:
+    """Each question's base and tuned value, joined by a line."""
     offsets = _jitter(len(questions), 0.07)
     gap = np.full(len(questions), np.nan)
-    for column, metric in enumerate(metrics, start=1):
-        values = {side: questions[f"{metric}_{side}"].to_numpy() for side in ("base", "tuned")}
+    values = {side: questions[f"{metric}_{side}"].to_numpy() for side in ("base", "tuned")}
+    figure = go.Figure()
+    figure.add_trace(
+        go.Scatter(
+            x=np.column_stack([offsets, 1 + offsets, gap]).ravel(),
+            y=np.column_stack([values["base"], values["tuned"], gap]).ravel(),
+            mode="lines",
+            line={"color": FAINT, "width": 1},
+            hoverinfo="skip",
+        )
+    )
+    for place, side in enumerate(("base", "tuned")):
         figure.add_trace(
             go.Scatter(
-                x=np.column_stack([offsets, 1 + offsets, gap]).ravel(),
-                y=np.column_stack([values["base"], values["tuned"], gap]).ravel(),
-                mode="lines",
-                line={"color": FAINT, "width": 1},
-                hoverinfo="skip",
-                showlegend=False,
-            ),
-            row=1,
-            col=column,
-        )
-        for place, side in enumerate(("base", "tuned")):
-            figure.add_trace(
-                go.Scatter(
-                    x=place + offsets,
-                    y=values[side],
-                    mode="markers",
-                    name=side,
-                    legendgroup=side,
-                    showlegend=column == 1,
-                    marker={"color": COLOURS[side], "size": 5, "opacity": 0.75},
-                    text=questions["question_id"],
-                    hovertemplate="%{text}<br>%{y:.3g}<extra></extra>",
-                ),
-                row=1,
-                col=column,
+                x=place + offsets,
+                y=values[side],
+                mode="markers",
+                marker={"color": COLOURS[side], "size": 5, "opacity": 0.75},
+                text=questions["question_id"],
+                hovertemplate="%{text}<br>%{y:.3g}<extra></extra>",
             )
+        )
     figure.update_xaxes(tickvals=[0, 1], ticktext=["base", "tuned"], range=[-0.35, 1.35], showgrid=False)
     figure.update_yaxes(rangemode="tozero", nticks=5)
-    return style(figure, 300, showlegend=False)
+    return style(figure, 300, showlegend=False, title={"text": TERMS[metric].name, "font": {"size": 14}})
 
 
 def differences(breakdown: Breakdown, title: str) -> go.Figure:

@@ -1,0 +1,49 @@
+"""Photographs of every page: `make screenshots` (about two minutes; needs a Chromium).
+
+They go to docs/screenshots, light and dark, 1440 and 390 pixels wide, taken from a server on a store of its own.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+from tests.conftest import ROOT
+from tests.dashboard.conftest import CHROME, CHROME_FLAGS, Server
+
+PAGES = {"compare": "", "circuits": "circuits", "distributions": "distributions", "intensity": "intensity"}
+
+
+def main() -> int:
+    """Take them all."""
+    target = ROOT / "docs" / "screenshots"
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        server = Server(Path(folder) / "store.duckdb")
+        browser = playwright.chromium.launch(executable_path=CHROME, args=CHROME_FLAGS)
+        page = browser.new_page()
+        page.goto(server.url)
+        page.get_by_text("to go").first.wait_for(state="visible", timeout=60_000)
+        page.get_by_text("to go").first.wait_for(state="hidden", timeout=600_000)
+        for scheme in ("light", "dark"):
+            for width in (1440, 390):
+                context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+                for name, path in PAGES.items():
+                    page = context.new_page()
+                    page.goto(f"{server.url}/{path}")
+                    page.locator(".js-plotly-plot .main-svg").first.wait_for(timeout=60_000)
+                    page.locator("[data-testid='stApp'][data-test-script-state='notRunning']").wait_for()
+                    height = page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
+                    page.set_viewport_size({"width": width, "height": max(900, min(height, 3200))})
+                    page.wait_for_timeout(1500)
+                    page.screenshot(path=target / f"{name}-{scheme}-{width}.png")
+                    page.close()
+                context.close()
+        browser.close()
+        server.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
