@@ -1,10 +1,9 @@
 """The shared selection: pair, question set, cohort and cut, in the sidebar and in the URL of every page."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-import pandas as pd
 import streamlit as st
 
 from dashboard import data
@@ -86,35 +85,87 @@ def controls() -> None:
         help="The share of the mean answer length that is scored: the first α·T̄ tokens of each answer.",
     )
 
+    variants = _variants(current_choice())
+    if len(variants) > 1:
+        st.selectbox(
+            "Selection",
+            list(variants),
+            key="variant",
+            bind="query-params",
+            help="Rules by which questions were kept, where they differ from the paper's.",
+        )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the four shared controls say."""
+
+    pair: Pair
+    question_set: str
+    cohort: str
+    alpha: float
+
+
+def current_choice() -> Choice:
+    """The shared controls' values, or their defaults."""
+    registry = load_registry()
+    state = st.session_state
+    pair = registry.pairs.get(state.get("pair") or "", next(iter(registry.pairs.values())))
+    default = Selection()
+    return Choice(
+        pair,
+        state.get("questions") or pair.questions[0],
+        state.get("cohort") or default.cohort,
+        state.get("alpha") or default.alpha,
+    )
+
 
 def current() -> View:
     """The view that the shared controls describe."""
-    registry = load_registry()
-    pair = registry.pairs.get(st.session_state.get("pair") or "", next(iter(registry.pairs.values())))
-    question_set = st.session_state.get("questions") or pair.questions[0]
-    cohort = st.session_state.get("cohort") or Selection().cohort
-    alpha = st.session_state.get("alpha") or Selection().alpha
-    row = _matching(data.comparisons(), pair.name, question_set, cohort, alpha)
-    job = {} if row.get("base_run") or row.get("failure") else _job(pair.name, question_set, cohort, alpha)
-    return View(pair, question_set, cohort, alpha, _state(row, job), row, job)
+    choice = current_choice()
+    variants = _variants(choice)
+    chosen = st.session_state.get("variant") or PAPER
+    row = variants.get(chosen) or next(iter(variants.values()), {})
+    job = {} if row else _job(choice)
+    return View(choice.pair, choice.question_set, choice.cohort, choice.alpha, _state(row, job), row, job)
 
 
-def _matching(table: pd.DataFrame, pair: str, question_set: str, cohort: str, alpha: float) -> dict[str, Any]:
-    chosen = table[
-        (table["pair"] == pair)
-        & (table["question_set"] == question_set)
-        & (table["cohort"] == cohort)
-        & (table["alpha"] == alpha)
+def _variants(choice: Choice) -> dict[str, dict[str, Any]]:
+    """The newest comparison for each set of selection rules, the paper's first."""
+    table = data.comparisons()
+    found = table[
+        (table["pair"] == choice.pair.name)
+        & (table["question_set"] == choice.question_set)
+        & (table["cohort"] == choice.cohort)
+        & (table["alpha"] == choice.alpha)
+        & ((table["base_run"].notna() & table["tuned_run"].notna()) | table["failure"].notna())
     ]
-    chosen = chosen[(chosen["base_run"].notna() & chosen["tuned_run"].notna()) | chosen["failure"].notna()]
-    return {str(k): v for k, v in chosen.iloc[0].to_dict().items() if v == v} if len(chosen) else {}
+    variants: dict[str, dict[str, Any]] = {}
+    for row in found.to_dict("records"):
+        variants.setdefault(rules(row["settings"]), {str(k): v for k, v in row.items() if v == v and v is not None})
+    return dict(sorted(variants.items(), key=lambda item: item[0] != PAPER))
 
 
-def _job(pair: str, question_set: str, cohort: str, alpha: float) -> dict[str, Any]:
+PAPER = "the paper's"
+"""What the default rules are called."""
+
+
+def rules(settings: str) -> str:
+    """How the selection of a comparison differs from the default."""
+    selection = json.loads(settings)["selection"]
+    usual = asdict(Selection(alpha=selection["alpha"], cohort=selection["cohort"]))
+    names = {"n": "questions", "mean_length": "T̄ rule", "beta": "β", "gamma": "γ", "delta": "δ"}
+    changed = [f"{names.get(k, k)} {selection[k]}" for k in usual if selection[k] != usual[k]]
+    return ", ".join(changed) or PAPER
+
+
+def _job(choice: Choice) -> dict[str, Any]:
+    """The newest job that would make the comparison."""
+    wanted = (choice.pair.name, choice.question_set, choice.cohort)
     for job in data.jobs().to_dict("records"):
         spec = json.loads(job["spec"])
-        same = (spec["pair"], spec["questions"], spec["selection"]["cohort"]) == (pair, question_set, cohort)
-        if same and alpha in spec["alphas"]:
+        same = (spec["pair"], spec["questions"], spec["selection"]["cohort"]) == wanted
+        if same and choice.alpha in spec["alphas"]:
             return {str(k): v for k, v in job.items()}
     return {}
 

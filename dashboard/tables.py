@@ -4,7 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import data
-from dashboard.selection import COHORT_NAMES, View
+from dashboard.selection import COHORT_NAMES, View, rules
 from dashboard.theme import number, percent
 from dashboard.words import PATTERN_METRICS, TERMS, interval, pattern_verdict, relative_interval
 from probing.metrics import Comparison, Definition
@@ -30,7 +30,8 @@ def all_pairs(view: View) -> None:
         & (table["alpha"] == view.alpha)
         & table["base_run"].notna()
         & table["tuned_run"].notna()
-    ].drop_duplicates("pair")
+    ]
+    same = same[same["settings"].map(rules) == rules(view.row["settings"])].drop_duplicates("pair")
     found = {str(row["pair"]): row for row in same.to_dict("records")}
     rows = []
     for name, pair in load_registry().pairs.items():

@@ -12,13 +12,16 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from probing.errors import PersonError, StoreError
 from probing.pairs import load_registry
 from probing.rollouts import ALPHAS, COHORTS, Selection
 from probing.store import open_store
 from probing.store.database import Database
+
+if TYPE_CHECKING:
+    from probing.jobs.plan import Plan
 
 LABELS = {
     "activation_intensity": "activation intensity",
@@ -113,50 +116,55 @@ def pairs(arguments: argparse.Namespace) -> None:
 
 def probe(arguments: argparse.Namespace) -> None:
     """Do all that a pair's comparison needs, or watch the worker that is doing it."""
-    from probing.jobs.plan import Spec
+    from probing.jobs.plan import Spec, make_plan
     from probing.jobs.worker import follow
 
     registry = load_registry()
     pair = registry.pair(arguments.pair)
-    questions = arguments.questions or pair.questions[0]
-    registry.question_set(questions)
     spec = Spec(
         pair.name,
-        questions,
+        arguments.questions or pair.questions[0],
         tuple(arguments.alpha or ALPHAS),
-        Selection(n=arguments.samples, cohort=arguments.cohort),
+        Selection(
+            beta=arguments.beta,
+            gamma=arguments.gamma,
+            delta=arguments.delta,
+            n=arguments.samples,
+            seed=arguments.seed,
+            mean_length=arguments.mean_length,
+            cohort=arguments.cohort,
+        ),
         arguments.device,
         arguments.dtype,
     )
-    for selection in spec.selections():
-        assert selection  # building it has checked its values
+    plan = make_plan(spec, registry)
+    plan.spec.selections()  # refuses cuts that make no sense before anything is queued
     with closing(_open(arguments)) as store:
         with _progress() as progress:
             job = follow(store, store.submit(spec.as_json()), progress)
         if job["status"] != "done":
             raise StoreError(job["message"] or f"The job was {job['status']}.")
-        _print_comparisons(store, pair.name, questions, spec)
+        _print_comparisons(store, plan)
 
 
-def _print_comparisons(store: Database, pair: str, questions: str, spec: Any) -> None:
+def _print_comparisons(store: Database, plan: "Plan") -> None:
     from probing.metrics import compare as measure
 
-    table = store.comparisons()
-    chosen = table[(table["pair"] == pair) & (table["question_set"] == questions)]
-    chosen = chosen[(chosen["cohort"] == spec.selection.cohort) & chosen["alpha"].isin(spec.alphas)]
-    for row in chosen.drop_duplicates("alpha").sort_values("alpha").itertuples():
-        if row.failure:
-            print(f"α {row.alpha:g}: {row.failure}")
+    table = store.comparisons().set_index("comparison_key")
+    for selection in plan.spec.selections():
+        row = table.loc[plan.comparison_key(selection)]
+        if isinstance(row["failure"], str):
+            print(f"α {selection.alpha:g}: {row['failure']}")
             continue
-        result = measure(store.scores(str(row.base_run)), store.scores(str(row.tuned_run)))
+        result = measure(store.scores(row["base_run"]), store.scores(row["tuned_run"]))
         intensity, loss = result["activation_intensity"], result["loss"]
         print(
-            f"α {row.alpha:g}: intensity {intensity.base:.3g} -> {intensity.tuned:.3g} "
+            f"α {selection.alpha:g}: intensity {intensity.base:.3g} -> {intensity.tuned:.3g} "
             f"(difference {intensity.difference:+.3g}, 95 % interval {intensity.ci_low:+.3g} to "
             f"{intensity.ci_high:+.3g}), loss {loss.base:.3g} -> {loss.tuned:.3g}"
         )
-        if row.warning:
-            print(f"       {row.warning}")
+        if isinstance(row["warning"], str):
+            print(f"       {row['warning']}")
 
 
 def runs(arguments: argparse.Namespace) -> None:
@@ -314,8 +322,15 @@ def _parser() -> argparse.ArgumentParser:
     c.add_argument("pair", metavar="PAIR")
     c.add_argument("--alpha", type=float, nargs="+", help=f"cuts; default: {' '.join(map(str, ALPHAS))}")
     c.add_argument("--questions", metavar="NAME", help="default: the pair's first question set")
-    c.add_argument("--samples", type=_positive, default=Selection().n)
-    c.add_argument("--cohort", choices=COHORTS, default=Selection().cohort)
+    default = Selection()
+    c.add_argument("--samples", type=_positive, default=default.n, help="questions drawn (default: %(default)s)")
+    c.add_argument("--cohort", choices=COHORTS, default=default.cohort, help="by who is right (default: %(default)s)")
+    c.add_argument("--seed", type=int, default=default.seed, help="of the draw (default: %(default)s)")
+    c.add_argument("--beta", type=float, default=default.beta, help="shortest answers, in T̄ (default: %(default)s)")
+    c.add_argument("--gamma", type=float, default=default.gamma, help="longest answers, in T̄ (default: %(default)s)")
+    c.add_argument("--delta", type=float, default=default.delta, help="largest gap in length (default: %(default)s)")
+    rule = "T̄: the smaller of the two models' mean lengths, or their mean (default: %(default)s)"
+    c.add_argument("--mean-length", choices=("min", "mean"), default=default.mean_length, help=rule)
     computing(c)
     stored(c)
 

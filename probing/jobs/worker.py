@@ -201,7 +201,7 @@ class Worker:
 
 
 def serve(store: Database, parent: int | None = None, pause: float = 0.5) -> None:
-    """Work on the queue until the process `parent` is gone; forever without one."""
+    """Work on the queue until the process `parent` is gone, a job under way to its end; forever without one."""
     worker = Worker(store)
     while parent is None or os.getppid() == parent:
         lock = worker_lock(store)

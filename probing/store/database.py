@@ -115,38 +115,31 @@ class Database:
         return taken
 
     def _ingest_scores(self, cursor: duckdb.DuckDBPyConnection, batch: ScoreBatch) -> None:
-        table = pa.table(
-            {
-                "run_key": [batch.run_key] * len(batch.ids),
-                "question_id": list(batch.ids),
-                "loss": pa.array(batch.loss, pa.float32()),
-                "scores": pa.FixedSizeListArray.from_arrays(
-                    pa.array(batch.scores.ravel(), pa.float32()), batch.scores.shape[1]
-                ).cast(pa.list_(pa.float32())),
-            }
-        )
-        cursor.register("batch", table)
-        cursor.execute("INSERT INTO samples SELECT * FROM batch ON CONFLICT DO NOTHING")
-        cursor.unregister("batch")
+        flat = pa.array(batch.scores.ravel(), pa.float32())
+        rows = pa.FixedSizeListArray.from_arrays(flat, batch.scores.shape[1]).cast(pa.list_(pa.float32()))
+        columns = {
+            "run_key": [batch.run_key] * len(batch.ids),
+            "question_id": list(batch.ids),
+            "loss": pa.array(batch.loss, pa.float32()),
+            "scores": rows,
+        }
+        _insert(cursor, "samples", columns)
 
     def _ingest_answers(self, cursor: duckdb.DuckDBPyConnection, batch: AnswerBatch) -> None:
-        table = pa.table(
-            {
-                "rollout_key": [batch.rollout_key] * len(batch.answers),
-                "position": pa.array(batch.positions, pa.int32()),
-                "question_id": [a.question_id for a in batch.answers],
-                "question": list(batch.questions),
-                "reference": list(batch.references),
-                "prompt": list(batch.prompts),
-                "prompt_tokens": pa.array([a.prompt_tokens for a in batch.answers], pa.list_(pa.int32())),
-                "answer_tokens": pa.array([a.tokens for a in batch.answers], pa.list_(pa.int32())),
-                "answer": [a.text for a in batch.answers],
-                "correct": [a.correct for a in batch.answers],
-            }
-        )
-        cursor.register("batch", table)
-        cursor.execute("INSERT INTO answers SELECT * FROM batch ON CONFLICT DO NOTHING")
-        cursor.unregister("batch")
+        tokens = pa.list_(pa.int32())
+        columns = {
+            "rollout_key": [batch.rollout_key] * len(batch.answers),
+            "position": list(batch.positions),
+            "question_id": [a.question_id for a in batch.answers],
+            "question": list(batch.questions),
+            "reference": list(batch.references),
+            "prompt": list(batch.prompts),
+            "prompt_tokens": pa.array([a.prompt_tokens for a in batch.answers], tokens),
+            "answer_tokens": pa.array([a.tokens for a in batch.answers], tokens),
+            "answer": [a.text for a in batch.answers],
+            "correct": [a.correct for a in batch.answers],
+        }
+        _insert(cursor, "answers", columns)
 
     # -- rollouts --------------------------------------------------------------------------------------------------
 
@@ -219,17 +212,13 @@ class Database:
                 ],
             )
             if selected:
-                table = pa.table(
-                    {
-                        "comparison_key": [key] * len(selected.outcomes),
-                        "question_id": [o.question_id for o in selected.outcomes],
-                        "cohort": [o.cohort for o in selected.outcomes],
-                        "reason": pa.array([o.reason for o in selected.outcomes], pa.string()),
-                    }
-                )
-                cursor.register("batch", table)
-                cursor.execute("INSERT INTO outcomes SELECT * FROM batch ON CONFLICT DO NOTHING")
-                cursor.unregister("batch")
+                columns = {
+                    "comparison_key": [key] * len(selected.outcomes),
+                    "question_id": [o.question_id for o in selected.outcomes],
+                    "cohort": [o.cohort for o in selected.outcomes],
+                    "reason": pa.array([o.reason for o in selected.outcomes], pa.string()),
+                }
+                _insert(cursor, "outcomes", columns)
 
     def settled(self, key: str) -> bool:
         """Whether nothing is left to compute for a comparison: both runs are finished, or it cannot be made."""
@@ -302,22 +291,16 @@ class Database:
                     _now(),
                 ],
             )
-            known = cursor.execute("SELECT 1 FROM edges WHERE layers = ? AND parallel = ?", [layers, parallel])
-            if not known.fetchone():
-                writer, reader = graph.edge_index
-                table = pa.table(
-                    {
-                        "layers": pa.array([layers] * len(graph.edges), pa.int32()),
-                        "parallel": [parallel] * len(graph.edges),
-                        "edge": pa.array(range(len(graph.edges)), pa.int32()),
-                        "name": list(graph.edges),
-                        "writer": [graph.writers[w] for w in writer],
-                        "reader": [graph.readers[r] for r in reader],
-                    }
-                )
-                cursor.register("batch", table)
-                cursor.execute("INSERT INTO edges SELECT * FROM batch")
-                cursor.unregister("batch")
+            writer, reader = graph.edge_index
+            columns = {
+                "layers": [layers] * len(graph.edges),
+                "parallel": [parallel] * len(graph.edges),
+                "edge": list(range(len(graph.edges))),
+                "name": list(graph.edges),
+                "writer": [graph.writers[w] for w in writer],
+                "reader": [graph.readers[r] for r in reader],
+            }
+            _insert(cursor, "edges", columns)
         return int(self._rows("SELECT batch_size FROM runs WHERE run_key = ?", key)[0][0])
 
     def finish_run(self, key: str, provenance: dict[str, Any], seconds: float) -> None:
@@ -332,21 +315,17 @@ class Database:
             raise StoreError(f"Run {key} has {len(scores.ids)} of its {wanted} samples.", "Start it again.")
         edges = scores.graph.to_edges(scores.scores).astype(np.float64)
         size = np.abs(edges)
-        table = pa.table(
-            {
-                "run_key": [key] * edges.shape[1],
-                "edge": pa.array(range(edges.shape[1]), pa.int32()),
-                "n": pa.array([len(edges)] * edges.shape[1], pa.int32()),
-                "mean": edges.mean(0),
-                "variance": edges.var(0),
-                "mean_abs": size.mean(0),
-                "variance_abs": size.var(0),
-            }
-        )
+        columns = {
+            "run_key": [key] * edges.shape[1],
+            "edge": list(range(edges.shape[1])),
+            "n": [len(edges)] * edges.shape[1],
+            "mean": edges.mean(0),
+            "variance": edges.var(0),
+            "mean_abs": size.mean(0),
+            "variance_abs": size.var(0),
+        }
         with self._transaction() as cursor:
-            cursor.register("batch", table)
-            cursor.execute("INSERT INTO edge_moments SELECT * FROM batch ON CONFLICT DO NOTHING")
-            cursor.unregister("batch")
+            _insert(cursor, "edge_moments", columns)
             cursor.execute(
                 "UPDATE runs SET provenance = ?, seconds = ?, finished = ? WHERE run_key = ? AND finished IS NULL",
                 [json.dumps(provenance), seconds, _now(), key],
@@ -477,8 +456,15 @@ class Database:
         return {str(k): v for k, v in frame.iloc[0].to_dict().items()}
 
 
+def _insert(cursor: duckdb.DuckDBPyConnection, table: str, columns: dict[str, Any]) -> None:
+    """Insert columns of equal length; rows that are there already stay as they are."""
+    cursor.register("batch", pa.table(columns))
+    cursor.execute(f"INSERT INTO {table} BY NAME SELECT * FROM batch ON CONFLICT DO NOTHING")
+    cursor.unregister("batch")
+
+
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".")
+    return str(error).strip().splitlines()[0].rstrip(".!")
 
 
 def _cannot_read(path: Path, error: duckdb.Error) -> StoreError:

@@ -135,6 +135,19 @@ def test_a_picked_node_lists_its_edges(full: Path) -> None:
     assert all(edge.startswith("m3->") for edge in outputs["edge"])
 
 
+def test_comparisons_under_other_rules_stand_beside_the_papers(full: Path) -> None:
+    from probing.jobs.plan import Spec
+    from probing.jobs.worker import follow
+
+    spec = Spec("grpo", "addition", (0.3,), Selection(n=12, seed=7))
+    follow(service.store(), service.store().submit(spec.as_json()), lambda stage, done, total: None)
+    app = _open("compare")
+    assert "100 questions" in _text(app)
+    app.selectbox(key="variant").select("questions 12, seed 7").run()
+    assert not app.exception
+    assert "12 questions" in _text(app)
+
+
 def test_more_bins_change_the_complexity_and_not_the_kurtosis(full: Path) -> None:
     app = _open("distributions")
     before = {m.label: m.value for m in app.metric}

@@ -1,0 +1,93 @@
+"""The real server process, without a browser: sudden deaths and stores that cannot be opened."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from probing.jobs.plan import SIDES, make_plan, shipped
+from probing.pairs import load_registry
+from probing.store import open_store
+from probing.store.database import Database
+from tests.conftest import ROOT
+from tests.dashboard.conftest import Server
+
+
+def _worker_of(server: Server) -> int | None:
+    children = psutil.Process(server.process.pid).children()
+    return children[0].pid if children else None
+
+
+def _answers(store: Database) -> int:
+    return sum(len(store.answered(key)) for key in _rollouts())
+
+
+def _rollouts() -> list[str]:
+    registry = load_registry()
+    return list({make_plan(spec, registry).rollout_key(side) for spec in shipped(registry) for side in SIDES})
+
+
+def _until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)
+
+
+def test_a_killed_dashboard_loses_no_finished_batch_and_the_next_start_resumes(tmp_path: Path) -> None:
+    first = Server(tmp_path / "store.duckdb")
+    store = open_store(first.store)  # through the server, as the command line would
+    _until(lambda: _answers(store) >= 128, 90)
+    seen = _answers(store)
+    worker = _worker_of(first)
+    assert worker is not None
+    first.process.send_signal(signal.SIGKILL)
+    first.process.wait()
+    _until(lambda: not Path(f"/proc/{worker}").exists(), 30)
+    assert _answers(store) >= seen
+    store.close()
+    second = Server(first.store)
+    again = open_store(second.store)
+    assert _answers(again) >= seen
+    _until(lambda: again.comparisons()["base_run"].notna().any(), 120)
+    assert len(again.jobs()["spec"].unique()) == len(again.jobs()), "no job was queued twice"
+    again.close()
+    second.stop()
+
+
+def test_a_killed_worker_is_started_again(tmp_path: Path) -> None:
+    server = Server(tmp_path / "store.duckdb")
+    store = open_store(server.store)
+    _until(lambda: _answers(store) >= 64, 90)
+    worker = _worker_of(server)
+    assert worker is not None
+    os.kill(worker, signal.SIGKILL)
+    _until(lambda: store.comparisons()["base_run"].notna().any(), 120)
+    assert _worker_of(server) != worker
+    store.close()
+    server.stop()
+
+
+def test_a_stopped_server_leaves_no_process_behind(tmp_path: Path) -> None:
+    server = Server(tmp_path / "store.duckdb")
+    _until(lambda: _worker_of(server) is not None, 30)
+    worker = _worker_of(server)
+    server.stop()
+    assert not Path(f"/proc/{worker}").exists()
+
+
+def test_a_store_that_cannot_be_opened_stops_the_server_with_a_sentence(tmp_path: Path) -> None:
+    store = tmp_path / "store.duckdb"
+    store.write_text("not a database" * 1000)
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", "0"]
+    run = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"PROBING_STORE": str(store)}, capture_output=True, text=True, timeout=60
+    )
+    assert run.returncode == 2
+    assert f"{store} is not a store that this program can open" in run.stderr
+    assert "Traceback" not in run.stderr
