@@ -6,6 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.theme import number
+from probing.circuits import as_graphml, circuit
 
 _PICKED = "picked"
 
@@ -37,6 +38,24 @@ def show(table: pd.DataFrame) -> None:
         _edge(table[table["edge"] == name].iloc[0])
     else:
         _node(table, name)
+
+
+def downloads(table: pd.DataFrame, shown: pd.DataFrame, name: str) -> None:
+    """The circuit that is shown, and all edges, to take away."""
+    st.download_button(
+        "These edges as GraphML",
+        lambda: as_graphml(circuit(shown)),
+        f"{name}.graphml",
+        "application/graphml+xml",
+        icon=":material/download:",
+    )
+    st.download_button(
+        "All edges as CSV",
+        lambda: table.to_csv(index=False),
+        f"{name}.csv",
+        "text/csv",
+        icon=":material/download:",
+    )
 
 
 def _order(name: str) -> tuple[float, str]:

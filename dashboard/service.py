@@ -24,8 +24,11 @@ from probing.store.database import ACTIVE, Database
 
 log = logging.getLogger(__name__)
 
+_PAUSE = 0.5
+"""Seconds between looks at the queue, doubled with every death of the worker in a row."""
+
 _LONGEST_PAUSE = 30.0
-"""Seconds between attempts to start a worker that keeps dying."""
+"""Where the doubling stops."""
 
 
 @lru_cache(maxsize=1)
@@ -75,26 +78,28 @@ class Supervisor:
                 self._worker.kill()
 
     def _watch(self) -> None:
-        pause = 0.5
         try:
             queue_shipped()
         except PersonError as error:
             log.error("%s", error)
-        while not self._ending.wait(pause):
+        deaths = 0
+        while not self._ending.wait(_PAUSE):
+            if self._worker is not None:
+                code = self._worker.poll()
+                if code is None:
+                    continue
+                deaths = deaths + 1 if code else 0
+                self._worker = None
+                if code:
+                    log.warning("the worker ended with code %d", code)
+                    self._ending.wait(min(_LONGEST_PAUSE, _PAUSE * 2**deaths))
             try:
-                jobs = store().jobs()
+                waiting = store().jobs()["status"].isin(ACTIVE).any()
             except PersonError as error:
                 log.error("%s", error)
                 continue
-            busy = self._worker is not None and self._worker.poll() is None
-            if busy or not jobs["status"].isin(ACTIVE).any():
-                pause = 0.5
-                continue
-            died = self._worker is not None and self._worker.returncode != 0
-            if died and pause < _LONGEST_PAUSE and self._worker is not None:
-                log.warning("the worker ended with code %d", self._worker.returncode)
-            pause = min(_LONGEST_PAUSE, 2 * pause) if died else 0.5
-            self._worker = self._start_worker()
+            if waiting and not self._ending.is_set():
+                self._worker = self._start_worker()
 
     def _start_worker(self) -> subprocess.Popen:
         command = [sys.executable, "-m", "probing", "--verbose", "worker", "--store", str(self.path)]

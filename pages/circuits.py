@@ -41,6 +41,7 @@ with graphs:
     )
 with panel:
     inspector.show(table)
+    inspector.downloads(table, circuit.shown_edges(table, n), f"{view.pair.name}-{view.alpha:g}")
 
 st.subheader("Every edge")
 st.caption(

@@ -56,13 +56,20 @@ def strongest(table: pd.DataFrame, column: str, n: int) -> pd.DataFrame:
 
 
 def circuit(table: pd.DataFrame) -> nx.MultiDiGraph:
-    """The subgraph that the rows of an edge table make; the key of an edge is its name, its attributes its columns."""
+    """The subgraph that the rows of an edge table make.
+
+    The key of an edge is its name, its attributes the other columns (`layer` is -1 for the head).
+    """
     graph = nx.MultiDiGraph()
-    for row in table.to_dict("records"):
-        graph.add_edge(
-            row["writer"], row["node"], key=row["edge"], **{str(k): v for k, v in row.items() if k != "edge"}
-        )
+    for row in table.assign(layer=table["layer"].fillna(-1).astype(int)).to_dict("records"):
+        name = row.pop("edge")
+        graph.add_edge(row["writer"], row["node"], key=name, **{str(k): v for k, v in row.items()})
     return graph
+
+
+def as_graphml(graph: nx.MultiDiGraph) -> str:
+    """The circuit as GraphML, which networkx, Gephi and others read."""
+    return "\n".join(nx.generate_graphml(graph))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from plotly.subplots import make_subplots
 
 from dashboard.theme import BASE, NEUTRAL, TUNED, number, style
 from probing.circuits import strongest
-from probing.residual_graph import graph_of
 
 _WIDTHS = (0.6, 1.2, 2.0, 3.2, 5.0)
 """Line widths, in pixels, for fifths of the largest strength."""
@@ -117,10 +116,15 @@ def _hover(row: dict) -> str:
     ).replace("->", "→")
 
 
+def shown_edges(table: pd.DataFrame, n: int) -> pd.DataFrame:
+    """The edges that any of the three panels shows."""
+    panels = ("base_strength", "tuned_strength", "difference")
+    return pd.concat([strongest(table, column, n) for column in panels]).drop_duplicates("edge")
+
+
 def three_panels(table: pd.DataFrame, layers: int, n: int) -> go.Figure:
     """Base, tuned and difference: the `n` strongest edges of each, in the same places and on the same scale."""
     places = positions(layers)
-    assert set(graph_of(layers).writers) <= set(places)
     figure = make_subplots(
         1,
         3,

@@ -200,18 +200,21 @@ class Worker:
         }
 
 
-def serve(store: Database, parent: int | None = None, pause: float = 0.5) -> None:
-    """Work on the queue until the process `parent` is gone, a job under way to its end; forever without one."""
+def serve(store: Database, parent: int | None = None, idle: float = 60.0, pause: float = 0.5) -> None:
+    """Work on the queue.
+
+    With a `parent` process: until that is gone, or nothing has been queued for `idle` seconds; a job under way is
+    finished. Without one: forever.
+    """
     worker = Worker(store)
-    while parent is None or os.getppid() == parent:
+    last = time.monotonic()
+    while parent is None or (os.getppid() == parent and time.monotonic() < last + idle):
         lock = worker_lock(store)
-        if lock is None:
-            time.sleep(pause)
-            continue
-        with lock:
-            while parent is None or os.getppid() == parent:
-                if not worker.work():
-                    time.sleep(pause)
+        if lock is not None:
+            with lock:
+                while worker.work():
+                    last = time.monotonic()
+        time.sleep(pause)
 
 
 def follow(store: Database, job_id: int, progress: Progress, pause: float = 0.2) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from probing.jobs.plan import SIDES, Plan, Spec, make_plan, shipped
-from probing.jobs.worker import follow, worker_lock
+from probing.jobs.worker import follow, serve, worker_lock
 from probing.metrics import compare
 from probing.pairs import load_registry
 from probing.rollouts import Selection
@@ -205,4 +205,13 @@ def test_only_one_worker_works_at_a_time(tmp_path: Path) -> None:
     second = worker_lock(store)
     assert second is not None
     second.close()
+    store.close()
+
+
+def test_a_worker_ends_when_there_is_nothing_to_do_and_when_its_parent_is_gone(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store.duckdb")
+    started = time.monotonic()
+    serve(store, parent=os.getppid(), idle=1.0, pause=0.05)
+    assert 1.0 < time.monotonic() - started < 5.0
+    serve(store, parent=1_000_000_000, pause=0.05)
     store.close()

@@ -1,0 +1,53 @@
+import pytest
+
+from dashboard.theme import number, percent
+from dashboard.words import confound, headline, pattern_verdict, relative_interval
+from probing.metrics import Comparison
+
+
+def _moved(relative: float, low: float, high: float, base: float = 2.0) -> Comparison:
+    return Comparison(base, base * (1 + relative), base * relative, relative, base * low, base * high)
+
+
+@pytest.mark.parametrize(
+    ("value", "signed", "text"),
+    [
+        (0.0011, False, "0.00110"),
+        (0.000449, False, "4.49×10⁻⁴"),
+        (357.4, True, "+357"),
+        (-58.46, False, "−58.5"),
+        (0.0, True, "0"),
+        (123456.0, False, "1.23×10⁵"),
+        (None, False, "–"),
+        (float("nan"), False, "–"),
+        (float("inf"), False, "–"),
+    ],
+)
+def test_numbers_have_three_digits(value: float | None, signed: bool, text: str) -> None:
+    assert number(value, signed) == text
+
+
+def test_percentages_have_a_sign_and_sensible_digits() -> None:
+    assert [percent(v) for v in (0.142, -0.0512, None)] == ["+14 %", "−5.1 %", "–"]
+    assert percent(0.588, signed=False) == "59 %"
+
+
+def test_the_headline_says_what_moved_and_what_did_not() -> None:
+    compared = {
+        "activation_intensity": _moved(0.14, 0.09, 0.19),
+        "information_complexity": _moved(-0.3, -0.4, -0.2),
+        "distribution_kurtosis": _moved(0.01, -0.1, 0.1),
+    }
+    assert headline("GRPO", compared) == (
+        "GRPO raised intensity by 14 % (95 % interval 9.0 to 19 %), lowered complexity by 30 % (95 % interval 20 to "
+        "40 %), and did not move kurtosis beyond noise."
+    )
+    assert pattern_verdict(compared) == "mixed (1 with, 1 against)"
+    assert relative_interval(compared["activation_intensity"]) == "+14 % (+9.0 to +19)"
+
+
+def test_the_caution_is_given_only_where_the_loss_moved_the_same_way() -> None:
+    down, up, still = _moved(-0.5, -0.6, -0.4), _moved(0.5, 0.4, 0.6), _moved(0.0, -0.1, 0.1)
+    assert "−50 %" in (confound({"activation_intensity": down, "loss": down}) or "")
+    assert confound({"activation_intensity": up, "loss": down}) is None
+    assert confound({"activation_intensity": down, "loss": still}) is None
