@@ -208,11 +208,15 @@ def serve(store: Database, parent: int | None = None, idle: float = 60.0, pause:
     """
     worker = Worker(store)
     last = time.monotonic()
-    while parent is None or (os.getppid() == parent and time.monotonic() < last + idle):
+
+    def is_wanted() -> bool:
+        return parent is None or (os.getppid() == parent and time.monotonic() < last + idle)
+
+    while is_wanted():
         lock = worker_lock(store)
         if lock is not None:
             with lock:
-                while worker.work():
+                while is_wanted() and worker.work():
                     last = time.monotonic()
         time.sleep(pause)
 
