@@ -9,6 +9,7 @@ import streamlit as st
 from dashboard import data
 from probing.pairs import Pair, load_registry
 from probing.rollouts import ALPHAS, COHORTS, Selection
+from probing.store.database import ACTIVE
 
 COHORT_NAMES = {
     "both_correct": "both correct",
@@ -123,11 +124,18 @@ def current_choice() -> Choice:
 def current() -> View:
     """The view that the shared controls describe."""
     choice = current_choice()
+    row = _chosen_variant(choice)
+    job = {} if row else _job(choice)
+    if not row and job.get("status") not in ACTIVE:
+        data.comparisons.clear()  # it may have been made since the list was kept
+        row = _chosen_variant(choice)
+    return View(choice.pair, choice.question_set, choice.cohort, choice.alpha, _state(row, job), row, job)
+
+
+def _chosen_variant(choice: Choice) -> dict[str, Any]:
     variants = _variants(choice)
     chosen = st.session_state.get("variant") or PAPER
-    row = variants.get(chosen) or next(iter(variants.values()), {})
-    job = {} if row else _job(choice)
-    return View(choice.pair, choice.question_set, choice.cohort, choice.alpha, _state(row, job), row, job)
+    return variants.get(chosen) or next(iter(variants.values()), {})
 
 
 def _variants(choice: Choice) -> dict[str, dict[str, Any]]:
@@ -175,6 +183,6 @@ def _state(row: dict[str, Any], job: dict[str, Any]) -> State:
         return "impossible"
     if row:
         return "ready"
-    if job.get("status") in ("queued", "running"):
+    if job.get("status") in ACTIVE:
         return "computing"
     return "failed" if job.get("status") == "failed" else "absent"

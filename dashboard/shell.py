@@ -6,6 +6,7 @@ import streamlit as st
 
 from dashboard import selection
 from dashboard.widgets import queue_status
+from probing.errors import PersonError
 
 ICON = Path(__file__).parent / "assets" / "icon.svg"
 
@@ -19,8 +20,11 @@ page = st.navigation(
         st.Page("../pages/intensity.py", title="Intensity", icon=":material/bolt:"),
     ]
 )
-with st.sidebar:
-    st.markdown("### RL Circuit Explorer")
-    selection.controls()
-    queue_status()
-page.run()
+try:
+    with st.sidebar:
+        st.markdown("### RL Circuit Explorer")
+        selection.controls()
+        queue_status()
+    page.run()
+except PersonError as error:
+    st.error(str(error), icon=":material/error:")

@@ -10,7 +10,6 @@ from dashboard.selection import COHORT_NAMES, View, current
 from dashboard.service import store
 from dashboard.theme import CHART, number
 from dashboard.words import TERMS, VERDICTS, interval, relative_interval
-from probing.errors import PersonError
 from probing.jobs.plan import Spec
 from probing.metrics import PATTERN, Comparison, verdict
 from probing.rollouts import ALPHAS, Selection
@@ -19,11 +18,7 @@ from probing.store.database import ACTIVE
 
 def ready_view() -> View:
     """The view of the shared selection; where it is not ready, says what is the matter and ends the page."""
-    try:
-        view = current()
-    except PersonError as error:
-        st.error(str(error), icon=":material/database_off:")
-        st.stop()
+    view = current()
     if view.state != "ready":
         _say_why(view)
         st.stop()
@@ -73,11 +68,7 @@ def _wait(view: View) -> None:
 
 def queue_status() -> None:
     """What the worker is doing, in the sidebar; polls only while there is something to see."""
-    try:
-        active = data.jobs()["status"].isin(ACTIVE).any()
-    except PersonError as error:
-        st.error(str(error))
-        return
+    active = data.jobs()["status"].isin(ACTIVE).any()
     st.fragment(_queue, run_every=1.0 if active else None)()
 
 

@@ -100,6 +100,14 @@ def test_a_failed_job_is_shown_as_a_message_with_a_way_out(empty: Path, page: st
     assert app.button[0].label == "Try again"
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_a_store_that_became_unreadable_is_a_message(full: Path, page: str) -> None:
+    service.store()._owner.database._connection.execute("DROP TABLE samples CASCADE")  # type: ignore[attr-defined]
+    app = _open(page)
+    assert not app.exception
+    assert "could not be read" in app.error[0].value
+
+
 def test_the_compare_pages_numbers_are_the_metrics(full: Path) -> None:
     from dashboard.theme import number
     from probing.metrics import compare
