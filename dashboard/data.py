@@ -68,6 +68,13 @@ def breakdown(base_run: str, tuned_run: str, by: str) -> circuits.Breakdown:
     return function(*pair_scores(base_run, tuned_run), Definition())
 
 
+@st.cache_data(max_entries=64, show_spinner=False)
+def provenance(base_run: str, tuned_run: str) -> pd.DataFrame:
+    """Both runs' rows, base first."""
+    runs = store().runs().set_index("run_key")
+    return runs.loc[[base_run, tuned_run]].reset_index()
+
+
 def definition(bins: int) -> Definition:
     """The definition in force with that many bins."""
     return replace(Definition(), bins=bins)

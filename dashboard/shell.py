@@ -18,6 +18,7 @@ page = st.navigation(
         st.Page("../pages/circuits.py", title="Circuits", icon=":material/account_tree:"),
         st.Page("../pages/distributions.py", title="Distributions", icon=":material/bar_chart:"),
         st.Page("../pages/intensity.py", title="Intensity", icon=":material/bolt:"),
+        st.Page("../pages/methods.py", title="Methods", icon=":material/menu_book:"),
     ]
 )
 try:

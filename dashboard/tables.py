@@ -1,4 +1,6 @@
-"""Tables of the Compare page."""
+"""Tables: cohorts, all pairs, all metrics, parameters and provenance."""
+
+import json
 
 import pandas as pd
 import streamlit as st
@@ -68,3 +70,41 @@ def all_metrics(compared: dict[str, Comparison]) -> None:
         for metric, c in compared.items()
     ]
     st.dataframe(pd.DataFrame(rows), hide_index=True)
+
+
+def parameters(definition: Definition, view: View) -> None:
+    """The choices in force that the metrics and the selection leave open."""
+    selection = json.loads(view.row["settings"])["selection"]
+    rows = {
+        "bins of the histogram": f"{definition.bins}, equal width",
+        "its range": "0 to the largest |score| of the two models, shared by them",
+        "logarithm": "natural",
+        "ε": f"{definition.epsilon:g}",
+        "cells without an edge": "counted, as in the paper" if definition.structural_zeros else "left out",
+        "interval": f"{definition.confidence:.0%} percentile, paired bootstrap over questions, "
+        f"{definition.resamples} resamples, seed {definition.seed}",
+        "cohort": COHORT_NAMES[view.cohort],
+        "T̄": f"{view.row['mean_length']:.2f} tokens ({selection['mean_length']} of the two models' mean lengths)",
+        "cut": f"α = {selection['alpha']:g}, the first {view.row['cut']:.0f} tokens of an answer",
+        "answer lengths kept": f"{selection['beta']:g} T̄ to {selection['gamma']:g} T̄, "
+        f"differing by at most {selection['delta']:g} of their mean",
+        "questions drawn": f"{view.counts['selected']} of {view.counts['alike']} eligible, seed {selection['seed']}",
+    }
+    st.dataframe(pd.DataFrame({"Parameter": rows.keys(), "In force": rows.values()}), hide_index=True)
+
+
+def provenance(runs: pd.DataFrame) -> None:
+    """With what the two runs of a comparison were made."""
+    columns = {}
+    for run in runs.to_dict("records"):
+        made = json.loads(run["provenance"])
+        columns[run["side"]] = {
+            "model": run["model"],
+            "identity": run["identity"],
+            "samples": str(run["samples"]),
+            "seconds": f"{run['seconds']:.1f}",
+            "finished (UTC)": f"{run['finished']:%Y-%m-%d %H:%M}",
+            **{name: str(value) for name, value in made.items()},
+            "run": run["run_key"],
+        }
+    st.dataframe(pd.DataFrame(columns).rename_axis("").reset_index(), hide_index=True)

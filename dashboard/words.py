@@ -39,6 +39,27 @@ TERMS = {
     "gini": Term("Gini coefficient", "Inequality of edge strengths: 0 if all are equal, 1 if one edge has everything."),
 }
 
+FORMULAS = {
+    "activation_intensity": r"\frac{1}{n\, n_o n_i} \sum_{k,o,i} \left| W^{(k)}_{oi} \right|",
+    "information_complexity": r"-\sum_b p_b \ln(p_b + \varepsilon), \quad p = \text{histogram of all } |W|",
+    "distribution_kurtosis": r"\frac{1}{n} \sum_k \left( \frac{m_4(W^{(k)})}{m_2(W^{(k)})^2} - 3 \right)",
+    "inter_sample_diversity": r"1 - \frac{2}{n(n-1)} \sum_{k < l} \operatorname{corr}(W^{(k)}, W^{(l)})",
+    "node_output_entropy": (
+        r"-\frac{1}{n\, n_o} \sum_{k,o,i} q^{(k)}_{oi} \ln q^{(k)}_{oi}, \quad "
+        r"q^{(k)}_{oi} = \frac{|W^{(k)}_{oi}|}{\sum_j |W^{(k)}_{oj}|}"
+    ),
+    "loss": r"\frac{1}{n} \sum_k L^{(k)}",
+    "effective_edges": (
+        r"\exp\Big( -\sum_e s_e \ln s_e \Big), \quad "
+        r"s_e = \frac{\overline{|W_e|}}{\sum_f \overline{|W_f|}}"
+    ),
+    "gini": (
+        r"\frac{\sum_{e,f} \left| \overline{|W_e|} - \overline{|W_f|} \right|}"
+        r"{2 E \sum_e \overline{|W_e|}}"
+    ),
+}
+"""Every metric over the matrices W of n questions; n_o writers, n_i readers, E edges; a bar is a mean over k."""
+
 PATTERN_METRICS = tuple(PATTERN)
 
 VERDICTS: dict[Verdict, tuple[str, str, str]] = {

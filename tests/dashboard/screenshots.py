@@ -12,7 +12,13 @@ from playwright.sync_api import sync_playwright
 from tests.conftest import ROOT
 from tests.dashboard.conftest import CHROME, CHROME_FLAGS, Server
 
-PAGES = {"compare": "", "circuits": "circuits", "distributions": "distributions", "intensity": "intensity"}
+PAGES = {
+    "compare": "",
+    "circuits": "circuits",
+    "distributions": "distributions",
+    "intensity": "intensity",
+    "methods": "methods",
+}
 
 
 def main() -> int:
@@ -32,7 +38,7 @@ def main() -> int:
                 for name, path in PAGES.items():
                     page = context.new_page()
                     page.goto(f"{server.url}/{path}")
-                    page.locator(".js-plotly-plot .main-svg").first.wait_for(timeout=60_000)
+                    page.get_by_role("heading", level=3).first.wait_for(timeout=60_000)
                     page.locator("[data-testid='stApp'][data-test-script-state='notRunning']").wait_for()
                     height = page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
                     page.set_viewport_size({"width": width, "height": max(900, min(height, 3200))})

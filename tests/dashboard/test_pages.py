@@ -11,7 +11,7 @@ from dashboard import data, service
 from probing.rollouts import Selection
 from tests.conftest import ROOT
 
-PAGES = ("compare", "circuits", "distributions", "intensity")
+PAGES = ("compare", "circuits", "distributions", "intensity", "methods")
 
 
 def _use(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
@@ -55,7 +55,7 @@ def test_every_page_shows_its_pair(full: Path, page: str) -> None:
     assert not app.exception
     assert "base → ppo" in app.title[0].value
     assert "first 8 answer tokens (α = 0.5)" in _text(app)
-    assert app.get("plotly_chart")
+    assert bool(app.get("plotly_chart")) == (page != "methods")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -154,6 +154,18 @@ def test_comparisons_under_other_rules_stand_beside_the_papers(full: Path) -> No
     app.selectbox(key="variant").select("questions 12, seed 7").run()
     assert not app.exception
     assert "12 questions" in _text(app)
+
+
+def test_the_methods_page_says_with_what_the_numbers_were_made(full: Path) -> None:
+    app = _open("methods", alpha=0.5)
+    parameters, made = (d.value for d in app.dataframe)
+    in_force = dict(zip(parameters["Parameter"], parameters["In force"], strict=True))
+    assert in_force["cut"] == "α = 0.5, the first 8 tokens of an answer"
+    assert in_force["questions drawn"].startswith("100 of ")
+    by_name = made.set_index("")
+    assert by_name.loc["device", "base"] == "cpu"
+    assert by_name.loc["identity", "base"] != by_name.loc["identity", "tuned"]
+    assert len(app.expander) == 8
 
 
 def test_more_bins_change_the_complexity_and_not_the_kurtosis(full: Path) -> None:
