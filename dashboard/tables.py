@@ -90,7 +90,7 @@ def parameters(definition: Definition, view: View) -> None:
         f"differing by at most {selection['delta']:g} of their mean",
         "questions drawn": f"{view.counts['selected']} of {view.counts['alike']} eligible, seed {selection['seed']}",
     }
-    st.dataframe(pd.DataFrame({"Parameter": rows.keys(), "In force": rows.values()}), hide_index=True)
+    st.dataframe(pd.DataFrame({"Parameter": rows.keys(), "In force": rows.values()}), hide_index=True, height="content")
 
 
 def provenance(runs: pd.DataFrame) -> None:
@@ -107,4 +107,4 @@ def provenance(runs: pd.DataFrame) -> None:
             **{name: str(value) for name, value in made.items()},
             "run": run["run_key"],
         }
-    st.dataframe(pd.DataFrame(columns).rename_axis("").reset_index(), hide_index=True)
+    st.dataframe(pd.DataFrame(columns).rename_axis("").reset_index(), hide_index=True, height="content")

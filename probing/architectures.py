@@ -3,10 +3,11 @@
 An `Architecture` names the modules of a checkpoint: what writes (the module whose output is *added* to the residual),
 and what reads (the norm whose input is the residual, and the projections behind it). `recording` hooks them, so that
 an observer is told every writer's output and every reader's residual in the forward pass, and in the backward pass the
-gradient of the loss with respect to every reader's residual, through that reader alone. For that
-every reader is given a view of its own and the gradient of that view is taken. The MLP and the head have a norm to
-themselves, so theirs is a view of the residual. q, k and v share a norm; theirs are views of its output, and their
-gradients are pulled back through the norm in closed form. Nothing of the model is run twice.
+gradient of the loss with respect to every reader's residual, through that reader alone.
+
+For that, every reader is given a view of its own, and the gradient of that view is taken. The MLP and the head have a
+norm to themselves, so theirs is a view of the residual. q, k and v share a norm; theirs are views of its output, and
+their gradients are pulled back through the norm in closed form. Nothing of the model is run twice.
 
 `prove` runs a short sequence and demands that the writers' sum equals each reader's input, that the hooks do not
 change the logits, and that the readers' gradients add up to the gradient of the embedding. A model that fails is

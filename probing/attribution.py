@@ -6,7 +6,7 @@ Removing writer O from what reader H reads changes the loss, to first order, by
 
 so a positive score means that removing the edge raises the loss. L is a sample's mean negative log-likelihood over
 its own answer's tokens given all before them. One forward and one backward pass give every O and every gradient of a
-batch, and one batched matrix product gives the scores, in float32 and for each sample by itself.
+batch, and batched matrix products give the scores, in float32 and for each sample by itself.
 
 Source: arXiv:2509.21044, section 2; Syed et al. 2023 (arXiv:2310.10348) for the method.
 """
@@ -178,6 +178,7 @@ class _Products(Observer):
         self._written, self._read = buffer.split([len(self.graph.writers), self.at_once], 1)
         self._scores = self._written.new_zeros(samples, *self.graph.mask.shape)
         self._waiting: list[int] = []
+        self._seen = 0
 
     def wrote(self, writer: int, output: Float[Tensor, "sample position width"]) -> None:
         """Keep what a writer wrote."""
@@ -194,6 +195,11 @@ class _Products(Observer):
     def finish(self) -> Float[Tensor, "sample writer reader"]:
         """The scores of the batch, zero where there is no edge."""
         self._multiply()
+        if self._seen != len(self.graph.readers):
+            raise ModelError(
+                f"Only {self._seen} of this model's {len(self.graph.readers)} readers got a gradient.",
+                "Its scores would be incomplete, so there are none; please report the architecture.",
+            )
         mask = torch.from_numpy(self.graph.mask).to(self._scores.device)
         return self._scores.where(mask, self._scores.new_zeros(()))
 
@@ -203,6 +209,7 @@ class _Products(Observer):
             read = self._read[:, : len(self._waiting)].flatten(2)
             written = self._written[:, :before].flatten(2)
             self._scores[:, :before, self._waiting] = -torch.bmm(written, read.transpose(1, 2))
+            self._seen += len(self._waiting)
             self._waiting.clear()
 
 

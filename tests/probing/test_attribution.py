@@ -33,6 +33,18 @@ def test_scores_equal_those_of_the_literal_twin(name: str) -> None:
         np.testing.assert_array_equal(expected.numpy() != 0, attributor.graph.mask)
 
 
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_a_single_token_that_is_fed_can_be_scored(attention: str) -> None:
+    model = tiny("llama", attention=attention)
+    sample = Sample("one", (7, 9), answer_start=1, answer_length=1)
+    attributor = Attributor(model)
+    expected = literal.scores(model, sample, attributor.graph.writers, attributor.graph.readers).numpy()
+    found = attributor.score([sample]).scores[0]
+    assert _relative(found, expected) < 2e-6
+    one_key = np.abs(found[:, attributor.graph.readers.index("a1<q>")])
+    assert one_key.max() < 1e-12, "one key leaves attention no choice"
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_literal_twin_has_the_models_logits(name: str) -> None:
     model = tiny(name)
