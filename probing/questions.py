@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from probing.errors import QuestionError
+from probing.jsonl import read_rows
 from probing.pairs import QuestionSet
 
 TEMPLATES = {
@@ -49,22 +50,10 @@ def load_questions(questions: QuestionSet) -> list[Question]:
     Raises:
         QuestionError: the file is missing, empty, or a line of it (which is named) lacks a column or is not JSON.
     """
-    try:
-        lines = questions.file.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise QuestionError(f"Cannot read {questions.file}: {error.strerror}.", "Check pairs.toml.") from error
-    except UnicodeDecodeError as error:
-        raise QuestionError(f"{questions.file} is not a text file.", "It should be JSON lines in UTF-8.") from error
     loaded: dict[str, Question] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"Line {number} of {questions.file}"
+    for where, row in read_rows(questions.file, QuestionError):
         try:
-            row = json.loads(line)
             columns = (row[questions.id], row[questions.question], row[questions.answer])
-        except (ValueError, RecursionError) as error:
-            raise QuestionError(f"{where} is not JSON.", "Was the file cut short?") from error
         except (KeyError, TypeError) as error:
             wanted = f"{questions.id}, {questions.question} and {questions.answer}"
             raise QuestionError(f"{where} does not have the columns {wanted}.", "Check pairs.toml.") from error

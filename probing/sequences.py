@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from probing.errors import SequenceError
+from probing.jsonl import read_rows
 
 
 @dataclass(frozen=True)
@@ -83,22 +84,7 @@ def read_samples(path: Path) -> list[Sample]:
     Raises:
         SequenceError: the file is missing, empty or not text, a line is not a sample (it is named), or an id repeats.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise SequenceError(f"Cannot read {path}: {error.strerror}.", "Check the path.") from error
-    except UnicodeDecodeError as error:
-        raise SequenceError(f"{path} is not a text file.", "It should be JSON lines in UTF-8.") from error
-    samples = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"Line {number} of {path}"
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise SequenceError(f"{where} is not JSON.", "Was the file cut short?") from error
-        samples.append(_sample(row, where))
+    samples = [_sample(row, where) for where, row in read_rows(path, SequenceError)]
     if not samples:
         raise SequenceError(f"{path} holds no sequences.", "Give it at least one line.")
     seen: set[str] = set()

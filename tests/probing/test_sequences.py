@@ -78,3 +78,9 @@ def test_a_missing_or_binary_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").write_bytes(b"\xff\xfe\x00\x80")
     with pytest.raises(SequenceError, match="not a text file"):
         read_samples(tmp_path / "b.jsonl")
+
+
+def test_a_line_separator_within_a_string_ends_no_line(tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    path.write_text(json.dumps(GOOD | {"id": "a\u2028b"}, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert read_samples(path)[0].id == "a\u2028b"

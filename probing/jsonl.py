@@ -1,0 +1,30 @@
+"""JSON lines as people hand them over: whatever is wrong with a file is said in a sentence that names the line."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from probing.errors import PersonError
+
+
+def read_rows(path: Path, error: type[PersonError]) -> Iterator[tuple[str, Any]]:
+    """The rows of a file, each with the words that name its line; blank lines are passed over.
+
+    Raises:
+        PersonError: of type `error`; the file is missing or not text, or a line is not JSON.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")  # a string may hold other line separators
+    except OSError as cause:
+        raise error(f"Cannot read {path}: {cause.strerror}.", "Check the path.") from cause
+    except UnicodeDecodeError as cause:
+        raise error(f"{path} is not a text file.", "It should be JSON lines in UTF-8.") from cause
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            where = f"Line {number} of {path}"
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as cause:
+                raise error(f"{where} is not JSON.", "Was the file cut short?") from cause
+            yield where, row
