@@ -17,9 +17,9 @@ st.markdown(
     "query, key and value projections, MLPs and the head *read* it. An edge joins a writer O to a reader H that comes "
     "after it. Its score is the first-order estimate of what the loss would gain if H no longer saw O:"
 )
-st.latex(r"I(O \to H) = -\langle \nabla_H L,\; O \rangle \quad \text{summed over positions and width}")
+st.latex(r"I(O \to H) = -\langle \nabla_H L,\; O \rangle")
 st.markdown(
-    "L is the mean negative log-likelihood of the model's own greedy answer up to the cut. Gradients are taken before "
+    "The product is summed over positions and width. L is the mean negative log-likelihood of the model's own greedy answer up to the cut. Gradients are taken before "
     "a reader's normalisation and through that reader alone."
 )
 
