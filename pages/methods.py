@@ -19,8 +19,8 @@ st.markdown(
 )
 st.latex(r"I(O \to H) = -\langle \nabla_H L,\; O \rangle")
 st.markdown(
-    "The product is summed over positions and width. L is the mean negative log-likelihood of the model's own greedy answer up to the cut. Gradients are taken before "
-    "a reader's normalisation and through that reader alone."
+    "The product is summed over positions and width. L is the mean negative log-likelihood of the model's own greedy "
+    "answer up to the cut. Gradients are taken before a reader's normalisation and through that reader alone."
 )
 
 st.subheader("Metrics")
