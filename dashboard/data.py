@@ -1,80 +1,174 @@
 """What the pages ask for, kept between reruns.
 
-Finished runs never change, so what is derived from them is cached by their keys; lists of what there is are kept for a
-moment only.
+Finished runs never change, so what is derived from them is kept by their keys. Lists of what there is are kept until the
+store changes. Cached objects are shared by all sessions and must not be written to.
 """
 
+from collections.abc import Collection
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
 from dashboard.service import store
 from probing import circuits, metrics
-from probing.metrics import Comparison, Definition
+from probing.jobs.plan import step_of_side
+from probing.metrics import METRICS, Comparison, Definition
+from probing.residual_graph import graph_of
 from probing.scores import Scores
 
-_MOMENT = 2.0
-"""Seconds for which lists of comparisons and jobs are kept."""
+# -- lists of what there is --------------------------------------------------------------------------------------------
 
 
-@st.cache_data(ttl=_MOMENT, max_entries=1, show_spinner=False)
 def comparisons() -> pd.DataFrame:
     """Every comparison in the store."""
+    process, _, results = store().revision()
+    return _comparisons(process, results)
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _comparisons(process: int, results: int) -> pd.DataFrame:
     return store().comparisons()
 
 
-@st.cache_data(ttl=_MOMENT, max_entries=1, show_spinner=False)
 def jobs() -> pd.DataFrame:
     """Every job, the newest first."""
+    process, changes, _ = store().revision()
+    return _jobs(process, changes)
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _jobs(process: int, changes: int) -> pd.DataFrame:
     return store().jobs()
 
 
-@st.cache_resource(max_entries=32, show_spinner=False)
+def summaries() -> pd.DataFrame:
+    """Every metric of every comparison."""
+    process, _, results = store().revision()
+    return _summaries(process, results)
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _summaries(process: int, results: int) -> pd.DataFrame:
+    return store().metric_summaries()
+
+
+def steps(comparison: str) -> pd.DataFrame:
+    """The training steps that were compared: `step`, `side`, `correct` of `asked` answers."""
+    process, _, results = store().revision()
+    return _steps(process, results, comparison)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _steps(process: int, results: int, comparison: str) -> pd.DataFrame:
+    table = store().steps(comparison)
+    return table.assign(step=table["side"].map(step_of_side))
+
+
+def compared(comparison: str, side: str = "tuned") -> dict[str, Comparison]:
+    """Every metric of a comparison, under the default definition."""
+    table = summaries()
+    rows = table[(table["comparison_key"] == comparison) & (table["side"] == side)]
+    fields = ["base", "tuned", "difference", "relative", "ci_low", "ci_high"]
+    values = {str(row["metric"]): row for row in rows.to_dict("records")}
+    return {
+        metric: Comparison(**{f: None if f == "relative" and np.isnan(values[metric][f]) else values[metric][f]
+                              for f in fields})
+        for metric in METRICS if metric in values
+    }  # fmt: skip
+
+
+# -- what is derived from finished runs --------------------------------------------------------------------------------
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
 def pair_scores(base_run: str, tuned_run: str) -> tuple[Scores, Scores]:
-    """The scores of both runs, their samples in the same order; shared, so not to be written to."""
+    """The scores of both runs, their samples in the same order."""
     base, tuned = store().scores(base_run), store().scores(tuned_run)
     return base, metrics.align(base, tuned)
 
 
-@st.cache_data(max_entries=256, show_spinner=False)
-def compared(base_run: str, tuned_run: str, definition: Definition) -> dict[str, Comparison]:
-    """Every metric of a comparison."""
-    return metrics.compare(*pair_scores(base_run, tuned_run), definition)
+@st.cache_resource(max_entries=128, show_spinner=False)
+def compared_under(
+    base_run: str, tuned_run: str, definition: Definition, wanted: Collection[str]
+) -> dict[str, Comparison]:
+    """Some metrics of a comparison, under another definition."""
+    return metrics.compare(*pair_scores(base_run, tuned_run), definition, wanted)
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
-def edge_table(base_run: str, tuned_run: str) -> pd.DataFrame:
+@st.cache_resource(max_entries=32, show_spinner=False)
+def complexity_by_bins(base_run: str, tuned_run: str) -> dict[int, Comparison]:
+    """Information complexity for several numbers of bins."""
+    return metrics.complexity_by_bins(*pair_scores(base_run, tuned_run), replace(Definition(), resamples=2000))
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def edge_table(comparison: str, layers: int, parallel: bool, side: str = "tuned") -> pd.DataFrame:
     """Every edge of a comparison."""
-    return circuits.edge_table(*pair_scores(base_run, tuned_run), Definition(resamples=2000))
+    return circuits.edge_table(graph_of(layers, parallel), store().edge_summary(comparison, side))
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
-def per_question(base_run: str, tuned_run: str, definition: Definition) -> pd.DataFrame:
+@st.cache_resource(max_entries=64, show_spinner=False)
+def per_question(comparison: str, side: str = "tuned") -> pd.DataFrame:
     """Each question's own value of every metric, in columns `METRIC_base` and `METRIC_tuned`."""
-    base, tuned = pair_scores(base_run, tuned_run)
-    top = metrics.histogram_top(base, tuned, definition)
-    table = pd.DataFrame({"question_id": base.ids})
-    for side, scores in (("base", base), ("tuned", tuned)):
-        for metric, values in metrics.per_question(scores, definition, top).items():
-            table[f"{metric}_{side}"] = values
-    return table
+    long = store().question_summary(comparison, side)
+    wide = long.pivot(index="question_id", columns="metric", values=["base", "tuned"])
+    wide.columns = [f"{metric}_{who}" for who, metric in wide.columns]
+    return wide.reset_index()
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
+@st.cache_resource(max_entries=64, show_spinner=False)
 def breakdown(base_run: str, tuned_run: str, by: str) -> circuits.Breakdown:
     """Intensity of the edges by `layer`, `kind` or `reader`."""
     function = {"layer": circuits.by_layer, "kind": circuits.by_kind, "reader": circuits.by_layer_and_kind}[by]
-    return function(*pair_scores(base_run, tuned_run), Definition())
+    return function(*pair_scores(base_run, tuned_run), Definition(resamples=2000))
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
+@st.cache_resource(max_entries=16, show_spinner=False)
+def correlation_maps(base_run: str, tuned_run: str) -> tuple[np.ndarray, np.ndarray]:
+    """Each model's correlations between its questions' edge scores, as inter-sample diversity uses them."""
+    base, tuned = (metrics.correlations(metrics.cells(s, Definition())) for s in pair_scores(base_run, tuned_run))
+    return base, tuned
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def edge_by_question(base_run: str, tuned_run: str, edges: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of some edges, [question, edge] for base and tuned, questions in the order of `pair_scores`."""
+    base, tuned = pair_scores(base_run, tuned_run)
+    writer, reader = base.graph.edge_index
+    index = [base.graph.edges.index(edge) for edge in edges]
+    return tuple(s.scores[:, writer[index], reader[index]] for s in (base, tuned))  # type: ignore[return-value]
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def question_circuit(base_run: str, tuned_run: str, question: str) -> pd.DataFrame:
+    """The edge table of a single question."""
+    base, tuned = pair_scores(base_run, tuned_run)
+    k = base.ids.index(question)
+    one = [Scores(s.graph, (question,), s.scores[k : k + 1], s.loss[k : k + 1]) for s in (base, tuned)]
+    return circuits.edge_table(base.graph, circuits.edge_values(*one, Definition(resamples=2)))
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def questions(comparison: str) -> pd.DataFrame:
+    """Every question of a comparison with both answers."""
+    return store().questions(comparison)
+
+
+def positions(run: str, question: str) -> np.ndarray | None:
+    """One question's scores at every position, [position, edge]; None if they have not been computed."""
+    process, _, results = store().revision()
+    return _positions(process, results, run, question)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _positions(process: int, results: int, run: str, question: str) -> np.ndarray | None:
+    return store().positions(run, question)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
 def provenance(base_run: str, tuned_run: str) -> pd.DataFrame:
     """Both runs' rows, base first."""
     runs = store().runs().set_index("run_key")
     return runs.loc[[base_run, tuned_run]].reset_index()
-
-
-def definition(bins: int) -> Definition:
-    """The definition in force with that many bins."""
-    return replace(Definition(), bins=bins)

@@ -1,70 +1,57 @@
-"""What is known of the node or edge that a person clicked."""
-
-from typing import Any
+"""What is picked in the graph or the matrix, and what is known of it."""
 
 import pandas as pd
 import streamlit as st
 
-from dashboard.theme import number
-from probing.circuits import as_graphml, circuit
+from dashboard import data
+from dashboard.figures import strips
+from dashboard.figures.circuit import Pick
+from dashboard.selection import View
+from dashboard.theme import CHART, number
+from probing.residual_graph import ResidualGraph
 
-_PICKED = "picked"
+_KEY = "pick"
 
 
-def remember(event: Any) -> None:
-    """Keep the name of what was clicked last; it survives a change of the figure."""
-    points = event["selection"]["points"] if event else []
+def remember(chart: str) -> None:
+    """Pick what was clicked in a chart; called before the page is drawn again."""
+    points = st.session_state[chart]["selection"]["points"]
     if points:
         custom = points[0].get("customdata")
         name = custom["0"] if isinstance(custom, dict) else custom[0] if isinstance(custom, list) else custom
         if name:
-            st.session_state[_PICKED] = str(name)
+            st.session_state[_KEY] = str(name)
 
 
-def show(table: pd.DataFrame) -> None:
-    """The values of the picked node or edge, or how to pick one."""
-    nodes = sorted(set(table["writer"]) | set(table["node"]), key=_order)
-    names = [*nodes, *table["edge"]]
-    picked = st.session_state.get(_PICKED)
+def picker(graph: ResidualGraph) -> Pick:
+    """The search box and the switch for paths; both in the URL."""
     name = st.selectbox(
         "Node or edge",
-        names,
-        index=names.index(picked) if picked in names else None,
+        [*graph.writers, "logits", *graph.edges],
+        index=None,
+        key=_KEY,
+        bind="query-params",
         placeholder="click one, or search here",
+        help="Nodes: `input` is the embedding, `a3` attention and `m3` MLP of layer 3, `logits` the head.",
     )
-    if name is None:
-        st.caption("Nodes: `input` is the embedding, `a3` attention and `m3` MLP of layer 3, `logits` the head.")
-    elif "->" in name:
-        _edge(table[table["edge"] == name].iloc[0])
+    trace = st.toggle(
+        "Trace paths", key="trace", bind="query-params", disabled=name is None,
+        help="Highlight every path through it, among the edges shown.",
+    )  # fmt: skip
+    return Pick(name, trace)
+
+
+def show(view: View, table: pd.DataFrame, pick: Pick) -> None:
+    """The values of the picked node or edge."""
+    if pick.name is None:
+        st.caption("Click a node, or the middle of an edge, for its values.")
+    elif "->" in pick.name:
+        _edge(view, table[table["edge"] == pick.name].iloc[0])
     else:
-        _node(table, name)
+        _node(table, pick.name)
 
 
-def downloads(table: pd.DataFrame, shown: pd.DataFrame, name: str) -> None:
-    """The circuit that is shown, and all edges, to take away."""
-    st.download_button(
-        "These edges as GraphML",
-        lambda: as_graphml(circuit(shown)),
-        f"{name}.graphml",
-        "application/graphml+xml",
-        icon=":material/download:",
-    )
-    st.download_button(
-        "All edges as CSV",
-        lambda: table.to_csv(index=False),
-        f"{name}.csv",
-        "text/csv",
-        icon=":material/download:",
-    )
-
-
-def _order(name: str) -> tuple[float, str]:
-    if name == "input":
-        return (-1.0, name)
-    return (float("inf"), name) if name == "logits" else (float(name[1:]), name)
-
-
-def _edge(row: pd.Series) -> None:
+def _edge(view: View, row: pd.Series) -> None:
     st.markdown(f"**{row['edge']}**")
     rows = [
         {
@@ -77,10 +64,19 @@ def _edge(row: pd.Series) -> None:
     ]
     st.dataframe(pd.DataFrame(rows), hide_index=True)
     sure = "beyond noise" if row["beyond_noise"] else "within noise"
+    flipped = " Its effect changed its sign." if row["flipped"] else ""
     st.caption(
         f"Difference of strength {number(row['difference'], signed=True)}, 95 % interval "
-        f"{number(row['ci_low'], signed=True)} to {number(row['ci_high'], signed=True)}: {sure}. Strength is the mean "
-        "|score| in nats, effect the mean score: what the loss would gain if the edge were removed, to first order."
+        f"{number(row['ci_low'], signed=True)} to {number(row['ci_high'], signed=True)}: {sure}.{flipped}",
+        help="Strength is the mean |score| in nats, effect the mean score: what the loss would gain if the edge were "
+        "removed, to first order.",
+    )
+    base, tuned = data.edge_by_question(*view.keys, (row["edge"],))
+    st.plotly_chart(
+        strips.pairs(base[:, 0], tuned[:, 0], data.pair_scores(*view.keys)[0].ids, "score (nats)", 220),
+        key="chart-picked",
+        config=CHART | {"displayModeBar": False},
+        alt=f"Score of {row['edge']} for each question, in the base and in the tuned model, joined by a line.",
     )
 
 
@@ -92,12 +88,17 @@ def _node(table: pd.DataFrame, name: str) -> None:
             continue
         order = edges[["base_strength", "tuned_strength"]].max(axis=1).sort_values(ascending=False).index[:6]
         st.caption(f"{len(edges)} edges, {title}")
+        rows = edges.loc[order]
         st.dataframe(
             pd.DataFrame(
                 {
-                    "edge": edges.loc[order, "edge"],
-                    "base": edges.loc[order, "base_strength"].map(number),
-                    "tuned": edges.loc[order, "tuned_strength"].map(number),
+                    "edge": rows["edge"],
+                    "base": rows["base_strength"].map(number),
+                    "tuned": rows["tuned_strength"].map(number),
+                    "difference": [
+                        number(d, signed=True) + ("" if sure else " (noise)")
+                        for d, sure in zip(rows["difference"], rows["beyond_noise"], strict=True)
+                    ],
                 }
             ),
             hide_index=True,

@@ -4,10 +4,12 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import pandas as pd
 import streamlit as st
 
 from dashboard import data
-from probing.pairs import Pair, load_registry
+from probing.pairs import Pair, Registry, load_registry
+from probing.residual_graph import ResidualGraph, graph_of
 from probing.rollouts import ALPHAS, COHORTS, Selection
 from probing.store.database import ACTIVE
 
@@ -36,6 +38,21 @@ class View:
     """The newest job that would make it; empty if there is none."""
 
     @property
+    def key(self) -> str:
+        """The comparison."""
+        return self.row["comparison_key"]
+
+    @property
+    def graph(self) -> ResidualGraph:
+        """The graph of both models."""
+        return graph_of(int(self.row["layers"]), bool(self.row["parallel"]))
+
+    @property
+    def shape(self) -> tuple[int, bool]:
+        """What the graph is made from."""
+        return self.graph.layers, self.graph.parallel
+
+    @property
     def keys(self) -> tuple[str, str]:
         """The runs of base and tuned."""
         return self.row["base_run"], self.row["tuned_run"]
@@ -50,6 +67,7 @@ def controls() -> None:
     """Draw the shared controls; each is bound to the URL."""
     registry = load_registry()
     pairs = registry.pairs
+    _note_unknown(registry)
     name = st.selectbox(
         "Pair",
         list(pairs),
@@ -77,7 +95,7 @@ def controls() -> None:
     )
     st.segmented_control(
         "Cut α",
-        list(ALPHAS),
+        _alphas(pair.name),
         default=Selection().alpha,
         required=True,
         format_func=lambda a: f"{a:g}",
@@ -95,6 +113,45 @@ def controls() -> None:
             bind="query-params",
             help="Rules by which questions were kept, where they differ from the paper's.",
         )
+
+
+def _alphas(pair: str) -> list[float]:
+    """The paper's cuts, and others at which the pair has been computed."""
+    table = data.comparisons()
+    return sorted({*ALPHAS, *table.loc[table["pair"] == pair, "alpha"]})
+
+
+def _note_unknown(registry: Registry) -> None:
+    """Remember what the URL asks for and this server does not have, before the controls drop it."""
+    if "arrived" in st.session_state:
+        return
+    st.session_state["arrived"] = True
+    known = {
+        "pair": [pair.title for pair in registry.pairs.values()],
+        "questions": [questions.title for questions in registry.questions.values()],
+        "cohort": list(COHORT_NAMES.values()),
+    }
+    asked = {name: st.query_params.get(name) for name in known}
+    unknown = {name: value for name, value in asked.items() if value and value not in known[name]}
+    if unknown:
+        name, value = next(iter(unknown.items()))
+        st.session_state["unknown"] = (
+            f"The link asks for the {name} “{value}”, which is not known here; this is what stands first instead. "
+            f"Known: {', '.join(known[name])}."
+        )
+
+
+def unknown() -> str | None:
+    """What the link asked for and this server does not have, for as long as nothing else has been chosen."""
+    message = st.session_state.get("unknown")
+    if message is None:
+        return None
+    choice = current_choice()
+    shown = (choice.pair.name, choice.question_set, choice.cohort)
+    if st.session_state.setdefault("unknown_shows", shown) != shown:
+        del st.session_state["unknown"]
+        return None
+    return message
 
 
 @dataclass(frozen=True)
@@ -127,8 +184,7 @@ def current() -> View:
     row = _chosen_variant(choice)
     job = {} if row else _job(choice)
     if not row and job.get("status") not in ACTIVE:
-        data.comparisons.clear()  # it may have been made since the list was kept
-        row = _chosen_variant(choice)
+        row = _chosen_variant(choice)  # it may have been finished between the two looks
     return View(choice.pair, choice.question_set, choice.cohort, choice.alpha, _state(row, job), row, job)
 
 
@@ -146,12 +202,25 @@ def _variants(choice: Choice) -> dict[str, dict[str, Any]]:
         & (table["question_set"] == choice.question_set)
         & (table["cohort"] == choice.cohort)
         & (table["alpha"] == choice.alpha)
-        & ((table["base_run"].notna() & table["tuned_run"].notna()) | table["failure"].notna())
+        & (table["ready"] | table["failure"].notna())
     ]
     variants: dict[str, dict[str, Any]] = {}
     for row in found.to_dict("records"):
         variants.setdefault(rules(row["settings"]), {str(k): v for k, v in row.items() if v == v and v is not None})
     return dict(sorted(variants.items(), key=lambda item: item[0] != PAPER))
+
+
+def alike(view: View, pair: str | None = None) -> pd.DataFrame:
+    """The newest comparison of every pair (or of one) at every cut, with the view's questions, cohort and rules."""
+    table = data.comparisons()
+    same = table[
+        (table["question_set"] == view.question_set)
+        & (table["cohort"] == view.cohort)
+        & table["ready"]
+        & (True if pair is None else table["pair"] == pair)
+    ]
+    same = same[same["settings"].map(rules) == rules(view.row["settings"])]
+    return same.drop_duplicates(["pair", "alpha"]).sort_values("alpha")
 
 
 PAPER = "the paper's"
@@ -169,11 +238,16 @@ def rules(settings: str) -> str:
 
 def _job(choice: Choice) -> dict[str, Any]:
     """The newest job that would make the comparison."""
-    wanted = (choice.pair.name, choice.question_set, choice.cohort)
+    wanted = {"pair": choice.pair.name, "questions": choice.question_set}
+    return newest_job(wanted, choice.cohort, choice.alpha)
+
+
+def newest_job(wanted: dict[str, Any], cohort: str, alpha: float) -> dict[str, Any]:
+    """The newest job whose spec has the `wanted` values, that cohort and that cut; empty if there is none."""
     for job in data.jobs().to_dict("records"):
         spec = json.loads(job["spec"])
-        same = (spec["pair"], spec["questions"], spec["selection"]["cohort"]) == wanted
-        if same and choice.alpha in spec["alphas"]:
+        same = all(spec.get(name) == value for name, value in wanted.items())
+        if same and spec["selection"]["cohort"] == cohort and alpha in spec["alphas"]:
             return {str(k): v for k, v in job.items()}
     return {}
 

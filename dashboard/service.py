@@ -47,7 +47,7 @@ def queue_shipped() -> None:
     for spec in shipped(registry):
         try:
             plan = make_plan(spec, registry)
-            if not all(store().settled(plan.comparison_key(selection)) for selection in spec.selections()):
+            if not all(store().settled(plan.comparison_key(s), plan.steps) for s in spec.selections()):
                 store().submit(spec.as_json())
         except PersonError as error:
             log.warning("pair %s: %s", spec.pair, error)

@@ -8,9 +8,10 @@ from dashboard import selection
 from dashboard.widgets import queue_status
 from probing.errors import PersonError
 
-ICON = Path(__file__).parent / "assets" / "icon.svg"
+ASSETS = Path(__file__).parent / "assets"
 
-st.set_page_config(page_title="RL Circuit Explorer", page_icon=str(ICON), layout="wide")
+st.set_page_config(page_title="RL Circuit Explorer", page_icon=str(ASSETS / "icon.svg"), layout="wide")
+st.html(ASSETS / "style.css")
 
 page = st.navigation(
     [
@@ -18,6 +19,8 @@ page = st.navigation(
         st.Page("../pages/circuits.py", title="Circuits", icon=":material/account_tree:"),
         st.Page("../pages/distributions.py", title="Distributions", icon=":material/bar_chart:"),
         st.Page("../pages/intensity.py", title="Intensity", icon=":material/bolt:"),
+        st.Page("../pages/questions.py", title="Questions", icon=":material/quiz:"),
+        st.Page("../pages/timeline.py", title="Timeline", icon=":material/timeline:"),
         st.Page("../pages/methods.py", title="Methods", icon=":material/menu_book:"),
     ]
 )

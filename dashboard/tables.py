@@ -1,16 +1,17 @@
-"""Tables: cohorts, all pairs, all metrics, parameters and provenance."""
+"""Tables: cohorts, all metrics, top movers, parameters and provenance."""
 
 import json
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
-from dashboard import data
-from dashboard.selection import COHORT_NAMES, View, rules
+from dashboard import data, exports
+from dashboard.selection import COHORT_NAMES, View
 from dashboard.theme import number, percent
-from dashboard.words import PATTERN_METRICS, TERMS, interval, pattern_verdict, relative_interval
+from dashboard.words import TERMS, interval
+from probing.circuits import strongest
 from probing.metrics import Comparison, Definition
-from probing.pairs import load_registry
 from probing.rollouts import COHORTS
 
 
@@ -21,38 +22,6 @@ def cohorts(view: View) -> None:
         mark = "**" if cohort == view.cohort else ""
         lines.append(f"{mark}{view.counts[cohort]} {COHORT_NAMES[cohort]}{mark}")
     st.caption("  \n".join(lines))
-
-
-def all_pairs(view: View) -> None:
-    """Every pair at the view's question set, cohort and cut."""
-    table = data.comparisons()
-    same = table[
-        (table["question_set"] == view.question_set)
-        & (table["cohort"] == view.cohort)
-        & (table["alpha"] == view.alpha)
-        & table["base_run"].notna()
-        & table["tuned_run"].notna()
-    ]
-    same = same[same["settings"].map(rules) == rules(view.row["settings"])].drop_duplicates("pair")
-    found = {str(row["pair"]): row for row in same.to_dict("records")}
-    rows = []
-    for name, pair in load_registry().pairs.items():
-        if view.question_set not in pair.questions:
-            continue
-        row: dict[str, str] = {"Pair": pair.arrow, "Kind": pair.kind}
-        if name in found:
-            shown = found[name]
-            compared = data.compared(shown["base_run"], shown["tuned_run"], Definition())
-            row["Pattern"] = pattern_verdict(compared)
-            row["Accuracy"] = " → ".join(percent(shown[f"{s}_accuracy"], signed=False) for s in ("base", "tuned"))
-            row |= {
-                TERMS[m].name.split()[-1].capitalize(): relative_interval(compared[m])
-                for m in (*PATTERN_METRICS, "loss")
-            }
-        else:
-            row["Pattern"] = "not computed"
-        rows.append(row)
-    st.dataframe(pd.DataFrame(rows).fillna("–"), hide_index=True)
 
 
 def all_metrics(compared: dict[str, Comparison]) -> None:
@@ -108,3 +77,50 @@ def provenance(runs: pd.DataFrame) -> None:
             "run": run["run_key"],
         }
     st.dataframe(pd.DataFrame(columns).rename_axis("").reset_index(), hide_index=True, height="content")
+
+
+_MOVERS = 15
+"""Edges in the table of top movers."""
+
+
+def top_movers(view: View, table: pd.DataFrame) -> None:
+    """The edges whose strength changed most, with every question's difference as a sparkline."""
+    rows = strongest(table, "difference", _MOVERS)
+    base, tuned = data.edge_by_question(*view.keys, tuple(rows["edge"]))
+    differences = np.abs(tuned) - np.abs(base)
+    shown = pd.DataFrame(
+        {
+            "Edge": rows["edge"],
+            "Base": rows["base_strength"].map(number),
+            "Tuned": rows["tuned_strength"].map(number),
+            "Difference": [number(d, signed=True) for d in rows["difference"]],
+            "95 % interval": [
+                f"{number(low, signed=True)} to {number(high, signed=True)}"
+                for low, high in zip(rows["ci_low"], rows["ci_high"], strict=True)
+            ],
+            "Questions": [np.sort(differences[:, i]).tolist() for i in range(len(rows))],
+            "Rank": [f"{b} → {t}" for b, t in zip(rows["base_rank"], rows["tuned_rank"], strict=True)],
+        }
+    )
+    st.dataframe(
+        shown,
+        hide_index=True,
+        height="content",
+        column_config={
+            "Questions": st.column_config.BarChartColumn(
+                help="Tuned minus base for each question, sorted: all on one side means that the questions agree.",
+            ),
+            "Rank": st.column_config.TextColumn(help="By strength, in base and tuned; 1 is the strongest."),
+        },
+    )
+    exports.offer("top-movers", rows)
+
+
+def over_cuts(comparisons: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """A metric at the cut of each comparison: columns `alpha`, `base`, `tuned`, `ci_low`, `ci_high`."""
+    fields = ("base", "tuned", "difference", "ci_low", "ci_high")
+    rows = []
+    for row in comparisons.to_dict("records"):
+        compared = data.compared(str(row["comparison_key"]))[metric]
+        rows.append({"alpha": row["alpha"], **{field: getattr(compared, field) for field in fields}})
+    return pd.DataFrame(rows)

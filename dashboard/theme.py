@@ -14,6 +14,8 @@ TUNED = "#d9702b"
 NEUTRAL = "#8a94a0"
 FAINT = "rgba(138, 148, 160, 0.28)"
 COLOURS = {"base": BASE, "tuned": TUNED}
+PICKED = "#8a5cf0"
+"""What a person has picked, in the graph and in the matrix."""
 
 DIVERGING = [[0.0, BASE], [0.5, "rgba(138, 148, 160, 0.12)"], [1.0, TUNED]]
 """From larger in the base to larger in the tuned model."""
@@ -22,10 +24,15 @@ CHART = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d",
 """Plotly's settings for every figure."""
 
 
+def faded(colour: str, opacity: float) -> str:
+    """`#rrggbb` with an opacity."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red}, {green}, {blue}, {opacity:g})"
+
+
 def scale_to(colour: str) -> list[list[float | str]]:
     """A colour scale from nothing to `colour`."""
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return [[0.0, f"rgba({red}, {green}, {blue}, 0.04)"], [1.0, colour]]
+    return [[0.0, faded(colour, 0.04)], [1.0, colour]]
 
 
 def style(figure: go.Figure, height: int, **layout: object) -> go.Figure:

@@ -1,23 +1,33 @@
 """Pieces that several pages use: the state of a view, the queue, metric cards, figures."""
 
+from collections.abc import Callable
 from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from dashboard import data
-from dashboard.selection import COHORT_NAMES, View, current
+from dashboard import data, exports
+from dashboard.selection import COHORT_NAMES, View, current, newest_job, unknown
 from dashboard.service import store
 from dashboard.theme import CHART, number
 from dashboard.words import TERMS, VERDICTS, interval, relative_interval
-from probing.jobs.plan import Spec
+from probing.jobs.plan import Spec, spec_of
 from probing.metrics import PATTERN, Comparison, verdict
 from probing.rollouts import ALPHAS, Selection
 from probing.store.database import ACTIVE
 
+FEW = 10
+"""Fewer questions than these and a page says that its intervals are rough."""
+
+
+# -- the state of a view -----------------------------------------------------------------------------------------------
+
 
 def ready_view() -> View:
     """The view of the shared selection; where it is not ready, says what is the matter and ends the page."""
+    if message := unknown():
+        st.warning(message, icon=":material/link_off:")
     view = current()
     if view.state != "ready":
         _say_why(view)
@@ -33,17 +43,20 @@ def _say_why(view: View) -> None:
         st.info(view.row["failure"], icon=":material/filter_alt_off:")
     elif view.state == "failed":
         st.error(f"This comparison could not be computed. {view.job['message']}", icon=":material/error:")
-        _offer_to_compute(view, "Try again")
+        _offer(_missing(view), "Try again")
     else:
         st.info("This comparison has not been computed yet.", icon=":material/hourglass_empty:")
-        _offer_to_compute(view, "Compute it")
+        _offer(_missing(view), "Compute it")
 
 
-def _offer_to_compute(view: View, label: str) -> None:
+def _missing(view: View) -> Spec:
+    alphas = ALPHAS if view.alpha in ALPHAS else (view.alpha,)
+    return Spec(view.pair.name, view.question_set, alphas, Selection(cohort=view.cohort))  # type: ignore[arg-type]
+
+
+def _offer(spec: Spec, label: str) -> None:
     if st.button(label, type="primary", icon=":material/play_arrow:"):
-        spec = Spec(view.pair.name, view.question_set, ALPHAS, Selection(cohort=view.cohort))  # type: ignore[arg-type]
         store().submit(spec.as_json())
-        data.jobs.clear()
         st.rerun()
 
 
@@ -58,12 +71,40 @@ def _wait(view: View) -> None:
         "This page opens by itself when it is done.",
         icon=":material/progress_activity:",
     )
-    job = now.job
+    _show_progress(now.job)
+
+
+def _show_progress(job: dict[str, Any]) -> None:
     if job["status"] == "running" and job["total"]:
         st.progress(job["done"] / job["total"], f"{job['stage']}: {job['done']} of {job['total']}")
     else:
         ahead = int((data.jobs()["status"].isin(ACTIVE) & (data.jobs()["job_id"] < job["job_id"])).sum())
         st.progress(0.0, f"In the queue, {ahead} ahead" if ahead else "Starting")
+
+
+def offer_more(view: View, label: str, why: str, **wanted: Any) -> None:
+    """Offer to compute something more of a comparison (`Spec`'s `timeline` or `question`), or show how far that is."""
+    spec = spec_of(view.row, **wanted)
+
+    def newest() -> dict[str, Any]:
+        same = {"pair": spec.pair, "questions": spec.questions, **wanted}
+        return newest_job(same, view.cohort, view.alpha)
+
+    @st.fragment(run_every=1.0)
+    def wait() -> None:
+        job = newest()
+        if job.get("status") not in ACTIVE:
+            st.rerun()
+        _show_progress(job)
+
+    job = newest()
+    if job.get("status") in ACTIVE:
+        wait()
+        return
+    if job.get("status") == "failed":
+        st.error(f"It could not be computed. {job['message']}", icon=":material/error:")
+    st.info(why, icon=":material/hourglass_empty:")
+    _offer(spec, label)
 
 
 def queue_status() -> None:
@@ -77,7 +118,6 @@ def _queue() -> None:
     waiting = jobs[jobs["status"].isin(ACTIVE)]
     if waiting.empty:
         if st.session_state.pop("queue_was_busy", False):
-            data.comparisons.clear()
             st.rerun()
         return
     st.session_state["queue_was_busy"] = True
@@ -88,25 +128,7 @@ def _queue() -> None:
         st.progress(job["done"] / max(1, job["total"]), job["stage"] or "starting")
 
 
-def metric_card(metric: str, compared: Comparison) -> None:
-    """A metric as base -> tuned, with its difference, interval, and verdict where the paper has a pattern."""
-    term = TERMS[metric]
-    with st.container(border=True, height="stretch"):
-        st.metric(
-            f"{term.name}{f' ({term.unit})' if term.unit else ''}",
-            f"{number(compared.base)} → {number(compared.tuned)}",
-            help=term.meaning,
-        )
-        st.markdown(f"**{relative_interval(compared)}**")
-        st.caption(f"difference {number(compared.difference, signed=True)}, 95 % interval {interval(compared)}")
-        if metric in PATTERN:
-            words, colour, icon = VERDICTS[verdict(metric, compared)]
-            st.badge(words, color=colour, icon=icon)  # type: ignore[arg-type]
-
-
-def chart(figure: go.Figure, key: str, alt: str, **options: Any) -> Any:
-    """A figure with the house's settings and a description for people who cannot see it."""
-    return st.plotly_chart(figure, key=f"chart-{key}", config=CHART, alt=alt, **options)
+# -- what pages show ---------------------------------------------------------------------------------------------------
 
 
 def subtitle(view: View) -> None:
@@ -118,5 +140,47 @@ def subtitle(view: View) -> None:
         f"first {view.row['cut']:.0f} answer tokens (α = {view.alpha:g})",
     ]
     st.caption(" · ".join(parts))
-    if view.row.get("warning"):
-        st.warning(view.row["warning"], icon=":material/group_remove:")
+    if counts["selected"] < FEW:
+        st.warning(
+            f"Only {counts['selected']} questions: intervals are rough, and nothing here is sure. "
+            "Choose another cohort, or a larger question set.",
+            icon=":material/group_remove:",
+        )
+    elif view.row.get("warning"):
+        st.caption(f":material/group_remove: {view.row['warning']}")
+
+
+def metric_card(metric: str, compared: Comparison, published: tuple[float, float] | None = None) -> None:
+    """A metric as base -> tuned, with its difference, interval, and verdict where the paper has a pattern."""
+    term = TERMS[metric]
+    st.metric(
+        f"{term.name}{f' ({term.unit})' if term.unit else ''}",
+        f"{number(compared.base)} → {number(compared.tuned)}",
+        help=term.meaning,
+    )
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.markdown(f"**{relative_interval(compared)}**", width="content")
+        if metric in PATTERN:
+            words, colour, icon = VERDICTS[verdict(metric, compared)]
+            st.badge(words, color=colour, icon=icon)  # type: ignore[arg-type]
+    st.caption(f"difference {number(compared.difference, signed=True)}, 95 % interval {interval(compared)}")
+    if published:
+        st.caption(f":material/menu_book: published: {number(published[0])} → {number(published[1])}")
+
+
+def chart(
+    figure: go.Figure,
+    key: str,
+    alt: str,
+    numbers: pd.DataFrame | Callable[[], pd.DataFrame] | None = None,
+    export: bool = True,
+    **options: Any,
+) -> Any:
+    """A figure with the house's settings, a description for people who cannot see it, and a menu to take it away.
+
+    `numbers` is what lies behind it; by default what its traces draw.
+    """
+    event = st.plotly_chart(figure, key=f"chart-{key}", config=CHART, alt=alt, **options)
+    if export:
+        exports.offer(key, (lambda: exports.numbers_of(figure)) if numbers is None else numbers, figure)
+    return event

@@ -1,5 +1,6 @@
 """Names, one-sentence definitions, and sentences made from numbers."""
 
+import math
 from dataclasses import dataclass
 
 from dashboard.theme import number, percent
@@ -72,6 +73,8 @@ VERDICTS: dict[Verdict, tuple[str, str, str]] = {
 
 def interval(comparison: Comparison) -> str:
     """The 95 % interval of a difference."""
+    if not math.isfinite(comparison.ci_low):
+        return "none: too few questions"
     return f"{number(comparison.ci_low, signed=True)} to {number(comparison.ci_high, signed=True)}"
 
 
@@ -82,6 +85,15 @@ def relative_interval(comparison: Comparison) -> str:
     ends = (percent(end / abs(comparison.base)) for end in (comparison.ci_low, comparison.ci_high))
     low, high = (end.removesuffix(" %") for end in ends)
     return f"{percent(comparison.relative)} ({low} to {high})"
+
+
+ARROWS = {1: "↑", -1: "↓", 0: "·"}
+"""Up, down, or not beyond noise."""
+
+
+def arrowed(comparison: Comparison) -> str:
+    """The same with an arrow before it."""
+    return f"{ARROWS[comparison.direction]} {relative_interval(comparison)}"
 
 
 def pattern_verdict(compared: dict[str, Comparison]) -> str:
@@ -98,18 +110,46 @@ def pattern_verdict(compared: dict[str, Comparison]) -> str:
 
 def headline(algorithm: str, compared: dict[str, Comparison]) -> str:
     """What happened to a pair's circuits, in a sentence."""
-    clauses = []
+    moved, still = [], []
     for metric in PATTERN_METRICS:
         c, name = compared[metric], TERMS[metric].name.split()[-1].lower()
         if c.direction == 0 or not c.relative:
-            clauses.append(f"did not move {name} beyond noise")
+            still.append(name)
             continue
         ends = sorted(abs(end / c.base) for end in (c.ci_low, c.ci_high))
         low, high = (percent(end, signed=False) for end in ends)
-        moved = "raised" if c.difference > 0 else "lowered"
+        verb = "raised" if c.difference > 0 else "lowered"
         size = percent(abs(c.relative), signed=False)
-        clauses.append(f"{moved} {name} by {size} (95 % interval {low.removesuffix(' %')} to {high})")
-    return f"{algorithm} {clauses[0]}, {clauses[1]}, and {clauses[2]}."
+        moved.append(f"{verb} {name} by {size} (95 % interval {low.removesuffix(' %')} to {high})")
+    clauses = [f"{algorithm} {_listed(moved)}"] if moved else []
+    if still:
+        clauses.append(f"{_listed(still)} did not move beyond noise")
+    spread = compared["gini"]
+    if spread.direction:
+        clauses.append(f"the circuit is {'more' if spread.direction > 0 else 'less'} concentrated")
+    sentence = "; ".join(clauses)
+    return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def _listed(items: list[str]) -> str:
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def bins_verdict(by_bins: dict[int, Comparison]) -> str:
+    """Whether the sign of the change of complexity hangs on the number of bins."""
+    signs = {bins: c.direction for bins, c in by_bins.items()}
+    up, down = ([bins for bins, sign in signs.items() if sign == s] for s in (1, -1))
+    if len(up) == len(signs) or len(down) == len(signs):
+        return f"Complexity {'rose' if up else 'fell'} whatever the number of bins, from {min(signs)} to {max(signs)}."
+    if up and down:
+        return (
+            f"**The conclusion depends on the bins**: complexity rose with {_listed([str(b) for b in up])} bins and fell "
+            f"with {_listed([str(b) for b in down])}."
+        )
+    if not up and not down:
+        return "Complexity did not move beyond noise with any number of bins."
+    still = [str(bins) for bins, sign in signs.items() if not sign]
+    return f"Complexity {'rose' if up else 'fell'}, but not beyond noise with {_listed(still)} bins."
 
 
 def confound(compared: dict[str, Comparison]) -> str | None:

@@ -2,54 +2,57 @@
 
 import streamlit as st
 
-from dashboard import data, inspector
+from dashboard import circuit_file, data, edge_filter, inspector
+from dashboard.edge_filter import PANELS
 from dashboard.figures import circuit, matrix
 from dashboard.widgets import chart, ready_view, subtitle
-from probing.residual_graph import graph_of
 
 view = ready_view()
-table = data.edge_table(*view.keys)
-layers = int(table["layer"].max()) + 1
+table = data.edge_table(view.key, *view.shape)
+layers = view.graph.layers
 
 st.title(f"Circuits: {view.pair.arrow}")
 subtitle(view)
 
-most = min(500, len(table))
-n = st.slider(
-    "Edges shown in each panel",
-    10,
-    most,
-    min(60, most),
-    key="edges",
-    bind="query-params",
-    help="The strongest by mean |score|; in the difference, those that changed most.",
-)
-
+chosen = edge_filter.controls(table, layers, circuit_file.members(view.graph))
 graphs, panel = st.columns([3.2, 1], gap="medium")
-with graphs:
-    event = chart(
-        circuit.three_panels(table, layers, n),
-        "graph",
-        "Graphs of the base, the tuned model and their difference; layers from bottom to top, attention on the left.",
-        on_select="rerun",
-        selection_mode="points",
-    )
-    inspector.remember(event)
-    st.caption(
-        "Click a node, or the middle of an edge. Width: mean |score|, on one scale for base and tuned. "
-        "Dotted: removing the edge would lower the loss. Difference: orange is stronger after tuning, blue weaker."
-    )
 with panel:
-    inspector.show(table)
-    inspector.downloads(table, circuit.shown_edges(table, n), f"{view.pair.name}-{view.alpha:g}")
+    pick = inspector.picker(view.graph)
+    inspector.show(view, table, pick)
+with graphs:
+    side = st.segmented_control(
+        "Panels", ["side by side", *PANELS], default="side by side", required=True, key="panels", bind="query-params",
+        label_visibility="collapsed",
+    )  # fmt: skip
+    names = list(PANELS) if side in (None, "side by side") else [side]
+    shown = chosen.shown(table, names)
+    with st.container(key="wide" if len(names) > 1 else "narrow"):
+        chart(
+            circuit.graph(table, layers, chosen, names, pick),
+            "graph",
+            "Graph of the residual stream; layers from bottom to top, attention on the left, MLPs on the right.",
+            shown,
+            on_select=lambda: inspector.remember("chart-graph"),
+            selection_mode="points",
+        )
+    st.caption(
+        f"{len(shown)} edges shown. Click a node, or the middle of an edge. Width: mean |score|, on one scale for base "
+        "and tuned. Dotted: removing the edge would lower the loss. Difference: orange is stronger after tuning, blue "
+        "weaker, grey and dotted within noise."
+    )
+    circuit_file.downloads(view, table, shown)
 
 st.subheader("Every edge")
 st.caption(
     "Rows write into the residual stream, columns read from it; blank cells have no edge. Colour grows with the square "
-    "root of the strength, so that weak edges show."
+    "root of the strength, so that weak edges show. Click a cell to pick its edge, here and above."
 )
-chart(
-    matrix.three_panels(table, graph_of(layers)),
-    "matrix",
-    "Heatmaps of every edge's strength, writers by readers, for base, tuned and their difference.",
-)
+with st.container(key="wide-matrix" if len(names) > 1 else "narrow-matrix"):
+    chart(
+        matrix.panels(table, view.graph, shown, names, pick),
+        "matrix",
+        "Heatmaps of every edge's strength, writers by readers.",
+        table,
+        on_select=lambda: inspector.remember("chart-matrix"),
+        selection_mode="points",
+    )

@@ -2,21 +2,24 @@
 
 import streamlit as st
 
-from dashboard import data, tables
+from dashboard import data, leaderboard, tables
 from dashboard.figures import strips
 from dashboard.theme import percent
 from dashboard.widgets import chart, metric_card, ready_view, subtitle
 from dashboard.words import PATTERN_METRICS, TERMS, confound, headline
-from probing.metrics import Definition
+from probing.pairs import load_registry
+from probing.published import published
 
 view = ready_view()
-compared = data.compared(*view.keys, Definition())
+compared = data.compared(view.key)
+questions = data.per_question(view.key)
+paper = published(view.pair, load_registry().questions[view.question_set].title, view.alpha)
 
 st.title(view.pair.arrow)
 subtitle(view)
 st.markdown(headline(view.pair.algorithm, compared))
 
-left, *cards = st.columns([1, 1.25, 1.25, 1.25])
+left, *cards = st.columns([0.8, 1.25, 1.25, 1.25])
 with left, st.container(border=True, height="stretch"):
     st.metric(
         "Accuracy",
@@ -24,29 +27,27 @@ with left, st.container(border=True, height="stretch"):
         help="Share of all questions answered correctly, decoding greedily.",
     )
     tables.cohorts(view)
+    metric_card("loss", compared["loss"])
 for column, metric in zip(cards, PATTERN_METRICS, strict=True):
-    with column:
-        metric_card(metric, compared[metric])
+    with column, st.container(border=True, height="stretch"):
+        metric_card(metric, compared[metric], paper[0].metrics.get(metric) if paper else None)
+        chart(
+            strips.paired(questions, metric, height=190),
+            f"paired-{metric}",
+            f"{TERMS[metric].name} of each question in the base and in the tuned model, joined by a line.",
+            questions[["question_id", f"{metric}_base", f"{metric}_tuned"]],
+        )
 
 if caution := confound(compared):
     st.warning(caution, icon=":material/balance:")
 
-st.subheader("Question by question")
-questions = data.per_question(*view.keys, Definition())
-for column, metric in zip(st.columns(4), (*PATTERN_METRICS, "loss"), strict=True):
-    with column:
-        chart(
-            strips.paired(questions, metric),
-            f"paired-{metric}",
-            f"{TERMS[metric].name} of each question in the base and in the tuned model, joined by a line.",
-        )
-
-st.subheader("All pairs")
+st.subheader("All pairs at all cuts")
 st.caption(
-    "The paper's pattern for online RL is intensity up, complexity up, kurtosis down. Intervals are over questions, "
-    "not over training runs: the control with another seed shows what retraining alone changes."
+    "The paper's pattern for online RL is intensity up, complexity up, kurtosis down. An arrow: the 95 % interval over "
+    "questions excludes zero; training runs differ too, and the control with another seed shows by how much. Click a "
+    "column to sort, a pair to open it."
 )
-tables.all_pairs(view)
+leaderboard.show(view)
 
 with st.expander("All metrics of this pair"):
     tables.all_metrics(compared)

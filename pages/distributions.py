@@ -1,61 +1,122 @@
 """Distributions: how large the scores are, how they spread, and how questions differ."""
 
+from dataclasses import replace
+
 import streamlit as st
 
 from dashboard import data
-from dashboard.figures import histograms
+from dashboard.figures import diversity, histograms, spread, strips
 from dashboard.widgets import chart, metric_card, ready_view, subtitle
-from dashboard.words import TERMS
+from dashboard.words import TERMS, bins_verdict
+from probing.metrics import Definition
 
 view = ready_view()
 st.title(f"Distributions: {view.pair.arrow}")
 subtitle(view)
 
-st.subheader("Size of the scores")
-settings = st.columns([2, 1, 1], vertical_alignment="bottom")
-with settings[0]:
-    bins = st.slider(
-        "Bins",
-        10,
-        500,
-        100,
-        step=10,
-        key="bins",
-        bind="query-params",
-        help="Equal-width bins from 0 to the largest |score| of the two models. The entropy depends on them.",
-    )
-with settings[1]:
-    log_counts = st.toggle("Log counts", True, key="logy", bind="query-params")
-with settings[2]:
-    log_size = st.toggle("Log |score|", False, key="logx", bind="query-params", help="Bins of equal ratio, drawn only.")
-definition = data.definition(bins)
-compared = data.compared(*view.keys, definition)
-plot, cards = st.columns([3, 1], gap="medium")
-with plot:
-    base, tuned = data.pair_scores(*view.keys)
-    chart(
-        histograms.sizes(base, tuned, definition, log_counts, log_size),
-        "sizes",
-        "Histogram of the absolute scores of both models on shared bins.",
-    )
-with cards:
-    metric_card("information_complexity", compared["information_complexity"])
-    metric_card("distribution_kurtosis", compared["distribution_kurtosis"])
+size, curves, bins_tab, by_question, between = st.tabs(
+    ["Size", "Concentration", "Bins", "By question", "Diversity"], key="part", bind="query-params"
+)
 
-st.subheader("From question to question")
-questions = data.per_question(*view.keys, definition)
-available = [metric for metric in TERMS if f"{metric}_base" in questions]
-metric = st.selectbox(
-    "Metric",
-    available,
-    index=available.index("information_complexity"),
-    format_func=lambda m: TERMS[m].name,
-    key="metric",
-    bind="query-params",
-)
-st.caption(TERMS[metric].meaning)
-chart(
-    histograms.of_questions(questions, metric),
-    "questions",
-    f"Histogram over questions of {TERMS[metric].name.lower()}, for both models.",
-)
+if size.open:
+    with size:
+        settings = st.columns([2, 1, 1], vertical_alignment="bottom")
+        with settings[0]:
+            bins = st.slider(
+                "Bins", 10, 500, 100, step=10, key="bins", bind="query-params",
+                help="Equal-width bins from 0 to the largest |score| of the two models. The entropy depends on them.",
+            )  # fmt: skip
+        with settings[1]:
+            log_counts = st.toggle("Log counts", True, key="logy", bind="query-params")
+        with settings[2]:
+            log_size = st.toggle(
+                "Log |score|", False, key="logx", bind="query-params", help="Bins of equal ratio, drawn only."
+            )
+        definition = replace(Definition(), bins=bins)
+        compared = data.compared_under(*view.keys, definition, ("information_complexity", "distribution_kurtosis"))
+        plot, cards = st.columns([3, 1], gap="medium")
+        with plot:
+            base, tuned = data.pair_scores(*view.keys)
+            chart(
+                histograms.sizes(base, tuned, definition, log_counts, log_size),
+                "sizes",
+                "Histogram of the absolute scores of both models on shared bins.",
+            )
+        with cards:
+            for metric, comparison in compared.items():
+                with st.container(border=True):
+                    metric_card(metric, comparison)
+
+if curves.open:
+    with curves:
+        st.caption(
+            "Left: the share of scores up to a size. Right: the share of all strength that the strongest edges hold; the "
+            "further the curve bends away from the diagonal, the more concentrated the circuit."
+        )
+        cumulative, lorenz = st.columns(2, gap="medium")
+        with cumulative:
+            chart(
+                spread.cumulative(*data.pair_scores(*view.keys)),
+                "cumulative",
+                "Cumulative distribution of the absolute scores of both models.",
+            )
+        with lorenz:
+            edges = data.edge_table(view.key, *view.shape)
+            chart(spread.lorenz(edges), "lorenz", "Lorenz curves of edge strength for both models.")
+        cards = st.columns(2, gap="medium")
+        for column, metric in zip(cards, ("effective_edges", "gini"), strict=True):
+            with column, st.container(border=True):
+                metric_card(metric, data.compared(view.key)[metric])
+
+if bins_tab.open:
+    with bins_tab:
+        by_bins = data.complexity_by_bins(*view.keys)
+        st.markdown(bins_verdict(by_bins))
+        chart(
+            spread.complexity(by_bins),
+            "bins",
+            "Information complexity of both models against the number of bins, with intervals of the difference.",
+        )
+        st.caption("The paper does not publish its number of bins. Bars: the 95 % interval of the difference.")
+
+if by_question.open:
+    with by_question:
+        questions = data.per_question(view.key)
+        available = [metric for metric in TERMS if f"{metric}_base" in questions]
+        metric = st.selectbox(
+            "Metric", available, index=available.index("distribution_kurtosis"),
+            format_func=lambda m: TERMS[m].name, key="metric", bind="query-params",
+        )  # fmt: skip
+        st.caption(TERMS[metric].meaning)
+        values = questions[["question_id", f"{metric}_base", f"{metric}_tuned"]]
+        over, each = st.columns([2, 1], gap="medium")
+        with over:
+            chart(
+                histograms.of_questions(questions, metric),
+                "questions",
+                f"Histogram over questions of {TERMS[metric].name.lower()}, for both models.",
+                values,
+            )
+        with each:
+            chart(
+                strips.paired(questions, metric, 340),
+                "each-question",
+                f"{TERMS[metric].name} of each question in both models, joined by a line.",
+                values,
+            )
+
+if between.open:
+    with between:
+        card, _ = st.columns([1, 2])
+        with card, st.container(border=True):
+            metric_card("inter_sample_diversity", data.compared(view.key)["inter_sample_diversity"])
+        st.caption(
+            "How alike two questions' edge scores are, for every two questions; the diversity is one minus the mean off "
+            "the diagonal. Both maps have the same order, by the base's mean correlation, and the same scale."
+        )
+        ids = data.pair_scores(*view.keys)[0].ids
+        chart(
+            diversity.maps(*data.correlation_maps(*view.keys), ids),
+            "correlations",
+            "Correlation between every two questions' edge scores, for both models.",
+        )

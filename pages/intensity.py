@@ -1,48 +1,82 @@
-"""Intensity: where in the network edges grew stronger or weaker."""
+"""Intensity: where in the network edges grew stronger or weaker, at which cuts, and whether confidence explains it."""
 
 import streamlit as st
 
-from dashboard import data
-from dashboard.figures import strips
+from dashboard import data, tables
+from dashboard.figures import layers, strips
+from dashboard.selection import alike
 from dashboard.widgets import chart, metric_card, ready_view, subtitle
-from dashboard.words import confound
-from probing.metrics import Definition
+from dashboard.words import TERMS, confound
 
 view = ready_view()
-compared = data.compared(*view.keys, Definition())
+compared = data.compared(view.key)
 st.title(f"Intensity: {view.pair.arrow}")
 subtitle(view)
 
 cards = st.columns(3)
 for column, metric in zip(cards, ("activation_intensity", "loss", "effective_edges"), strict=True):
-    with column:
+    with column, st.container(border=True, height="stretch"):
         metric_card(metric, compared[metric])
 if caution := confound(compared):
     st.warning(caution, icon=":material/balance:")
 
-st.subheader("Difference by layer and by reader")
-st.caption(
-    "Tuned minus base, of the mean |score| of the edges that a layer, or a kind of reader, reads through. A small dot "
-    "is a question; the large one their mean, with its 95 % interval."
+where, movers, cuts, confidence = st.tabs(
+    ["Where", "Top movers", "Against the cut", "Against the loss"], key="part", bind="query-params"
 )
-layer, kind = st.columns(2)
-with layer:
-    chart(
-        strips.differences(data.breakdown(*view.keys, "layer"), "reading layer"),
-        "layers",
-        "Differences of intensity by reading layer, one dot for each question, with means and intervals.",
-    )
-with kind:
-    chart(
-        strips.differences(data.breakdown(*view.keys, "kind"), "kind of reader"),
-        "kinds",
-        "Differences of intensity by kind of reader, one dot for each question, with means and intervals.",
-    )
 
-st.subheader("Intensity and loss, question by question")
-st.caption("A surer model has smaller gradients. If the two clouds lie on one line, intensity follows confidence.")
-chart(
-    strips.intensity_against_loss(data.per_question(*view.keys, Definition())),
-    "loss",
-    "Each question's intensity against its loss, for both models.",
-)
+if where.open:
+    with where:
+        st.caption(
+            "Tuned minus base, of the mean |score| of the edges that a layer, or a kind of reader, reads through. "
+            "Left: a ring marks a difference beyond noise. Right: a small dot is a question, the large one their mean, "
+            "with its 95 % interval."
+        )
+        heat, bars = st.columns(2, gap="medium")
+        with heat:
+            chart(
+                layers.heatmap(data.breakdown(*view.keys, "reader"), view.graph),
+                "layer-kind",
+                "Differences of intensity by layer and kind of reader.",
+            )
+        with bars:
+            by = st.segmented_control(
+                "By", ["kind", "layer"], default="kind", required=True, key="group", bind="query-params",
+                format_func=lambda b: {"kind": "kind of reader", "layer": "reading layer"}[b],
+            )  # fmt: skip
+            breakdown = data.breakdown(*view.keys, by or "kind")
+            chart(
+                strips.differences(breakdown, "kind of reader" if by == "kind" else "reading layer"),
+                "groups",
+                "Differences of intensity by group of edges, one dot for each question, with means and intervals.",
+                breakdown.as_table,
+            )
+
+if movers.open:
+    with movers:
+        tables.top_movers(view, data.edge_table(view.key, *view.shape))
+
+if cuts.open:
+    with cuts:
+        metric = st.selectbox(
+            "Metric", list(TERMS), format_func=lambda m: TERMS[m].name, key="metric", bind="query-params",
+            help="Intensity, and every other metric, for all cuts of this pair that have been computed.",
+        )  # fmt: skip
+        rows = tables.over_cuts(alike(view, view.pair.name), metric)
+        chart(
+            strips.over_cuts(rows, metric), "cuts", f"{TERMS[metric].name} of both models at every cut.", rows
+        )
+        st.caption("Bars: the 95 % interval of the difference. Each cut has its own selection of questions.")
+
+if confidence.open:
+    with confidence:
+        st.caption(
+            "A surer model has smaller gradients. If the two clouds lie on one line, intensity follows confidence."
+        )
+        questions = data.per_question(view.key)
+        columns = [f"{m}_{s}" for m in ("loss", "activation_intensity") for s in ("base", "tuned")]
+        chart(
+            strips.intensity_against_loss(questions),
+            "loss",
+            "Each question's intensity against its loss, for both models.",
+            questions[["question_id", *columns]],
+        )

@@ -76,28 +76,37 @@ class Attributor:
             SequenceError: a sample that this model cannot score.
             ModelError: the scores are not finite.
         """
+        scores, loss = self._pass(samples, self._products)
+        return Scores(self.graph, tuple(sample.id for sample in samples), scores, loss)
+
+    def score_positions(self, sample: Sample) -> Float[np.ndarray, "position writer reader"]:
+        """The scores of one sample before they are summed over the positions that it feeds.
+
+        Raises:
+            SequenceError: this model cannot score the sample.
+            ModelError: the scores are not finite.
+        """
+        return self._pass([sample], _ProductsByPosition(self.graph, self.architecture))[0][0]
+
+    def _pass(self, samples: Sequence[Sample], products: "_Products") -> tuple[np.ndarray, np.ndarray]:
+        """One forward and one backward pass: what `products` makes of them, and each sample's loss."""
         self.check(samples)
         tokens, mask = _pad([sample.fed for sample in samples], self.model.device)
         with (
             self._lock,
             _answers_only(self.architecture.head, samples) as weights,
-            recording(self.architecture, self._products),
+            recording(self.architecture, products),
             torch.enable_grad(),
         ):
-            self._products.begin(tokens.shape)
+            products.begin(tokens.shape)
             logits = self.model(input_ids=tokens, attention_mask=mask, use_cache=False).logits
             loss = _loss(logits, samples, weights)
             del logits
             loss.sum().backward()
-            scores = self._products.finish()
+            scores = products.finish()
         if not bool(torch.isfinite(scores).all()):
             raise ModelError("This model's gradients overflow, so its scores are not finite.", "Try --dtype float32.")
-        return Scores(
-            self.graph,
-            tuple(sample.id for sample in samples),
-            scores.cpu().numpy(),
-            loss.detach().float().cpu().numpy(),
-        )
+        return scores.cpu().numpy(), loss.detach().float().cpu().numpy()
 
 
 def _pad(rows: list[tuple[int, ...]], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -176,9 +185,13 @@ class _Products(Observer):
             self._buffers = torch.empty(size, dtype=wide, device=self._like.device)
         buffer = self._buffers[:size].view(samples, rows, positions, -1)
         self._written, self._read = buffer.split([len(self.graph.writers), self.at_once], 1)
-        self._scores = self._written.new_zeros(samples, *self.graph.mask.shape)
+        self._scores = self._written.new_zeros(*self._shape(samples, positions), *self.graph.mask.shape)
         self._waiting: list[int] = []
         self._seen = 0
+
+    def _shape(self, samples: int, positions: int) -> tuple[int, ...]:
+        """What there is a matrix of scores for."""
+        return (samples,)
 
     def wrote(self, writer: int, output: Float[Tensor, "sample position width"]) -> None:
         """Keep what a writer wrote."""
@@ -192,7 +205,7 @@ class _Products(Observer):
         write_gradients(self._read[:, start : start + len(readers)])
         self._waiting.extend(readers)
 
-    def finish(self) -> Float[Tensor, "sample writer reader"]:
+    def finish(self) -> Float[Tensor, "*sample writer reader"]:
         """The scores of the batch, zero where there is no edge."""
         self._multiply()
         if self._seen != len(self.graph.readers):
@@ -206,11 +219,27 @@ class _Products(Observer):
     def _multiply(self) -> None:
         if self._waiting:
             before = int(self.graph.writers_before[self._waiting].max())
-            read = self._read[:, : len(self._waiting)].flatten(2)
-            written = self._written[:, :before].flatten(2)
-            self._scores[:, :before, self._waiting] = -torch.bmm(written, read.transpose(1, 2))
+            products = self._product(self._written[:, :before], self._read[:, : len(self._waiting)])
+            self._scores[..., :before, self._waiting] = -products
             self._seen += len(self._waiting)
             self._waiting.clear()
+
+    def _product(
+        self, written: Float[Tensor, "sample writer position width"], read: Float[Tensor, "sample reader position width"]
+    ) -> Float[Tensor, "*sample writer reader"]:
+        return torch.bmm(written.flatten(2), read.flatten(2).transpose(1, 2))
+
+
+class _ProductsByPosition(_Products):
+    """The same products, summed over the width only."""
+
+    def _shape(self, samples: int, positions: int) -> tuple[int, ...]:
+        return (samples, positions)
+
+    def _product(
+        self, written: Float[Tensor, "sample writer position width"], read: Float[Tensor, "sample reader position width"]
+    ) -> Float[Tensor, "sample position writer reader"]:
+        return written.transpose(1, 2) @ read.permute(0, 2, 3, 1)
 
 
 def _free_bytes(device: torch.device) -> int:

@@ -16,18 +16,38 @@ from probing.residual_graph import KINDS, ResidualGraph, kind_of, layer_of, node
 from probing.scores import Scores
 
 
-def edge_table(base: Scores, tuned: Scores, definition: Definition) -> pd.DataFrame:
-    """One row for each edge, in canonical order.
+EDGE_VALUES = (
+    "base_strength", "tuned_strength", "base_effect", "tuned_effect", "ci_low", "ci_high", "effect_ci_low",
+    "effect_ci_high",
+)  # fmt: skip
+"""What is kept of each edge of a comparison; all else in an edge table follows from it."""
 
-    Columns: `edge`, `writer`, `reader`, `node` (the reader's), `kind` and `layer` of the reader; for base and tuned
-    `*_strength` (mean |score|), `*_effect` (mean score) and `*_rank` (1 = strongest); `difference` of the strengths
-    with `ci_low`, `ci_high`, and `beyond_noise`, whether that interval excludes zero.
+
+def edge_values(base: Scores, tuned: Scores, definition: Definition) -> pd.DataFrame:
+    """`EDGE_VALUES` of every edge, in canonical order.
+
+    `*_strength` is the mean |score|, `*_effect` the mean score; `ci_*` bound the difference of the strengths and
+    `effect_ci_*` that of the effects, tuned - base.
     """
     tuned = align(base, tuned)
-    graph = base.graph
+    edges = [scores.graph.to_edges(scores.scores).astype(np.float64) for scores in (base, tuned)]
+    sizes = [np.abs(e) for e in edges]
+    _, low, high = edge_differences(*sizes, definition)
+    _, effect_low, effect_high = edge_differences(*edges, definition)
+    columns = (*(size.mean(0) for size in sizes), *(e.mean(0) for e in edges), low, high, effect_low, effect_high)
+    return pd.DataFrame(dict(zip(EDGE_VALUES, columns, strict=True)))
+
+
+def edge_table(graph: ResidualGraph, values: pd.DataFrame) -> pd.DataFrame:
+    """One row for each edge, in canonical order: `EDGE_VALUES`, and what follows from them.
+
+    Columns before them: `edge`, `writer`, `reader`, `node` (the reader's), `kind` and `layer` of the reader. After
+    them: `base_rank` and `tuned_rank` (1 = strongest), `difference` of the strengths, `beyond_noise` (whether its
+    interval excludes zero), and `flipped` (whether the effect changed its sign, its difference excluding zero).
+    """
     writer, reader = graph.edge_index
     readers = [graph.readers[r] for r in reader]
-    table = pd.DataFrame(
+    named = pd.DataFrame(
         {
             "edge": graph.edges,
             "writer": [graph.writers[w] for w in writer],
@@ -37,16 +57,60 @@ def edge_table(base: Scores, tuned: Scores, definition: Definition) -> pd.DataFr
             "layer": [layer_of(r) for r in readers],
         }
     )
-    sizes = {}
-    for side, scores in (("base", base), ("tuned", tuned)):
-        edges = graph.to_edges(scores.scores).astype(np.float64)
-        sizes[side] = np.abs(edges)
-        table[f"{side}_strength"] = sizes[side].mean(0)
-        table[f"{side}_effect"] = edges.mean(0)
+    table = pd.concat([named, values[list(EDGE_VALUES)]], axis=1)
+    for side in ("base", "tuned"):
         table[f"{side}_rank"] = table[f"{side}_strength"].rank(ascending=False, method="first").astype(int)
-    table["difference"], table["ci_low"], table["ci_high"] = edge_differences(sizes["base"], sizes["tuned"], definition)
+    table["difference"] = table["tuned_strength"] - table["base_strength"]
     table["beyond_noise"] = significant(table["ci_low"].to_numpy(), table["ci_high"].to_numpy())
+    moved = significant(table["effect_ci_low"].to_numpy(), table["effect_ci_high"].to_numpy())
+    table["flipped"] = moved & (np.sign(table["base_effect"]) * np.sign(table["tuned_effect"]) < 0)
     return table
+
+
+def changes(table: pd.DataFrame, n: int) -> pd.DataFrame:
+    """Whether each edge was `gained`, `lost`, `strengthened`, `weakened` or `flipped`, a column each.
+
+    Gained: among the `n` strongest of the tuned model and not of the base; lost: the reverse. Strengthened and
+    weakened: the difference of strengths is beyond noise.
+    """
+    was, became = table["base_rank"] <= n, table["tuned_rank"] <= n
+    return pd.DataFrame(
+        {
+            "gained": became & ~was,
+            "lost": was & ~became,
+            "strengthened": table["beyond_noise"] & (table["difference"] > 0),
+            "weakened": table["beyond_noise"] & (table["difference"] < 0),
+            "flipped": table["flipped"],
+        }
+    )
+
+
+CHANGES = ("gained", "lost", "strengthened", "weakened", "flipped")
+"""The columns of `changes`."""
+
+
+def covering(table: pd.DataFrame, column: str, share: float) -> int:
+    """How many of the strongest edges it takes to hold `share` of the total |value| in `column`."""
+    size = table[column].abs().sort_values(ascending=False).to_numpy()
+    if not size.sum():
+        return 0
+    return int(np.searchsorted(size.cumsum(), share * size.sum() * (1 - 1e-12)) + 1)
+
+
+def through(edges: pd.DataFrame, name: str) -> set[str]:
+    """The edges that lie on a path through the node or edge `name`, among the rows of an edge table."""
+    graph = nx.DiGraph()
+    graph.add_edges_from(zip(edges["writer"], edges["node"], strict=True))
+    if "->" in name:
+        writer, reader = name.split("->")
+        upstream, downstream = writer, node_of(reader)
+    else:
+        upstream = downstream = name
+    before = nx.ancestors(graph, upstream) | {upstream} if upstream in graph else {upstream}
+    after = nx.descendants(graph, downstream) | {downstream} if downstream in graph else {downstream}
+    reaching = edges["node"].isin(before) & edges["writer"].isin(before)
+    leaving = edges["writer"].isin(after) & edges["node"].isin(after)
+    return set(edges.loc[reaching | leaving | (edges["edge"] == name), "edge"])
 
 
 def strongest(table: pd.DataFrame, column: str, n: int) -> pd.DataFrame:
@@ -67,11 +131,6 @@ def circuit(table: pd.DataFrame) -> nx.MultiDiGraph:
     return graph
 
 
-def as_graphml(graph: nx.MultiDiGraph) -> str:
-    """The circuit as GraphML, which networkx, Gephi and others read."""
-    return "\n".join(nx.generate_graphml(graph))
-
-
 @dataclass(frozen=True)
 class Breakdown:
     """Intensity of groups of edges: rows are groups, columns questions."""
@@ -82,6 +141,12 @@ class Breakdown:
     difference: Float[np.ndarray, " group"]
     ci_low: Float[np.ndarray, " group"]
     ci_high: Float[np.ndarray, " group"]
+
+    def as_table(self) -> pd.DataFrame:
+        """A row for each group: the means over questions, their difference and its interval."""
+        columns = (self.base.mean(1), self.tuned.mean(1), self.difference, self.ci_low, self.ci_high)
+        names = ("base", "tuned", "difference", "ci_low", "ci_high")
+        return pd.DataFrame({"group": self.labels, **dict(zip(names, columns, strict=True))})
 
 
 def _group_means(scores: Scores, groups: list[np.ndarray]) -> Float[np.ndarray, "group sample"]:

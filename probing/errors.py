@@ -40,3 +40,7 @@ class PairError(PersonError):
 
 class ScoresError(PersonError):
     """A file of scores that cannot be read or compared."""
+
+
+class CircuitError(PersonError):
+    """A file of a circuit that cannot be read."""

@@ -17,8 +17,9 @@ both models. A resample is a row of counts, how often each question was drawn, s
 resamples with matrix products. The range of the histogram stays that of the observed pair in every resample.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
@@ -156,47 +157,63 @@ def effective_edges(values: Float[np.ndarray, "row edge"]) -> Float[np.ndarray, 
     return np.exp(_entropy(p, Definition()))
 
 
-def per_question(scores: Scores, definition: Definition, top: float) -> dict[str, Float[np.ndarray, " sample"]]:
-    """Each sample's own value of every metric that one sample has.
+def per_question(
+    scores: Scores, definition: Definition, top: float, wanted: Collection[str] = METRICS
+) -> dict[str, Float[np.ndarray, " sample"]]:
+    """Each sample's own value of every metric in `wanted` that one sample has.
 
     Inter-sample diversity, as a sample's value, is one minus its mean correlation with the others.
     """
     values = cells(scores, definition)
-    counts = histograms(values, definition.bins, top)
     strength = np.abs(scores.graph.to_edges(scores.scores)).astype(np.float64)
-    result = {
-        "activation_intensity": np.abs(values).mean(1),
-        "information_complexity": _entropy(counts / values.shape[1], definition, definition.epsilon),
-        "distribution_kurtosis": excess_kurtosis(values),
-        "node_output_entropy": output_entropies(scores.scores, definition).mean(1),
-        "loss": scores.loss.astype(np.float64),
-        "effective_edges": effective_edges(strength),
-        "gini": gini(strength),
+
+    def complexity() -> np.ndarray:
+        counts = histograms(values, definition.bins, top)
+        return _entropy(counts / values.shape[1], definition, definition.epsilon)
+
+    def diversity() -> np.ndarray:
+        matrix = correlations(values)
+        return 1 - (matrix.sum(1) - np.diag(matrix)) / (len(values) - 1)
+
+    makers: dict[str, Callable[[], np.ndarray]] = {
+        "activation_intensity": lambda: np.abs(values).mean(1),
+        "information_complexity": complexity,
+        "distribution_kurtosis": lambda: excess_kurtosis(values),
+        "node_output_entropy": lambda: output_entropies(scores.scores, definition).mean(1),
+        "loss": lambda: scores.loss.astype(np.float64),
+        "effective_edges": lambda: effective_edges(strength),
+        "gini": lambda: gini(strength),
     }
     if len(values) > 1:
-        matrix = correlations(values)
-        result["inter_sample_diversity"] = 1 - (matrix.sum(1) - np.diag(matrix)) / (len(values) - 1)
-    return result
+        makers["inter_sample_diversity"] = diversity
+    return {metric: make() for metric, make in makers.items() if metric in wanted}
 
 
-def _statistics(scores: Scores, definition: Definition, top: float) -> dict[str, Statistic]:
-    """Every metric as a function of how often each sample counts."""
+_MEANS = ("activation_intensity", "distribution_kurtosis", "node_output_entropy", "loss")
+"""Metrics that are the mean over samples of the samples' own values."""
+
+
+def _statistics(scores: Scores, definition: Definition, top: float, wanted: Collection[str]) -> dict[str, Statistic]:
+    """The metrics in `wanted`, each as a function of how often each sample counts."""
     values = cells(scores, definition)
-    own = per_question(scores, definition, top)
-    counts_of_sample = histograms(values, definition.bins, top)
+    own = per_question(scores, definition, top, [metric for metric in _MEANS if metric in wanted])
     strength = np.abs(scores.graph.to_edges(scores.scores))
-    correlation = correlations(values)
 
-    def complexity(counts: Counts) -> np.ndarray:
-        pooled = counts @ counts_of_sample
-        return _entropy(pooled / (counts.sum(1, keepdims=True) * values.shape[1]), definition, definition.epsilon)
+    def complexity() -> Statistic:
+        of_sample = histograms(values, definition.bins, top)
+        return lambda counts: pooled_complexity(counts, of_sample, values.shape[1], definition)
 
-    def diversity(counts: Counts) -> np.ndarray:
-        # A question drawn twice is no pair of samples: pairs of a sample with itself are left out.
-        own_pairs = (counts**2) @ np.diag(correlation)
-        pairs = counts.sum(1) ** 2 - (counts**2).sum(1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return 1 - (((counts @ correlation) * counts).sum(1) - own_pairs) / pairs
+    def diversity() -> Statistic:
+        correlation = correlations(values)
+
+        def statistic(counts: Counts) -> np.ndarray:
+            # A question drawn twice is no pair of samples: pairs of a sample with itself are left out.
+            own_pairs = (counts**2) @ np.diag(correlation)
+            pairs = counts.sum(1) ** 2 - (counts**2).sum(1)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                return 1 - (((counts @ correlation) * counts).sum(1) - own_pairs) / pairs
+
+        return statistic
 
     def of_mean_strength(function: Callable[[np.ndarray], np.ndarray]) -> Statistic:
         def statistic(counts: Counts) -> np.ndarray:
@@ -207,16 +224,49 @@ def _statistics(scores: Scores, definition: Definition, top: float) -> dict[str,
 
         return statistic
 
-    return {
-        "activation_intensity": _mean_of(own["activation_intensity"]),
+    makers: dict[str, Callable[[], Statistic]] = {
         "information_complexity": complexity,
-        "distribution_kurtosis": _mean_of(own["distribution_kurtosis"]),
         "inter_sample_diversity": diversity,
-        "node_output_entropy": _mean_of(own["node_output_entropy"]),
-        "loss": _mean_of(own["loss"]),
-        "effective_edges": of_mean_strength(effective_edges),
-        "gini": of_mean_strength(gini),
+        "effective_edges": lambda: of_mean_strength(effective_edges),
+        "gini": lambda: of_mean_strength(gini),
     }
+    made = {metric: _mean_of(of_samples) for metric, of_samples in own.items()}
+    return made | {metric: make() for metric, make in makers.items() if metric in wanted}
+
+
+def pooled_complexity(
+    counts: Counts, of_sample: Float[np.ndarray, "sample bin"], cells_each: int, definition: Definition
+) -> Float[np.ndarray, " resample"]:
+    """Information complexity of the samples' histograms, pooled as often as each sample counts."""
+    p = counts @ of_sample / (counts.sum(1, keepdims=True) * cells_each)
+    return _entropy(p, definition, definition.epsilon)
+
+
+FINEST = 1000
+"""Bins of the histogram from which coarser ones are made."""
+
+BIN_CHOICES = (10, 20, 25, 40, 50, 100, 200, 250, 500, 1000)
+"""Numbers of bins that divide it."""
+
+
+def complexity_by_bins(base: Scores, tuned: Scores, definition: Definition) -> dict[int, Comparison]:
+    """Information complexity with each of `BIN_CHOICES` bins, from one fine histogram of each model."""
+    tuned = align(base, tuned)
+    top = histogram_top(base, tuned, definition)
+    values = [cells(scores, definition) for scores in (base, tuned)]
+    fine = [histograms(v, FINEST, top) for v in values]
+    once, counts = np.ones((1, len(base.ids))), resample_counts(len(base.ids), definition)
+    result = {}
+    for bins in BIN_CHOICES:
+        coarse = [f.reshape(len(f), bins, FINEST // bins).sum(2) for f in fine]
+
+        def both(weights: Counts, coarse: list[np.ndarray] = coarse) -> list[np.ndarray]:
+            return [pooled_complexity(weights, c, values[0].shape[1], definition) for c in coarse]
+
+        (before, after), (many_before, many_after) = both(once), both(counts)
+        resampled = many_after - many_before
+        result[bins] = _comparison(float(before[0]), float(after[0]), resampled, len(base.ids), definition)
+    return result
 
 
 def resample_counts(samples: int, definition: Definition) -> Counts:
@@ -225,10 +275,13 @@ def resample_counts(samples: int, definition: Definition) -> Counts:
     return rng.multinomial(samples, np.full(samples, 1 / samples), size=definition.resamples).astype(np.float64)
 
 
-def interval(differences: np.ndarray, definition: Definition) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper end of the percentile interval, over the first axis; infinite where no resample has a value."""
+def interval(differences: np.ndarray, samples: int, definition: Definition) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper end of the percentile interval, over the first axis, of which each row resamples `samples`.
+
+    Infinite where a resample has no value, and for a single sample, which says nothing about others.
+    """
     tail = (1 - definition.confidence) / 2
-    if not np.isfinite(differences).all():
+    if samples < 2 or not np.isfinite(differences).all():
         shape = differences.shape[1:]
         return np.full(shape, -np.inf), np.full(shape, np.inf)
     low, high = np.quantile(differences, [tail, 1 - tail], axis=0)
@@ -264,8 +317,10 @@ def histogram_top(base: Scores, tuned: Scores, definition: Definition) -> float:
     return float(max(np.abs(base.scores).max(), np.abs(tuned.scores).max()))
 
 
-def compare(base: Scores, tuned: Scores, definition: Definition | None = None) -> dict[str, Comparison]:
-    """Every metric of `METRICS` for both models, with the interval of its difference.
+def compare(
+    base: Scores, tuned: Scores, definition: Definition | None = None, wanted: Collection[str] = METRICS
+) -> dict[str, Comparison]:
+    """The metrics in `wanted` for both models, each with the interval of its difference.
 
     Raises:
         ScoresError: the two do not hold the same questions, or their graphs differ.
@@ -275,14 +330,21 @@ def compare(base: Scores, tuned: Scores, definition: Definition | None = None) -
     top = histogram_top(base, tuned, definition)
     once = np.ones((1, len(base.ids)))
     counts = resample_counts(len(base.ids), definition)
-    of_base, of_tuned = _statistics(base, definition, top), _statistics(tuned, definition, top)
+    of_base, of_tuned = (_statistics(scores, definition, top, wanted) for scores in (base, tuned))
     result = {}
-    for metric in METRICS:
+    for metric in (metric for metric in METRICS if metric in wanted):
         before, after = float(of_base[metric](once)[0]), float(of_tuned[metric](once)[0])
-        low, high = interval(of_tuned[metric](counts) - of_base[metric](counts), definition)
-        relative = (after - before) / before if before else None
-        result[metric] = Comparison(before, after, after - before, relative, float(low), float(high))
+        resampled = of_tuned[metric](counts) - of_base[metric](counts)
+        result[metric] = _comparison(before, after, resampled, len(base.ids), definition)
     return result
+
+
+def _comparison(
+    before: float, after: float, resampled: np.ndarray, samples: int, definition: Definition
+) -> Comparison:
+    low, high = interval(resampled, samples, definition)
+    relative = (after - before) / before if before else None
+    return Comparison(before, after, after - before, relative, float(low), float(high))
 
 
 Verdict = Literal["follows", "against", "noise"]
@@ -318,8 +380,19 @@ def edge_differences(
     difference = tuned.astype(np.float64) - base.astype(np.float64)
     counts = resample_counts(len(difference), definition)
     columns = np.array_split(np.arange(difference.shape[1]), max(1, len(counts) * difference.shape[1] // _AT_ONCE))
-    ends = [interval(counts @ difference[:, part] / len(difference), definition) for part in columns]
+    ends = [interval(counts @ difference[:, part] / len(difference), len(difference), definition) for part in columns]
     return difference.mean(0), np.concatenate([low for low, _ in ends]), np.concatenate([high for _, high in ends])
+
+
+def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval for a share; (0, 1) without trials."""
+    if not trials:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share = successes / trials
+    middle = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    reach = z * (share * (1 - share) / trials + z**2 / (4 * trials**2)) ** 0.5 / (1 + z**2 / trials)
+    return middle - reach, middle + reach
 
 
 def significant(low: np.ndarray, high: np.ndarray) -> Bool[np.ndarray, " edge"]:

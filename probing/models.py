@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from tokenizers.decoders import DecodeStream
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -141,6 +142,15 @@ def answer(
         kept = tuple(new[:stop])
         answers.append((tuple(row), kept, tokenizer.decode(kept, skip_special_tokens=True)))
     return answers
+
+
+def pieces(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> tuple[str, ...]:
+    """The text that each token adds; a character spread over several tokens stands with its last one."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return tuple(tokenizer.decode([token]) for token in tokens)
+    stream = DecodeStream(skip_special_tokens=False)
+    return tuple(stream.step(backend, token) or "" for token in tokens)
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:

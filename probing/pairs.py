@@ -1,5 +1,7 @@
 """What is compared: the registry of model pairs and question sets, data/pairs.toml."""
 
+import os
+import re
 import tomllib
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +13,9 @@ from probing.errors import PairError
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 REGISTRY = DATA / "pairs.toml"
+
+
+_STEP = re.compile(r"-\d+$")
 
 
 class _Entry(BaseModel):
@@ -43,7 +48,17 @@ class Pair(_Entry):
     questions: tuple[str, ...] = Field(min_length=1)
     template: str = "plain"
     max_new_tokens: int = Field(default=32, ge=1)
+    checkpoints: Path | None = None
+    """A folder whose folders `*-N` hold the model after N steps of the tuning."""
     about: str = ""
+
+    @property
+    def steps(self) -> dict[int, str]:
+        """The folder of each checkpoint by its step, in order; the highest may be the tuned model itself."""
+        if self.checkpoints is None or not self.checkpoints.is_dir():
+            return {}
+        found = {int(p.name.rsplit("-", 1)[1]): str(p) for p in self.checkpoints.iterdir() if _STEP.search(p.name)}
+        return dict(sorted(found.items()))
 
     @property
     def is_local(self) -> bool:
@@ -86,13 +101,22 @@ def _resolved(model: str, folder: Path) -> str:
     return str(local) if local.exists() or model.startswith(("zoo/", ".", "/")) else model
 
 
-@lru_cache(maxsize=8)
-def load_registry(path: Path = REGISTRY) -> Registry:
-    """Read and check a registry.
+def registry_path() -> Path:
+    """`PROBING_PAIRS`, or data/pairs.toml."""
+    return Path(os.environ.get("PROBING_PAIRS") or REGISTRY)
+
+
+def load_registry(path: Path | None = None) -> Registry:
+    """Read and check a registry, by default that of `registry_path`.
 
     Raises:
         PairError: the file is missing, is not TOML, or an entry is wrong (it is named).
     """
+    return _load_registry(path or registry_path())
+
+
+@lru_cache(maxsize=8)
+def _load_registry(path: Path) -> Registry:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -107,7 +131,9 @@ def load_registry(path: Path = REGISTRY) -> Registry:
             entries["questions"][name] = entry.model_copy(update={"file": folder / entry.file})
         for name, fields in content.get("pairs", {}).items():
             pair = Pair(name=name, **fields)
-            paths = {side: _resolved(getattr(pair, side), folder) for side in ("base", "tuned")}
+            paths: dict[str, Any] = {side: _resolved(getattr(pair, side), folder) for side in ("base", "tuned")}
+            if pair.checkpoints:
+                paths["checkpoints"] = folder / pair.checkpoints
             entries["pairs"][name] = pair.model_copy(update=paths)
     except (ValidationError, TypeError, AttributeError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else None

@@ -4,13 +4,17 @@ Edges are drawn as curves in few traces, one for each sign and width, because a 
 than many short ones. Curves cannot be clicked, so every edge has an invisible marker at its middle.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dashboard.theme import BASE, NEUTRAL, TUNED, number, style
-from probing.circuits import strongest
+from dashboard.edge_filter import EFFECTS, PANELS, EdgeFilter
+from dashboard.theme import BASE, COLOURS, NEUTRAL, PICKED, TUNED, faded, number, style
+from probing.circuits import through
 
 _WIDTHS = (0.6, 1.2, 2.0, 3.2, 5.0)
 """Line widths, in pixels, for fifths of the largest strength."""
@@ -18,6 +22,36 @@ _WIDTHS = (0.6, 1.2, 2.0, 3.2, 5.0)
 _STEPS = np.linspace(0.0, 1.0, 13)
 _BENDS = {"q": 0.16, "k": 0.26, "v": 0.36, "mlp": 0.20, "logits": 0.24}
 """How far a curve bends out of its lane, so that the edges into q, k and v of a node lie apart."""
+
+_NODE = "#53606d"
+
+
+@dataclass(frozen=True)
+class Pick:
+    """What is picked in the graph and in the matrix: a node or an edge by name, or nothing."""
+
+    name: str | None = None
+    trace: bool = False
+    """Whether to show every path through it, not only its own edges."""
+
+    def edges(self, shown: pd.DataFrame) -> set[str] | None:
+        """The edges that stand out among those shown; None if nothing is picked."""
+        if self.name is None:
+            return None
+        if self.trace:
+            return through(shown, self.name)
+        mine = (shown["edge"] == self.name) | (shown["writer"] == self.name) | (shown["node"] == self.name)
+        return set(shown.loc[mine, "edge"])
+
+    @property
+    def nodes(self) -> set[str]:
+        """The nodes that are ringed."""
+        if self.name is None:
+            return set()
+        if "->" not in self.name:
+            return {self.name}
+        writer, reader = self.name.split("->")
+        return {writer, reader.split("<")[0]}
 
 
 def positions(layers: int) -> dict[str, tuple[float, float]]:
@@ -50,8 +84,8 @@ def _lines(x: np.ndarray, y: np.ndarray, **line: object) -> go.Scatter:
     """Many curves as one trace, with gaps between."""
     gap = np.full((len(x), 1), np.nan)
     return go.Scatter(
-        x=np.hstack([x, gap]).ravel(),
-        y=np.hstack([y, gap]).ravel(),
+        x=np.hstack([x, gap]).round(3).ravel(),
+        y=np.hstack([y, gap]).round(3).ravel(),
         mode="lines",
         line=line,
         hoverinfo="skip",
@@ -59,55 +93,71 @@ def _lines(x: np.ndarray, y: np.ndarray, **line: object) -> go.Scatter:
     )
 
 
-def _draw(figure: go.Figure, column: int, edges: pd.DataFrame, size: pd.Series, colour: pd.Series, dotted: pd.Series,
-          places: dict[str, tuple[float, float]], top: float) -> None:  # fmt: skip
-    """One panel: its edges in a trace for each colour, style and width, then what can be clicked."""
-    if len(edges):
-        x, y = _curves(edges, places)
-        width = np.minimum(len(_WIDTHS) - 1, (len(_WIDTHS) * size / top).astype(int)) if top > 0 else 0 * size
-        looks = zip(colour, dotted, width, strict=True)
-        for c, d, w in sorted(set(looks)):
-            members = np.flatnonzero((colour == c) & (dotted == d) & (width == w))
-            dash = "dot" if d else "solid"
-            figure.add_trace(
-                _lines(x[members], y[members], color=c, width=_WIDTHS[int(w)], dash=dash), row=1, col=column
-            )
-        middle = len(_STEPS) // 2
-        figure.add_trace(
-            go.Scatter(
-                x=x[:, middle],
-                y=y[:, middle],
-                mode="markers",
-                marker={"size": 11, "color": "rgba(0,0,0,0)"},
-                customdata=edges[["edge"]].to_numpy(),
-                hovertext=[_hover(row) for row in edges.to_dict("records")],
-                hoverinfo="text",
-                showlegend=False,
-            ),
-            row=1,
-            col=column,
-        )
-    names = list(places)
-    figure.add_trace(
+def _colours(edges: pd.DataFrame, panel: str) -> pd.Series:
+    if panel != "difference":
+        return pd.Series(COLOURS[panel], index=edges.index)
+    towards = edges["difference"].map(lambda d: TUNED if d > 0 else BASE)
+    return towards.where(edges["beyond_noise"], NEUTRAL)
+
+
+def _edges(edges: pd.DataFrame, panel: str, top: float, pick: Pick, places: dict[str, tuple[float, float]]) -> list:
+    """The traces of a panel's edges: the faded ones, the others, the picked one, and what can be clicked."""
+    x, y = _curves(edges, places)
+    size = edges[PANELS[panel]].abs()
+    width = np.minimum(len(_WIDTHS) - 1, (len(_WIDTHS) * size / top).astype(int)) if top > 0 else 0 * size
+    dotted = ~edges["beyond_noise"] if panel == "difference" else edges[EFFECTS[panel]] < 0
+    stands_out = pick.edges(edges)
+    front = pd.Series(True, index=edges.index) if stands_out is None else edges["edge"].isin(stands_out)
+    looks = pd.DataFrame({"front": front, "colour": _colours(edges, panel), "dotted": dotted, "width": width})
+    traces = []
+    for (is_front, colour, is_dotted, w), members in looks.reset_index(drop=True).groupby(list(looks.columns)):
+        rows = members.index.to_numpy()
+        line = {"color": colour if is_front else faded(colour, 0.12), "width": _WIDTHS[int(w)]}
+        traces.append(_lines(x[rows], y[rows], **line, dash="dot" if is_dotted else "solid"))
+    mine = np.flatnonzero(edges["edge"] == pick.name)
+    if len(mine):
+        traces.append(_lines(x[mine], y[mine], color=PICKED, width=4))
+    middle = len(_STEPS) // 2
+    traces.append(
         go.Scatter(
-            x=[places[name][0] for name in names],
-            y=[places[name][1] for name in names],
-            mode="markers+text",
-            text=names,
-            textposition="middle center",
-            textfont={"size": 10, "color": "#ffffff"},
-            marker={"size": [44 if len(n) > 3 else 26 for n in names], "color": "#53606d", "opacity": 1},
-            customdata=np.array(names)[:, None],
-            hovertext=names,
+            x=x[:, middle],
+            y=y[:, middle],
+            mode="markers",
+            marker={"size": 11, "color": "rgba(0,0,0,0)"},
+            customdata=edges[["edge"]].to_numpy(),
+            hovertext=[hover(row) for row in edges.to_dict("records")],
             hoverinfo="text",
             showlegend=False,
-        ),
-        row=1,
-        col=column,
+        )
+    )
+    return traces
+
+
+def _nodes(places: dict[str, tuple[float, float]], pick: Pick, pixels: float) -> go.Scatter:
+    """The nodes with their names, as large as the room between layers allows."""
+    names = list(places)
+    size = float(np.clip(2.0 * pixels, 15, 26))
+    return go.Scatter(
+        x=[places[name][0] for name in names],
+        y=[places[name][1] for name in names],
+        mode="markers+text",
+        text=names,
+        textposition="middle center",
+        textfont={"size": float(np.clip(0.42 * size, 7, 10)), "color": "#ffffff"},
+        marker={
+            "size": [1.7 * size if len(n) > 3 else size for n in names],
+            "color": [PICKED if name in pick.nodes else _NODE for name in names],
+            "opacity": 1,
+        },
+        customdata=np.array(names)[:, None],
+        hovertext=names,
+        hoverinfo="text",
+        showlegend=False,
     )
 
 
-def _hover(row: dict) -> str:
+def hover(row: dict) -> str:
+    """An edge's name and values."""
     noise = "beyond noise" if row["beyond_noise"] else "within noise"
     return (
         f"<b>{row['edge']}</b><br>base {number(row['base_strength'])} (rank {row['base_rank']})"
@@ -116,32 +166,37 @@ def _hover(row: dict) -> str:
     ).replace("->", "→")
 
 
-def shown_edges(table: pd.DataFrame, n: int) -> pd.DataFrame:
-    """The edges that any of the three panels shows."""
-    panels = ("base_strength", "tuned_strength", "difference")
-    return pd.concat([strongest(table, column, n) for column in panels]).drop_duplicates("edge")
+def height_of(layers: int) -> int:
+    """Of a graph or matrix, in pixels: room for every layer, within one screen and a bit."""
+    return int(np.clip(72 * layers + 120, 520, 980))
 
 
-def three_panels(table: pd.DataFrame, layers: int, n: int) -> go.Figure:
-    """Base, tuned and difference: the `n` strongest edges of each, in the same places and on the same scale."""
-    places = positions(layers)
+def graph(
+    table: pd.DataFrame,
+    layers: int,
+    chosen: EdgeFilter,
+    panels: Sequence[str],
+    pick: Pick,
+    titles: dict[str, str] | None = None,
+) -> go.Figure:
+    """The panels side by side: the chosen edges of each, in the same places; base and tuned on the same scale."""
+    places, height = positions(layers), height_of(layers)
+    names = [(titles or {}).get(panel, panel.capitalize()) for panel in panels]
     figure = make_subplots(
-        1,
-        3,
-        subplot_titles=("Base", "Tuned", "Difference"),
-        horizontal_spacing=0.03,
-        shared_xaxes=True,
-        shared_yaxes=True,
+        1, len(panels), subplot_titles=names, horizontal_spacing=0.03, shared_xaxes=True, shared_yaxes=True
     )
-    top = float(table[["base_strength", "tuned_strength"]].to_numpy().max())
-    for column, side, colour in ((1, "base", BASE), (2, "tuned", TUNED)):
-        edges = strongest(table, f"{side}_strength", n)
-        colours = pd.Series(colour, index=edges.index)
-        _draw(figure, column, edges, edges[f"{side}_strength"], colours, edges[f"{side}_effect"] < 0, places, top)
-    edges = strongest(table, "difference", n)
-    towards = edges["difference"].map(lambda d: TUNED if d > 0 else BASE).where(edges["beyond_noise"], NEUTRAL)
-    largest = float(table["difference"].abs().max())
-    _draw(figure, 3, edges, edges["difference"].abs(), towards, ~edges["beyond_noise"], places, largest)
-    figure.update_xaxes(visible=False, range=[-0.75, 1.75], fixedrange=False)
+    tops = {
+        "strength": float(table[["base_strength", "tuned_strength"]].to_numpy().max()),
+        "difference": float(table["difference"].abs().max()),
+    }
+    for column, panel in enumerate(panels, start=1):
+        edges = chosen.apply(table, panel)
+        traces = []
+        if len(edges):
+            traces += _edges(edges, panel, tops["difference" if panel == "difference" else "strength"], pick, places)
+        traces.append(_nodes(places, pick, (height - 80) / (2 * layers + 2.6)))
+        for trace in traces:
+            figure.add_trace(trace, row=1, col=column)
+    figure.update_xaxes(visible=False, range=[-0.75, 1.75])
     figure.update_yaxes(visible=False, range=[-0.8, 2 * layers + 1.8])
-    return style(figure, max(520, 80 * layers + 120), clickmode="event+select", dragmode="pan", hovermode="closest")
+    return style(figure, height, clickmode="event+select", dragmode="pan", hovermode="closest")

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dashboard.theme import COLOURS, style
+from dashboard.theme import COLOURS, faded, style
 from dashboard.words import TERMS
 from probing.metrics import Definition, cells, histogram_top
 from probing.scores import Scores
@@ -16,7 +16,6 @@ _FLOOR = 0.5
 def _outline(edges: np.ndarray, counts: np.ndarray, side: str) -> go.Scatter:
     """A histogram as a filled step line."""
     colour = COLOURS[side]
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return go.Scatter(
         x=np.repeat(edges, 2)[1:-1],
         y=np.repeat(counts, 2),
@@ -24,7 +23,7 @@ def _outline(edges: np.ndarray, counts: np.ndarray, side: str) -> go.Scatter:
         name=side,
         line={"color": colour, "width": 1.6},
         fill="tozeroy",
-        fillcolor=f"rgba({red}, {green}, {blue}, 0.18)",
+        fillcolor=faded(colour, 0.18),
     )
 
 

@@ -1,5 +1,7 @@
 """Figures in which every question is a dot."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -9,40 +11,49 @@ from dashboard.words import TERMS
 from probing.circuits import Breakdown
 
 
+Values = np.ndarray | pd.Series
+
+
 def _jitter(count: int, width: float) -> np.ndarray:
     """The same small offsets every time."""
     return np.random.default_rng(0).uniform(-width, width, count)
 
 
-def paired(questions: pd.DataFrame, metric: str) -> go.Figure:
-    """Each question's base and tuned value, joined by a line."""
-    offsets = _jitter(len(questions), 0.07)
-    gap = np.full(len(questions), np.nan)
-    values = {side: questions[f"{metric}_{side}"].to_numpy() for side in ("base", "tuned")}
+def paired(questions: pd.DataFrame, metric: str, height: int = 300) -> go.Figure:
+    """Each question's base and tuned value of a metric, joined by a line."""
+    values = (questions[f"{metric}_{side}"].to_numpy() for side in ("base", "tuned"))
+    return pairs(*values, questions["question_id"], TERMS[metric].unit, height).update_yaxes(rangemode="tozero")
+
+
+def pairs(base: np.ndarray, tuned: np.ndarray, names: Sequence[str], title: str, height: int) -> go.Figure:
+    """Two values of every question, joined by a line."""
+    offsets = _jitter(len(base), 0.07)
+    gap = np.full(len(base), np.nan)
     figure = go.Figure()
     figure.add_trace(
         go.Scatter(
             x=np.column_stack([offsets, 1 + offsets, gap]).ravel(),
-            y=np.column_stack([values["base"], values["tuned"], gap]).ravel(),
+            y=np.column_stack([base, tuned, gap]).ravel(),
             mode="lines",
             line={"color": FAINT, "width": 1},
             hoverinfo="skip",
         )
     )
-    for place, side in enumerate(("base", "tuned")):
+    for place, (side, values) in enumerate((("base", base), ("tuned", tuned))):
         figure.add_trace(
             go.Scatter(
                 x=place + offsets,
-                y=values[side],
+                y=values,
                 mode="markers",
+                name=side,
                 marker={"color": COLOURS[side], "size": 5, "opacity": 0.75},
-                text=questions["question_id"],
+                text=list(names),
                 hovertemplate="%{text}<br>%{y:.3g}<extra></extra>",
             )
         )
     figure.update_xaxes(tickvals=[0, 1], ticktext=["base", "tuned"], range=[-0.35, 1.35], showgrid=False)
-    figure.update_yaxes(rangemode="tozero", nticks=5)
-    return style(figure, 300, showlegend=False, title={"text": TERMS[metric].name, "font": {"size": 14}})
+    figure.update_yaxes(nticks=5, title=title)
+    return style(figure, height, showlegend=False, margin={"l": 8, "r": 8, "t": 8, "b": 8})
 
 
 def differences(breakdown: Breakdown, title: str) -> go.Figure:
@@ -67,15 +78,7 @@ def differences(breakdown: Breakdown, title: str) -> go.Figure:
             y=breakdown.difference,
             mode="markers",
             marker={"size": 9, "color": [TUNED if d > 0 else BASE for d in breakdown.difference]},
-            error_y={
-                "type": "data",
-                "symmetric": False,
-                "array": breakdown.ci_high - breakdown.difference,
-                "arrayminus": breakdown.difference - breakdown.ci_low,
-                "color": NEUTRAL,
-                "thickness": 1.6,
-                "width": 5,
-            },
+            error_y=interval_bars(breakdown.difference, breakdown.ci_low, breakdown.ci_high, NEUTRAL),
             text=breakdown.labels,
             hovertemplate="%{text}<br>%{y:.3g}<extra></extra>",
             showlegend=False,
@@ -104,3 +107,44 @@ def intensity_against_loss(questions: pd.DataFrame) -> go.Figure:
     figure.update_xaxes(title="loss (nats per token)", type="log", dtick=1)
     figure.update_yaxes(title="intensity (nats)", type="log", dtick=1)
     return style(figure, 420)
+
+
+def over_cuts(cuts: pd.DataFrame, metric: str) -> go.Figure:
+    """A metric of both models at every cut: columns `alpha`, `base`, `tuned`, `ci_low`, `ci_high`.
+
+    The bars are the interval of the difference, hung on the base's value.
+    """
+    figure = go.Figure()
+    for side in ("base", "tuned"):
+        bars = None
+        if side == "tuned":
+            bars = interval_bars(cuts["tuned"], cuts["base"] + cuts["ci_low"], cuts["base"] + cuts["ci_high"], TUNED)
+        figure.add_trace(
+            go.Scatter(
+                x=cuts["alpha"],
+                y=cuts[side],
+                mode="lines+markers",
+                name=side,
+                line={"color": COLOURS[side], "width": 2},
+                marker={"size": 8},
+                error_y=bars,
+                hovertemplate="α %{x}<br>%{y:.3g}<extra></extra>",
+            )
+        )
+    term = TERMS[metric]
+    figure.update_xaxes(title="cut α", tickvals=cuts["alpha"], rangemode="tozero")
+    figure.update_yaxes(title=f"{term.name.lower()}{f' ({term.unit})' if term.unit else ''}", rangemode="tozero")
+    return style(figure, 380)
+
+
+def interval_bars(middle: Values, low: Values, high: Values, colour: str) -> dict:
+    """Plotly's error bars from `low` to `high` around `middle`."""
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": high - middle,
+        "arrayminus": middle - low,
+        "color": colour,
+        "thickness": 1.6,
+        "width": 5,
+    }

@@ -43,6 +43,10 @@ class Spec:
     device: str = "auto"
     dtype: str = "auto"
     attention: str = "sdpa"
+    timeline: bool = False
+    """Whether to compare the base with every checkpoint of the tuning too."""
+    question: str | None = None
+    """A selected question to score at every position too."""
 
     def as_json(self) -> dict[str, Any]:
         """What the store keeps of it."""
@@ -69,7 +73,7 @@ class Plan:
     checkpoints: dict[str, Checkpoint]
 
     def rollout_settings(self, side: str) -> dict[str, Any]:
-        """All that decides the answers of one side."""
+        """All that decides the answers of one side: `base`, `tuned`, or a step (`side_of_step`)."""
         return {
             "identity": self.checkpoints[side].identity,
             "questions": digest(self.questions),
@@ -98,6 +102,15 @@ class Plan:
         """Key of the comparison that this pair makes with this selection."""
         return _key({"pair": self.pair.name, **self.comparison_settings(selection)})
 
+    @property
+    def steps(self) -> list[str]:
+        """The sides that are steps of the tuning, if the job asks for them."""
+        return [side for side in self.checkpoints if side not in SIDES]
+
+    def name_of(self, side: str) -> str:
+        """A short name for the model of a side."""
+        return self.pair.model_name(side) if side in SIDES else f"{self.pair.model_name('tuned')} {side}"
+
     def run_key(self, selection: Selection, side: str) -> str:
         """Key of the scores of one side."""
         return _key({"comparison": self.comparison_key(selection), "side": side})
@@ -119,12 +132,33 @@ def make_plan(spec: Spec, registry: Registry) -> Plan:
         "base": find(pair.base, pair.base_revision),
         "tuned": find(pair.tuned, pair.tuned_revision),
     }
+    if spec.timeline:
+        checkpoints |= {side_of_step(step): find(folder) for step, folder in pair.steps.items()}
     return Plan(spec, pair, question_set, load_questions(question_set), checkpoints)
 
 
+def side_of_step(step: int) -> str:
+    """What stands for a training step where otherwise `base` or `tuned` does; sorts as the steps do."""
+    return f"step-{step:06d}"
+
+
+def step_of_side(side: str) -> int:
+    """The training step that `side_of_step` stands for."""
+    return int(side.removeprefix("step-"))
+
+
+def spec_of(comparison: dict[str, Any], **wanted: Any) -> Spec:
+    """The job that made a comparison (a row of `Database.comparisons`), asking for `wanted` too."""
+    rollout = json.loads(comparison["rollout_settings"])
+    selection = Selection(**json.loads(comparison["settings"])["selection"])
+    how = {name: rollout[name] for name in ("device", "dtype", "attention")}
+    return Spec(comparison["pair"], comparison["question_set"], (selection.alpha,), selection, **how, **wanted)
+
+
 def shipped(registry: Registry) -> list[Spec]:
-    """The jobs that a fresh store starts with: for every pair that is on this machine, the default cut first."""
+    """The jobs that a fresh store starts with: for every pair on this machine, the default cut first, steps last."""
     first = Selection().alpha
     rest = tuple(alpha for alpha in ALPHAS if alpha != first)
     local = [pair for pair in registry.pairs.values() if pair.is_local]
-    return [Spec(pair.name, pair.questions[0], cuts) for cuts in ((first,), rest) for pair in local]
+    jobs = [Spec(pair.name, pair.questions[0], cuts) for cuts in ((first,), rest) for pair in local]
+    return jobs + [Spec(pair.name, pair.questions[0], (first,), timeline=True) for pair in local if pair.steps]

@@ -27,6 +27,7 @@ from probing.models import (
     load_tokenizer,
     pick_device,
     pick_dtype,
+    pieces,
     use_threads_for,
 )
 from probing.pairs import load_registry
@@ -35,6 +36,7 @@ from probing.rollouts import Answer, Selected, Selection, samples, select
 from probing.store.database import Database
 from probing.store.sharing import try_lock
 from probing.store.spool import AnswerBatch, ScoreBatch
+from probing.summary import summarise
 
 log = logging.getLogger(__name__)
 
@@ -95,10 +97,21 @@ class Worker:
         for side in SIDES:
             self._roll_out(plan, side, report)
         chosen = [(s, self._select(plan, s)) for s in plan.spec.selections()]
+        possible = [(selection, selected) for selection, selected in chosen if selected is not None]
         for side in reversed(SIDES):  # the tuned model is the one loaded last
-            for selection, selected in chosen:
-                if selected is not None:
-                    self._attribute(plan, selection, selected, side, report)
+            for selection, selected in possible:
+                self._attribute(plan, selection, selected, side, report)
+        for selection, _ in possible:
+            self._summarise(plan, selection, "tuned", report)
+        for side in plan.steps:
+            self._roll_out(plan, side, report)
+            for selection, selected in possible:
+                self._attribute(plan, selection, selected, side, report)
+                self._summarise(plan, selection, side, report)
+        if plan.spec.question is not None:
+            for side in SIDES:
+                for selection, selected in possible:
+                    self._resolve(plan, selection, selected, side, plan.spec.question, report)
 
     # -- answers ---------------------------------------------------------------------------------------------------
 
@@ -108,10 +121,10 @@ class Worker:
             return
         checkpoint = plan.checkpoints[side]
         settings = plan.rollout_settings(side)
-        self.store.start_rollout(key, plan.pair.model_name(side), checkpoint.identity, plan.question_set.name, settings,
+        self.store.start_rollout(key, plan.name_of(side), checkpoint.identity, plan.question_set.name, settings,
                                  len(plan.questions))  # fmt: skip
         answered = self.store.answered(key)
-        stage = f"{plan.pair.model_name(side)} answers"
+        stage = f"{plan.name_of(side)} answers"
         started = time.monotonic()
         for start in range(0, len(plan.questions), ANSWERS_AT_ONCE):
             report(stage, start, len(plan.questions))
@@ -127,7 +140,13 @@ class Worker:
             )
             positions = tuple(range(start, start + len(asked)))
             texts, references = tuple(q.text for q in asked), tuple(q.reference for q in asked)
-            self.store.spool.put(AnswerBatch(key, positions, texts, references, tuple(prompts), answers))
+            parts = [tuple(pieces(tokenizer, tokens) for tokens in (a.prompt_tokens, a.tokens)) for a in answers]
+            prompt_pieces, answer_pieces = zip(*parts, strict=True)
+            self.store.spool.put(
+                AnswerBatch(
+                    key, positions, texts, references, tuple(prompts), answers, prompt_pieces, answer_pieces
+                )
+            )
             self.store.ingest()
         self.store.finish_rollout(key, self._provenance(plan), time.monotonic() - started)
 
@@ -159,13 +178,13 @@ class Worker:
         attributor.check(chosen)
         graph = attributor.graph
         batch_size = self.store.start_run(
-            key, plan.comparison_key(selection), side, plan.pair.model_name(side), checkpoint.identity,
+            key, plan.comparison_key(selection), side, plan.name_of(side), checkpoint.identity,
             graph.layers, graph.parallel, len(chosen), len(attributor.batches(chosen)[0]),
-            plan.comparison_settings(selection),
+            plan.comparison_settings(selection) | {"rollout": plan.rollout_key(side)},
         )  # fmt: skip
         scored = self.store.scored(key)
         done = 0
-        stage = f"{plan.pair.model_name(side)} edges, α {selection.alpha:g}"
+        stage = f"{plan.name_of(side)} edges, α {selection.alpha:g}"
         for batch in attributor.batches(chosen, batch_size):
             report(stage, done, len(chosen))
             done += len(batch)
@@ -175,6 +194,31 @@ class Worker:
             self.store.spool.put(ScoreBatch(key, part.ids, part.loss, graph.to_edges(part.scores)))
             self.store.ingest()
         self.store.finish_run(key, self._provenance(plan), time.monotonic() - started)
+
+    def _summarise(self, plan: Plan, selection: Selection, side: str, report: Progress) -> None:
+        """Compare the base with `side`, and keep what pages show of it at once."""
+        key = plan.comparison_key(selection)
+        if self.store.has_summary(key, side):
+            return
+        report(f"{plan.name_of(side)} compared, α {selection.alpha:g}", 0, 1)
+        base, tuned = (self.store.scores(plan.run_key(selection, s)) for s in ("base", side))
+        self.store.save_summary(key, side, summarise(base, tuned))
+
+    def _resolve(
+        self, plan: Plan, selection: Selection, selected: Selected, side: str, question: str, report: Progress
+    ) -> None:
+        """Score one question at every position."""
+        key = plan.run_key(selection, side)
+        if self.store.positions(key, question) is not None:
+            return
+        chosen = samples(self.store.answers(plan.rollout_key(side)), selected)
+        sample = next((sample for sample in chosen if sample.id == question), None)
+        if sample is None:
+            raise SelectionError(f"Question '{question}' is not among those that were scored.", "Choose another.")
+        report(f"{plan.name_of(side)} token by token", SIDES.index(side), len(SIDES))
+        attributor, _ = self._load(plan, plan.checkpoints[side])
+        scores = attributor.score_positions(sample)
+        self.store.save_positions(key, question, attributor.graph.to_edges(scores))
 
     def _load(self, plan: Plan, checkpoint: Checkpoint) -> tuple[Attributor, Any]:
         wanted = (checkpoint.identity, plan.spec.device, plan.spec.dtype, plan.spec.attention)

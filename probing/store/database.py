@@ -5,9 +5,11 @@ called from any thread: reads use a cursor of their own, writes take turns. Repe
 """
 
 import json
+import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from jaxtyping import Float
 
 from probing.errors import StoreError
 from probing.residual_graph import graph_of
@@ -23,6 +26,7 @@ from probing.rollouts import Answer, Selected
 from probing.scores import Scores
 from probing.store.schema import migrate
 from probing.store.spool import AnswerBatch, ScoreBatch, Spool
+from probing.summary import Summary
 
 ATTEMPTS = 3
 """Deaths of its worker after which a job is given up."""
@@ -45,6 +49,8 @@ class Database:
         self.path = path
         self.spool = Spool(path)
         self._write = threading.RLock()
+        self._revision = 0
+        self._jobs_revision = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = duckdb.connect(
@@ -82,14 +88,20 @@ class Database:
         except duckdb.Error as error:
             raise _cannot_read(self.path, error) from error
 
+    def revision(self) -> tuple[int, int, int]:
+        """Changes with every change of the store: the owner's process, and counts for its jobs and for all else."""
+        return os.getpid(), self._jobs_revision, self._revision
+
     @contextmanager
-    def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _transaction(self, of_jobs: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
         with self._write:
             cursor = self._connection.cursor()
             try:
                 cursor.execute("BEGIN")
                 yield cursor
                 cursor.execute("COMMIT")
+                self._jobs_revision += of_jobs
+                self._revision += not of_jobs
             except duckdb.Error as error:
                 raise StoreError(
                     f"The store {self.path} could not be written: {_first_line(error)}.",
@@ -138,6 +150,8 @@ class Database:
             "answer_tokens": pa.array([a.tokens for a in batch.answers], tokens),
             "answer": [a.text for a in batch.answers],
             "correct": [a.correct for a in batch.answers],
+            "prompt_pieces": pa.array(batch.prompt_pieces, pa.list_(pa.string())),
+            "answer_pieces": pa.array(batch.answer_pieces, pa.list_(pa.string())),
         }
         _insert(cursor, "answers", columns)
 
@@ -165,6 +179,10 @@ class Database:
     def rollout_finished(self, key: str) -> bool:
         """Whether every answer of the rollout is there."""
         return bool(self._rows("SELECT 1 FROM rollouts WHERE rollout_key = ? AND finished IS NOT NULL", key))
+
+    def accuracy(self, key: str) -> tuple[int, int]:
+        """How many of a rollout's answers are correct, and how many there are."""
+        return self._rows("SELECT coalesce(sum(correct::INT), 0), count(*) FROM answers WHERE rollout_key = ?", key)[0]
 
     def answered(self, key: str) -> set[str]:
         """The questions of a rollout that have been answered."""
@@ -220,36 +238,48 @@ class Database:
                 }
                 _insert(cursor, "outcomes", columns)
 
-    def settled(self, key: str) -> bool:
-        """Whether nothing is left to compute for a comparison: both runs are finished, or it cannot be made."""
-        return bool(
-            self._rows(
-                "SELECT 1 FROM comparisons WHERE comparison_key = $1 AND (failure IS NOT NULL OR "
-                "(SELECT count(*) FROM runs WHERE comparison_key = $1 AND finished IS NOT NULL) = 2)",
-                key,
-            )
-        )
+    def settled(self, key: str, steps: Sequence[str] = ()) -> bool:
+        """Whether nothing is left to compute for a comparison and `steps` of its training, or it cannot be made."""
+        if self._rows("SELECT 1 FROM comparisons WHERE comparison_key = ? AND failure IS NOT NULL", key):
+            return True
+        compared = self._rows("SELECT DISTINCT side FROM metric_summaries WHERE comparison_key = ?", key)
+        return {"tuned", *steps} <= {side for (side,) in compared}
 
     def comparisons(self) -> pd.DataFrame:
-        """Every comparison: what it is of, its counts, accuracies, and the keys of its finished runs (or None)."""
+        """Every comparison: what it is of, its counts, accuracies, and the keys of its finished runs (or None).
+
+        `ready` says that both runs are finished and their summary is kept.
+        """
         return self._frame(
-            """SELECT c.comparison_key, c.pair, c.question_set, c.cohort, c.alpha, c.cut, c.mean_length, c.counts,
+            """WITH accuracies AS (SELECT rollout_key, avg(correct::INT) AS accuracy FROM answers GROUP BY rollout_key),
+               compared AS (SELECT DISTINCT comparison_key FROM metric_summaries WHERE side = 'tuned')
+               SELECT c.comparison_key, c.pair, c.question_set, c.cohort, c.alpha, c.cut, c.mean_length, c.counts,
                    c.warning, c.failure, c.settings, c.created, c.base_rollout, c.tuned_rollout,
-                   b.run_key AS base_run, t.run_key AS tuned_run,
-                   (SELECT avg(correct::INT) FROM answers WHERE rollout_key = c.base_rollout) AS base_accuracy,
-                   (SELECT avg(correct::INT) FROM answers WHERE rollout_key = c.tuned_rollout) AS tuned_accuracy
+                   b.run_key AS base_run, t.run_key AS tuned_run, b.layers, b.parallel, r.settings AS rollout_settings,
+                   s.comparison_key IS NOT NULL AND b.run_key IS NOT NULL AND t.run_key IS NOT NULL AS ready,
+                   before.accuracy AS base_accuracy, after.accuracy AS tuned_accuracy
                FROM comparisons c
+               LEFT JOIN rollouts r ON r.rollout_key = c.base_rollout
+               LEFT JOIN accuracies before ON before.rollout_key = c.base_rollout
+               LEFT JOIN accuracies after ON after.rollout_key = c.tuned_rollout
+               LEFT JOIN compared s ON s.comparison_key = c.comparison_key
                LEFT JOIN runs b ON b.comparison_key = c.comparison_key AND b.side = 'base' AND b.finished IS NOT NULL
                LEFT JOIN runs t ON t.comparison_key = c.comparison_key AND t.side = 'tuned' AND t.finished IS NOT NULL
                ORDER BY c.created DESC"""
         )
 
     def questions(self, comparison_key: str) -> pd.DataFrame:
-        """Every question of a comparison: text, both answers and grades, cohort, and why it was not selected."""
+        """Every question of a comparison: text, both answers and grades, cohort, and why it was not selected.
+
+        `*_pieces` are the texts of the tokens, `*_length` an answer's number of tokens.
+        """
         return self._frame(
             """SELECT b.position, o.question_id, b.question, b.reference, b.prompt, o.cohort, o.reason,
                    b.answer AS base_answer, t.answer AS tuned_answer, b.correct AS base_correct,
-                   t.correct AS tuned_correct, b.answer_tokens AS base_tokens, t.answer_tokens AS tuned_tokens
+                   t.correct AS tuned_correct, len(b.answer_tokens) AS base_length,
+                   len(t.answer_tokens) AS tuned_length, len(b.prompt_tokens) AS prompt_length, b.prompt_pieces AS base_prompt_pieces,
+                   t.prompt_pieces AS tuned_prompt_pieces, b.answer_pieces AS base_answer_pieces,
+                   t.answer_pieces AS tuned_answer_pieces
                FROM outcomes o JOIN comparisons c USING (comparison_key)
                JOIN answers b ON b.rollout_key = c.base_rollout AND b.question_id = o.question_id
                JOIN answers t ON t.rollout_key = c.tuned_rollout AND t.question_id = o.question_id
@@ -383,12 +413,79 @@ class Database:
         """Mean and variance of every edge's score and |score| over a run's samples, in canonical order."""
         return self._frame("SELECT * EXCLUDE run_key FROM edge_moments WHERE run_key = ? ORDER BY edge", key)
 
+    # -- summaries -------------------------------------------------------------------------------------------------
+
+    def save_summary(self, comparison_key: str, side: str, summary: Summary) -> None:
+        """Keep the comparison of the base with `side`, unless it is there."""
+        whose = {"comparison_key": comparison_key, "side": side}
+        metrics = pd.DataFrame([{"metric": name, **asdict(c)} for name, c in summary.metrics.items()])
+        edges = summary.edges.assign(edge=range(len(summary.edges)))
+        with self._transaction() as cursor:
+            _insert(cursor, "metric_summaries", metrics.assign(**whose))
+            _insert(cursor, "question_summaries", summary.questions.assign(**whose))
+            _insert(cursor, "edge_summaries", edges.assign(**whose))
+
+    def has_summary(self, comparison_key: str, side: str) -> bool:
+        """Whether `save_summary` kept it."""
+        sql = "SELECT 1 FROM metric_summaries WHERE comparison_key = ? AND side = ? LIMIT 1"
+        return bool(self._rows(sql, comparison_key, side))
+
+    def metric_summaries(self) -> pd.DataFrame:
+        """Every metric of every comparison that has a summary, by `comparison_key`, `side` and `metric`."""
+        return self._frame("SELECT * FROM metric_summaries ORDER BY ALL")
+
+    def question_summary(self, comparison_key: str, side: str = "tuned") -> pd.DataFrame:
+        """Each question's value of every metric: `question_id`, `metric`, `base`, `tuned`; empty if not kept."""
+        return self._frame(
+            "SELECT question_id, metric, base, tuned FROM question_summaries WHERE comparison_key = ? AND side = ? "
+            "ORDER BY metric, question_id",
+            comparison_key,
+            side,
+        )
+
+    def edge_summary(self, comparison_key: str, side: str = "tuned") -> pd.DataFrame:
+        """`EDGE_VALUES` of every edge in canonical order; empty if not kept."""
+        return self._frame(
+            "SELECT * EXCLUDE (comparison_key, side, edge) FROM edge_summaries WHERE comparison_key = ? AND side = ? "
+            "ORDER BY edge",
+            comparison_key,
+            side,
+        )
+
+    def steps(self, comparison_key: str) -> pd.DataFrame:
+        """The training steps that were compared with the base: `side`, and the step's `correct` of `asked` answers."""
+        return self._frame(
+            """SELECT r.side, sum(a.correct::INT) AS correct, count(*) AS asked
+               FROM runs r JOIN answers a ON a.rollout_key = r.settings->>'rollout'
+               WHERE r.comparison_key = $1 AND r.side NOT IN ('base', 'tuned') AND r.finished IS NOT NULL
+               AND r.side IN (SELECT side FROM metric_summaries WHERE comparison_key = $1)
+               GROUP BY r.side ORDER BY r.side""",
+            comparison_key,
+        )
+
+    # -- positions -------------------------------------------------------------------------------------------------
+
+    def save_positions(self, run_key: str, question_id: str, scores: Float[np.ndarray, "position edge"]) -> None:
+        """Keep one sample's scores at every position, over the edges in canonical order."""
+        with self._transaction() as cursor:
+            cursor.execute(
+                "INSERT INTO positions VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                [run_key, question_id, len(scores), scores.astype(np.float32).ravel()],
+            )
+
+    def positions(self, run_key: str, question_id: str) -> Float[np.ndarray, "position edge"] | None:
+        """What `save_positions` kept; None if there is nothing."""
+        rows = self._rows(
+            "SELECT positions, scores FROM positions WHERE run_key = ? AND question_id = ?", run_key, question_id
+        )
+        return np.asarray(rows[0][1], np.float32).reshape(rows[0][0], -1) if rows else None
+
     # -- jobs ------------------------------------------------------------------------------------------------------
 
     def submit(self, spec: dict[str, Any]) -> int:
         """Queue a job, or return the one with the same spec that is queued or running."""
         text = json.dumps(spec, sort_keys=True)
-        with self._transaction() as cursor:
+        with self._transaction(of_jobs=True) as cursor:
             same = cursor.execute(
                 "SELECT job_id FROM jobs WHERE status IN ('queued', 'running') AND spec::VARCHAR = ?", [text]
             ).fetchone()
@@ -405,7 +502,7 @@ class Database:
 
         Jobs that a dead worker left running are queued again first, at most `ATTEMPTS` times.
         """
-        with self._transaction() as cursor:
+        with self._transaction(of_jobs=True) as cursor:
             cursor.execute(
                 "UPDATE jobs SET status = 'failed', finished = ?, message = ? "
                 "WHERE status = 'running' AND worker != ? AND attempts >= ?",
@@ -428,7 +525,7 @@ class Database:
 
     def report(self, job_id: int, stage: str, done: int, total: int) -> bool:
         """Note how far a running job is; False if it should stop."""
-        with self._transaction() as cursor:
+        with self._transaction(of_jobs=True) as cursor:
             cursor.execute(
                 "UPDATE jobs SET stage = ?, done = ?, total = ? WHERE job_id = ?", [stage, done, total, job_id]
             )
@@ -437,7 +534,7 @@ class Database:
 
     def close_job(self, job_id: int, status: str, message: str = "") -> None:
         """End a job as `done`, `failed` or `cancelled`; one that has ended stays as it is."""
-        with self._transaction() as cursor:
+        with self._transaction(of_jobs=True) as cursor:
             cursor.execute(
                 "UPDATE jobs SET status = ?, message = ?, finished = ? "
                 "WHERE job_id = ? AND status IN ('queued', 'running')",
@@ -456,9 +553,10 @@ class Database:
         return {str(k): v for k, v in frame.iloc[0].to_dict().items()}
 
 
-def _insert(cursor: duckdb.DuckDBPyConnection, table: str, columns: dict[str, Any]) -> None:
+def _insert(cursor: duckdb.DuckDBPyConnection, table: str, columns: dict[str, Any] | pd.DataFrame) -> None:
     """Insert columns of equal length; rows that are there already stay as they are."""
-    cursor.register("batch", pa.table(columns))
+    rows = pa.Table.from_pandas(columns, preserve_index=False) if isinstance(columns, pd.DataFrame) else pa.table(columns)
+    cursor.register("batch", rows)
     cursor.execute(f"INSERT INTO {table} BY NAME SELECT * FROM batch ON CONFLICT DO NOTHING")
     cursor.unregister("batch")
 

@@ -1,7 +1,8 @@
 """The tables of a store, and the steps that bring an older store to the present version.
 
 Scores of a sample are one array in the canonical order of its graph's edges (`ResidualGraph.edges`); the view
-`scores_long` presents them as rows of (run, question, edge, score) for people who write SQL.
+`scores_long` presents them as rows of (run, question, edge, score) for people who write SQL. The `*_summaries` hold what
+pages show of a comparison at once; their `side` is what the base is compared with: `tuned`, or a step of its training.
 """
 
 import duckdb
@@ -52,6 +53,26 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             SELECT s.run_key, s.question_id, e.name AS edge, e.writer, e.reader, s.scores[e.edge + 1] AS score
             FROM samples s JOIN runs r USING (run_key)
             JOIN edges e ON e.layers = r.layers AND e.parallel = r.parallel""",
+    ),
+    (
+        "ALTER TABLE answers ADD COLUMN prompt_pieces VARCHAR[]",
+        "ALTER TABLE answers ADD COLUMN answer_pieces VARCHAR[]",
+        """CREATE TABLE metric_summaries (
+            comparison_key VARCHAR NOT NULL, side VARCHAR NOT NULL, metric VARCHAR NOT NULL, base DOUBLE, tuned DOUBLE,
+            difference DOUBLE, relative DOUBLE, ci_low DOUBLE, ci_high DOUBLE,
+            PRIMARY KEY (comparison_key, side, metric))""",
+        """CREATE TABLE question_summaries (
+            comparison_key VARCHAR NOT NULL, side VARCHAR NOT NULL, question_id VARCHAR NOT NULL,
+            metric VARCHAR NOT NULL, base DOUBLE, tuned DOUBLE,
+            PRIMARY KEY (comparison_key, side, metric, question_id))""",
+        """CREATE TABLE edge_summaries (
+            comparison_key VARCHAR NOT NULL, side VARCHAR NOT NULL, edge INTEGER NOT NULL, base_strength DOUBLE NOT NULL,
+            tuned_strength DOUBLE NOT NULL, base_effect DOUBLE NOT NULL, tuned_effect DOUBLE NOT NULL,
+            ci_low DOUBLE NOT NULL, ci_high DOUBLE NOT NULL, effect_ci_low DOUBLE NOT NULL,
+            effect_ci_high DOUBLE NOT NULL, PRIMARY KEY (comparison_key, side, edge))""",
+        """CREATE TABLE positions (
+            run_key VARCHAR NOT NULL, question_id VARCHAR NOT NULL, positions INTEGER NOT NULL, scores FLOAT[] NOT NULL,
+            PRIMARY KEY (run_key, question_id))""",
     ),
 )
 """Statements that lead from each version to the next; an empty file has version 0."""

@@ -30,6 +30,9 @@ class AnswerBatch:
     references: tuple[str, ...]
     prompts: tuple[str, ...]
     answers: tuple[Answer, ...]
+    prompt_pieces: tuple[tuple[str, ...], ...]
+    answer_pieces: tuple[tuple[str, ...], ...]
+    """The text of each token."""
 
 
 @dataclass(frozen=True)
@@ -103,4 +106,5 @@ def _read(path: Path) -> AnswerBatch | ScoreBatch:
     )
     positions, *texts = (tuple(row[name]) for name in ("positions", "questions", "references", "prompts"))
     questions, references, prompts = texts
-    return AnswerBatch(row["rollout_key"], positions, questions, references, prompts, answers)
+    pieces = (tuple(map(tuple, row[name])) for name in ("prompt_pieces", "answer_pieces"))
+    return AnswerBatch(row["rollout_key"], positions, questions, references, prompts, answers, *pieces)

@@ -1,0 +1,60 @@
+"""Circuits to take away as GraphML or EAP-IG's JSON, and to bring back."""
+
+import pandas as pd
+import streamlit as st
+
+from dashboard.selection import View
+from probing.circuit_files import CircuitFile, as_eap_json, as_graphml, read_eap_json
+from probing.circuits import circuit
+from probing.errors import CircuitError
+from probing.residual_graph import ResidualGraph
+
+_KEY = "circuit-file"
+
+
+def members(graph: ResidualGraph) -> frozenset[str] | None:
+    """The edges of the circuit that was brought, to which the page is then limited; None without one."""
+    upload = st.session_state.get(_KEY)
+    if upload is None:
+        return None
+    try:
+        brought = read_eap_json(upload.getvalue())
+        _check(brought, graph)
+    except CircuitError as error:
+        st.error(str(error), icon=":material/error:")
+        return None
+    st.info(
+        f"Only the {len(brought.members)} edges of the circuit in {upload.name} are shown. Close the file to see all.",
+        icon=":material/filter_alt:",
+    )
+    return frozenset(brought.members)
+
+
+def _check(brought: CircuitFile, graph: ResidualGraph) -> None:
+    if brought.graph != graph:
+        raise CircuitError(
+            f"The circuit is of a model with {brought.graph.layers} layers, this pair has {graph.layers}.",
+            "Choose the pair that it came from.",
+        )
+
+
+def downloads(view: View, table: pd.DataFrame, shown: pd.DataFrame) -> None:
+    """The shown circuit as a file, and a place to bring one back."""
+    name = f"{view.pair.name}-{view.alpha:g}"
+    with st.popover("Circuit as a file", icon=":material/account_tree:"):
+        st.download_button(
+            "GraphML", lambda: as_graphml(circuit(shown)), f"{name}.graphml", "application/graphml+xml",
+            icon=":material/download:", on_click="ignore", help="For networkx, Gephi, yEd and others.",
+        )  # fmt: skip
+        st.download_button(
+            "EAP-IG JSON",
+            lambda: as_eap_json(view.graph, table, set(shown["edge"])),
+            f"{name}.json",
+            "application/json",
+            icon=":material/download:",
+            on_click="ignore",
+            help="Every edge with its score and whether it is shown; EAP-IG reads it, and so does this page.",
+        )
+        st.file_uploader(
+            "Show only the edges of a circuit in EAP-IG's JSON", type="json", key=_KEY, max_upload_size=20
+        )

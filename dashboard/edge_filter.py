@@ -1,0 +1,156 @@
+"""Which edges a circuit shows: how many, of which kind, and the controls that say so."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import streamlit as st
+
+from probing.circuits import CHANGES, changes, covering, strongest
+from probing.residual_graph import KINDS
+
+MOST = 500
+"""Edges that a panel shows at most; a browser gets slow beyond."""
+
+PANELS = {"base": "base_strength", "tuned": "tuned_strength", "difference": "difference"}
+"""What each panel draws: the column that decides which edges are strongest there."""
+
+EFFECTS = {"base": "base_effect", "tuned": "tuned_effect", "difference": "tuned_effect"}
+"""Whose sign counts in each panel."""
+
+SIGNS = {"any": 0, "helps": 1, "hurts": -1}
+"""Helps: removing the edge would raise the loss."""
+
+
+@dataclass(frozen=True)
+class EdgeFilter:
+    """Rules by which edges are shown. Empty `kinds` or `changed` mean all."""
+
+    count: int | None = 60
+    """The strongest so many; None to cover `share` instead."""
+    share: float = 0.8
+    """Of the total |value| that the shown edges cover."""
+    kinds: Sequence[str] = ()
+    layers: tuple[int, int] | None = None
+    """Layers whose readers are shown, the ends included; None for all, and the head."""
+    sign: str = "any"
+    changed: Sequence[str] = ()
+    sure: bool = False
+    """Whether the interval of the difference must exclude zero."""
+    only: frozenset[str] | None = None
+    """Nothing but these."""
+
+    @property
+    def active(self) -> int:
+        """How many rules leave edges out, besides the number shown."""
+        return sum(map(bool, (self.kinds, self.layers, self.sign != "any", self.changed, self.sure, self.only)))
+
+    def candidates(self, table: pd.DataFrame, panel: str) -> pd.DataFrame:
+        """The edges of an edge table that the rules allow in a panel, whatever their strength."""
+        keep = pd.Series(True, index=table.index)
+        if self.kinds:
+            keep &= table["kind"].isin(self.kinds)
+        if self.layers:
+            keep &= table["layer"].between(*self.layers)
+        if self.sign != "any":
+            keep &= SIGNS[self.sign] * table[EFFECTS[panel]] > 0
+        if self.changed:
+            keep &= changes(table, self.rank(table))[list(self.changed)].any(axis=1)
+        if self.sure:
+            keep &= table["beyond_noise"]
+        if self.only is not None:
+            keep &= table["edge"].isin(self.only)
+        return table[keep]
+
+    def rank(self, table: pd.DataFrame) -> int:
+        """The rank up to which an edge belongs to a model's circuit, for `gained` and `lost`."""
+        if self.count is not None:
+            return self.count
+        return min(MOST, max(covering(table, PANELS[side], self.share) for side in ("base", "tuned")))
+
+    def apply(self, table: pd.DataFrame, panel: str) -> pd.DataFrame:
+        """The edges that a panel shows, the strongest first."""
+        candidates = self.candidates(table, panel)
+        column = PANELS[panel]
+        count = self.count if self.count is not None else covering(candidates, column, self.share)
+        return strongest(candidates, column, min(count, MOST))
+
+    def shown(self, table: pd.DataFrame, panels: Sequence[str]) -> pd.DataFrame:
+        """The edges that any of the panels shows, in canonical order."""
+        names = {edge for panel in panels for edge in self.apply(table, panel)["edge"]}
+        return table[table["edge"].isin(names)]
+
+
+def controls(table: pd.DataFrame, layers: int, only: frozenset[str] | None) -> EdgeFilter:
+    """The controls, in a row; each is bound to the URL."""
+    how, amount, rules = st.columns([1.1, 2.4, 0.8], vertical_alignment="bottom")
+    with how:
+        by = st.segmented_control(
+            "Show",
+            ["strongest", "share"],
+            default="strongest",
+            required=True,
+            key="by",
+            bind="query-params",
+            help="So many of the strongest edges, or as many as hold a share of the total |score|.",
+        )
+    count, share = None, 0.8
+    with amount:
+        if by == "share":
+            percent = st.slider(
+                "Share of the total |score|, %", 10, 99, 80, key="share", bind="query-params",
+                help=f"Each panel shows as many edges as it takes, at most {MOST}.",
+            )  # fmt: skip
+            share = percent / 100
+        else:
+            most = min(MOST, len(table))
+            count = st.slider(
+                "Edges in each panel", 10, most, min(60, most), key="edges", bind="query-params",
+                help="The strongest by mean |score|; in the difference, those that changed most.",
+            )  # fmt: skip
+    with rules:
+        active = _active()
+        menu = st.popover(
+            f"Filter ({active})" if active else "Filter", icon=":material/filter_alt:", width="stretch", key="filters"
+        )
+    with menu:
+        kinds = st.pills(
+            "Reader", KINDS, selection_mode="multi", key="kinds", bind="query-params",
+            help="Edges into query, key or value projections, MLPs, or the head. None chosen: all.",
+        )  # fmt: skip
+        last = layers - 1
+        span = st.slider("Layers of the reader", 0, last, (0, last), key="layers", bind="query-params") if last else None
+        sign = st.segmented_control(
+            "Effect", list(SIGNS), default="any", required=True, key="sign", bind="query-params",
+            help="Helps: removing the edge would raise the loss. In the difference, of the tuned model.",
+        )  # fmt: skip
+        changed = st.pills(
+            "Change", CHANGES, selection_mode="multi", key="changed", bind="query-params",
+            help="Gained, lost: entered or left the strongest. Strengthened, weakened: beyond noise. "
+            "Flipped: from helping to hurting or back, beyond noise.",
+        )  # fmt: skip
+        sure = st.toggle("Only differences beyond noise", key="sure", bind="query-params")
+        st.button("Reset", on_click=_reset, icon=":material/filter_alt_off:", disabled=not active)
+    return EdgeFilter(
+        count, share, tuple(kinds or ()), span if span and span != (0, last) else None, sign or "any",
+        tuple(changed or ()), sure, only,
+    )  # fmt: skip
+
+
+_RULES = {"kinds": [], "layers": None, "sign": "any", "changed": [], "sure": False}
+"""The filters and what they are when they leave nothing out."""
+
+
+def _active() -> int:
+    """How many filters were in force when the page was last drawn."""
+    state = st.session_state
+    return sum(bool(state.get(name)) for name in ("kinds", "changed", "sure")) + (state.get("sign", "any") != "any")
+
+
+def _reset() -> None:
+    for name, value in _RULES.items():
+        if name in st.session_state:
+            if name == "layers":
+                del st.session_state[name]
+            else:
+                st.session_state[name] = value

@@ -1,0 +1,61 @@
+"""Differences of intensity by layer and kind of reader."""
+
+import numpy as np
+import plotly.graph_objects as go
+
+from dashboard.theme import DIVERGING, PICKED, number, style
+from probing.circuits import Breakdown
+from probing.metrics import significant
+from probing.residual_graph import KINDS, ResidualGraph, kind_of, layer_of
+
+
+def heatmap(breakdown: Breakdown, graph: ResidualGraph) -> go.Figure:
+    """Layers from bottom to top, kinds of reader from left to right; a ring where the interval excludes zero.
+
+    `breakdown` is by reader. The head stands above the last layer.
+    """
+    names = [*map(str, range(graph.layers)), "head"]
+    z = np.full((len(names), len(KINDS)), np.nan)
+    hover = np.full(z.shape, "", dtype=object)
+    sure = significant(breakdown.ci_low, breakdown.ci_high)
+    rings = []
+    for i, reader in enumerate(breakdown.labels):
+        layer = layer_of(reader)
+        row, column = graph.layers if layer is None else layer, KINDS.index(kind_of(reader))
+        z[row, column] = breakdown.difference[i]
+        hover[row, column] = (
+            f"<b>{reader}</b><br>difference {number(breakdown.difference[i], signed=True)}<br>95 % interval "
+            f"{number(breakdown.ci_low[i], signed=True)} to {number(breakdown.ci_high[i], signed=True)}"
+        )
+        if sure[i]:
+            rings.append((KINDS[column], names[row]))
+    largest = float(np.nanmax(np.abs(z))) or 1.0
+    figure = go.Figure(
+        go.Heatmap(
+            z=z,
+            x=KINDS,
+            y=names,
+            name="difference",
+            colorscale=DIVERGING,
+            zmin=-largest,
+            zmax=largest,
+            text=hover,
+            hovertemplate="%{text}<extra></extra>",
+            hoverongaps=False,
+            colorbar={"thickness": 10, "title": "nats", "exponentformat": "power"},
+        )
+    )
+    figure.add_trace(
+        go.Scatter(
+            x=[x for x, _ in rings],
+            y=[y for _, y in rings],
+            mode="markers",
+            name="beyond noise",
+            marker={"symbol": "circle-open", "size": 7, "color": PICKED, "line": {"width": 1.5}},
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    )
+    figure.update_xaxes(title="kind of reader", showgrid=False)
+    figure.update_yaxes(title="layer", showgrid=False, type="category")
+    return style(figure, int(np.clip(34 * len(names) + 110, 420, 760)))

@@ -1,0 +1,100 @@
+"""Every pair at every cut in one table: sortable numbers, shown with arrow and interval, each row a link."""
+
+from typing import Any
+from urllib.parse import urlencode
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import data, exports
+from dashboard.selection import COHORT_NAMES, View, alike
+from dashboard.theme import BASE, NEUTRAL, TUNED, percent
+from dashboard.words import ARROWS, PATTERN_METRICS, TERMS, arrowed, pattern_verdict
+from probing.metrics import Comparison
+from probing.pairs import Pair, load_registry
+from probing.published import Published, published
+
+_SHOWN = (*PATTERN_METRICS, "loss")
+
+
+def _heading(metric: str) -> str:
+    return TERMS[metric].name.split()[-1].capitalize()
+
+
+def _link(pair: Pair, view: View, alpha: float) -> str:
+    """This page's address for a pair and a cut."""
+    question = load_registry().questions[view.question_set].title
+    asked = {"pair": pair.title, "questions": question, "cohort": COHORT_NAMES[view.cohort], "alpha": f"{alpha:g}"}
+    return f"/?{urlencode(asked)}"
+
+
+def rows(view: View) -> list[dict[str, Any]]:
+    """One row for each comparison like the view's, and for each of the paper's rows on the same pair and questions."""
+    registry = load_registry()
+    title = registry.questions[view.question_set].title
+    found = []
+    for row in alike(view).to_dict("records"):
+        pair = registry.pairs.get(str(row["pair"]))
+        if pair is None:
+            continue
+        compared = data.compared(str(row["comparison_key"]))
+        accuracy = " → ".join(percent(row[f"{s}_accuracy"], signed=False) for s in ("base", "tuned"))
+        found.append(_row(view, pair, row["alpha"], pattern_verdict(compared), accuracy, compared))
+    for pair in registry.pairs.values():
+        found += [_published_row(view, pair, row) for row in published(pair, title)]
+    order = list(registry.pairs)
+    return sorted(found, key=lambda row: (order.index(row["name"]), row["α"]))
+
+
+def _row(
+    view: View, pair: Pair, alpha: float, pattern: str, accuracy: str, compared: dict[str, Comparison]
+) -> dict[str, Any]:
+    row = {"name": pair.name, "Pair": _link(pair, view, alpha), "α": alpha, "Kind": pair.kind, "Pattern": pattern}
+    for metric in _SHOWN:
+        c = compared.get(metric)
+        row[_heading(metric)] = 100 * c.relative if c and c.relative is not None else None
+        row[f"{_heading(metric)} text"] = arrowed(c) if c else "–"
+        row[f"{_heading(metric)} direction"] = c.direction if c else 0
+    return row | {"Accuracy": accuracy}
+
+
+def _published_row(view: View, pair: Pair, row: Published) -> dict[str, Any]:
+    made = _row(view, pair, row.alpha, "published", "–", {})
+    for metric, (base, tuned) in row.metrics.items():
+        relative = (tuned - base) / base
+        made[_heading(metric)] = 100 * relative
+        made[f"{_heading(metric)} text"] = f"{ARROWS[1 if relative > 0 else -1]} {percent(relative)}, no interval"
+        made[f"{_heading(metric)} direction"] = 1 if relative > 0 else -1
+    return made
+
+
+def show(view: View) -> None:
+    """The table, with what it holds to take away."""
+    table = pd.DataFrame(rows(view))
+    names = [_heading(metric) for metric in _SHOWN]
+    shown = table[["Pair", "α", "Kind", "Pattern", *names, "Accuracy"]]
+    styled = shown.style
+    for name in names:
+        texts = dict(zip(table[name], table[f"{name} text"], strict=True))
+        directions = dict(zip(table[name], table[f"{name} direction"], strict=True))
+        styled = styled.format(texts.get, subset=[name], na_rep="–").map(
+            lambda value, of=directions: f"color: {({1: TUNED, -1: BASE}).get(of.get(value, 0), NEUTRAL)}", subset=[name]
+        )
+    st.dataframe(
+        styled.format("{:g}", subset=["α"]),
+        hide_index=True,
+        height="content",
+        column_config={
+            "Pair": st.column_config.LinkColumn(display_text=r"pair=([^&]+)", help="Opens the comparison."),
+            "α": st.column_config.NumberColumn(help="The cut: the share of the mean answer length that is scored."),
+            "Pattern": st.column_config.TextColumn(help="Against the paper's pattern for online RL."),
+            **{
+                name: st.column_config.NumberColumn(
+                    help=f"{TERMS[metric].meaning} Relative change, with its 95 % interval."
+                )
+                for metric, name in zip(_SHOWN, names, strict=True)
+            },
+        },
+        key="leaderboard",
+    )
+    exports.offer("all-pairs", table.drop(columns=["name", *(f"{name} direction" for name in names)]))

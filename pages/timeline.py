@@ -1,0 +1,93 @@
+"""Timeline: when during training the circuit changed, and whether that tracks what the model can do."""
+
+import streamlit as st
+
+from dashboard import data
+from dashboard.edge_filter import PANELS, EdgeFilter
+from dashboard.figures import circuit, timeline
+from dashboard.figures.circuit import Pick
+from dashboard.widgets import chart, offer_more, ready_view, subtitle
+
+view = ready_view()
+st.title(f"Timeline: {view.pair.arrow}")
+subtitle(view)
+
+steps = data.steps(view.key)
+wanted = view.pair.steps
+if not wanted:
+    st.info(
+        "This pair has no checkpoints. Where a folder holds some (`step-100`, `checkpoint-200` …), name it as "
+        "`checkpoints` of the pair in data/pairs.toml.",
+        icon=":material/timeline:",
+    )
+    st.stop()
+if len(steps) < len(wanted):
+    offer_more(
+        view, "Compute the timeline",
+        f"{len(steps)} of {len(wanted)} checkpoints have been compared with the base at this cut.", timeline=True,
+    )  # fmt: skip
+if len(steps) < 2:
+    st.stop()
+
+st.caption(
+    "Every checkpoint answers all questions (accuracy, with its 95 % Wilson interval), and is scored on its own answers to "
+    "the questions of the finished pair, whether right or wrong. Bars: the 95 % interval of the difference to the base. "
+    "Dotted: base and tuned."
+)
+series = timeline.series(steps, {side: data.compared(view.key, side) for side in steps["side"]})
+chart(
+    timeline.metrics(series, data.compared(view.key)),
+    "timeline",
+    "Accuracy and metrics against the training step, with intervals.",
+    series,
+)
+
+
+@st.fragment
+def edges_over_training() -> None:
+    """Which edges appear and vanish."""
+    st.subheader("Edges that appear and vanish")
+    count = st.slider(
+        "Among the strongest", 10, 60, 20, key="among", bind="query-params",
+        help="Edges that are among so many strongest at some steps and not at others.",
+    )  # fmt: skip
+    tables = {int(s): data.edge_table(view.key, *view.shape, side) for s, side in zip(steps["step"], steps["side"])}
+    moving = timeline.moving(tables, count)
+    if moving.empty:
+        st.info(f"The {count} strongest edges are the same at every step.", icon=":material/check:")
+        return
+    chart(
+        timeline.membership(moving, count),
+        "moving",
+        "Rank of the edges that enter or leave the strongest, at every step.",
+        moving.reset_index(),
+    )
+
+
+@st.fragment
+def circuit_at_a_step() -> None:
+    """The circuit, moved through training."""
+    st.subheader("The circuit at a step")
+    options = [int(step) for step in steps["step"]]
+    slide, amount = st.columns([2, 1], gap="medium")
+    with slide:
+        step = st.select_slider("Training step", options, options[-1], key="step", bind="query-params")
+    with amount:
+        count = st.slider("Edges in each panel", 10, 200, 40, key="edges", bind="query-params")
+    side = steps.loc[steps["step"] == step, "side"].iloc[0]
+    table = data.edge_table(view.key, *view.shape, side)
+    chosen = EdgeFilter(count=count)
+    with st.container(key="wide"):
+        chart(
+            circuit.graph(
+                table, view.graph.layers, chosen, list(PANELS), Pick(),
+                {"tuned": f"Step {step}", "difference": f"Step {step} − base"},
+            ),
+            "step",
+            f"The circuit of the base, of step {step}, and their difference.",
+            chosen.shown(table, list(PANELS)),
+        )  # fmt: skip
+
+
+edges_over_training()
+circuit_at_a_step()

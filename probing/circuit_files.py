@@ -1,0 +1,94 @@
+"""Circuits as files: GraphML for graph programs, and the JSON of EAP-IG, which is read back with nothing lost.
+
+EAP-IG (github.com/hannamw/EAP-IG) writes `cfg`, `nodes` and `edges`, and its nodes are attention heads and MLPs. Here
+a block's attention is one node; it is written as that block's only head, `a5` as `a5.h0`.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import pandas as pd
+
+from probing.circuits import EDGE_VALUES
+from probing.errors import CircuitError
+from probing.residual_graph import ResidualGraph, graph_of
+
+
+def as_graphml(graph: nx.MultiDiGraph) -> str:
+    """The circuit as GraphML, which networkx, Gephi and others read."""
+    return "\n".join(nx.generate_graphml(graph))
+
+
+def _headed(name: str) -> str:
+    """A node's or edge's name with each attention block as its head 0: `a2->a5<q>` is `a2.h0->a5.h0<q>`."""
+    return re.sub(r"\ba(\d+)", r"a\1.h0", name)
+
+
+def as_eap_json(graph: ResidualGraph, table: pd.DataFrame, shown: set[str], width: int = 0) -> str:
+    """The JSON of EAP-IG: every edge with its score (the tuned model's effect) and whether it is in the circuit.
+
+    What EAP-IG has no place for (`EDGE_VALUES`) stands beside it and is ignored there.
+    """
+    members = table[table["edge"].isin(shown)]
+    inside = {"logits", *members["writer"], *members["node"]}
+    edges = {
+        _headed(row["edge"]): {
+            "score": row["tuned_effect"],
+            "in_graph": row["edge"] in shown,
+            **{name: row[name] if np.isfinite(row[name]) else None for name in EDGE_VALUES},
+        }
+        for row in table.to_dict("records")
+    }
+    content = {
+        "cfg": {"n_layers": graph.layers, "n_heads": 1, "parallel_attn_mlp": graph.parallel, "d_model": width},
+        "nodes": {_headed(name): {"in_graph": name in inside} for name in (*graph.writers, "logits")},
+        "edges": edges,
+    }
+    return json.dumps(content)
+
+
+@dataclass(frozen=True)
+class CircuitFile:
+    """What a circuit's JSON holds: the graph, each edge's values, and the edges that are in the circuit."""
+
+    graph: ResidualGraph
+    table: pd.DataFrame
+    """Columns `edge`, `score`, `in_graph`, and `EDGE_VALUES` where the file has them."""
+
+    @property
+    def members(self) -> set[str]:
+        """The edges in the circuit."""
+        return set(self.table.loc[self.table["in_graph"], "edge"])
+
+
+def read_eap_json(text: str | bytes) -> CircuitFile:
+    """Read what `as_eap_json` or EAP-IG's `Graph.to_json` wrote.
+
+    The heads of a block are merged: its edge is in the circuit if one of theirs is, and its score is their sum.
+
+    Raises:
+        CircuitError: it is not such a file, or its edges are not those of the graph that it describes.
+    """
+    try:
+        content: dict[str, Any] = json.loads(text)
+        graph = graph_of(int(content["cfg"]["n_layers"]), bool(content["cfg"]["parallel_attn_mlp"]))
+        rows: dict[str, dict[str, Any]] = {}
+        for name, value in content["edges"].items():
+            edge = re.sub(r"\.h\d+", "", name)
+            row = rows.setdefault(edge, {"edge": edge, "score": 0.0, "in_graph": False})
+            row["score"] += float(value["score"])
+            row["in_graph"] |= bool(value["in_graph"])
+            row |= {k: np.nan if value[k] is None else float(value[k]) for k in EDGE_VALUES if k in value}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CircuitError("This is not a circuit in EAP-IG's JSON format.", "Export one from Circuits.") from error
+    unknown = sorted(set(rows) ^ set(graph.edges))
+    if unknown:
+        raise CircuitError(
+            f"The file's edges are not those of a model with {graph.layers} layers: '{unknown[0]}' is one that differs.",
+            "Its cfg and its edges must fit together.",
+        )
+    return CircuitFile(graph, pd.DataFrame([rows[edge] for edge in graph.edges]))
