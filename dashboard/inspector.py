@@ -1,5 +1,6 @@
 """What is picked in the graph or the matrix, and what is known of it."""
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
@@ -7,7 +8,9 @@ from dashboard import data
 from dashboard.figures import strips
 from dashboard.figures.circuit import Pick
 from dashboard.selection import View
-from dashboard.theme import CHART, number
+from dashboard.theme import number
+from dashboard.widgets import chart
+from dashboard.words import ARROWS
 from probing.residual_graph import ResidualGraph
 
 _KEY = "pick"
@@ -72,11 +75,10 @@ def _edge(view: View, row: pd.Series) -> None:
         "removed, to first order.",
     )
     base, tuned = data.edge_by_question(*view.keys, (row["edge"],))
-    st.plotly_chart(
+    chart(
         strips.pairs(base[:, 0], tuned[:, 0], data.pair_scores(*view.keys)[0].ids, "score (nats)", 220),
-        key="chart-picked",
-        config=CHART | {"displayModeBar": False},
-        alt=f"Score of {row['edge']} for each question, in the base and in the tuned model, joined by a line.",
+        "picked",
+        f"Score of {row['edge']} for each question, in the base and in the tuned model, joined by a line.",
     )
 
 
@@ -87,17 +89,18 @@ def _node(table: pd.DataFrame, name: str) -> None:
         if edges.empty:
             continue
         order = edges[["base_strength", "tuned_strength"]].max(axis=1).sort_values(ascending=False).index[:6]
-        st.caption(f"{len(edges)} edges, {title}")
+        st.caption(f"{len(edges)} edges, {title}", help="An arrow: the difference is beyond noise.")
         rows = edges.loc[order]
         st.dataframe(
             pd.DataFrame(
                 {
                     "edge": rows["edge"],
                     "base": rows["base_strength"].map(number),
-                    "tuned": rows["tuned_strength"].map(number),
-                    "difference": [
-                        number(d, signed=True) + ("" if sure else " (noise)")
-                        for d, sure in zip(rows["difference"], rows["beyond_noise"], strict=True)
+                    "tuned": [
+                        f"{number(strength)} {ARROWS[int(np.sign(d)) if sure else 0]}"
+                        for strength, d, sure in zip(
+                            rows["tuned_strength"], rows["difference"], rows["beyond_noise"], strict=True
+                        )
                     ],
                 }
             ),

@@ -8,7 +8,7 @@ import streamlit as st
 
 from dashboard import data, exports
 from dashboard.selection import COHORT_NAMES, View, alike
-from dashboard.theme import BASE, NEUTRAL, TUNED, percent
+from dashboard.theme import percent, text_colours
 from dashboard.words import ARROWS, PATTERN_METRICS, TERMS, arrowed, pattern_verdict
 from probing.metrics import Comparison
 from probing.pairs import Pair, load_registry
@@ -39,27 +39,26 @@ def rows(view: View) -> list[dict[str, Any]]:
             continue
         compared = data.compared(str(row["comparison_key"]))
         accuracy = " → ".join(percent(row[f"{s}_accuracy"], signed=False) for s in ("base", "tuned"))
-        found.append(_row(view, pair, row["alpha"], pattern_verdict(compared), accuracy, compared))
+        made = _row(view, pair, row["alpha"], pattern_verdict(compared), compared)
+        found.append(made | {"Tokens": row["cut"], "Accuracy": accuracy})
     for pair in registry.pairs.values():
         found += [_published_row(view, pair, row) for row in published(pair, title)]
     order = list(registry.pairs)
     return sorted(found, key=lambda row: (order.index(row["name"]), row["α"]))
 
 
-def _row(
-    view: View, pair: Pair, alpha: float, pattern: str, accuracy: str, compared: dict[str, Comparison]
-) -> dict[str, Any]:
+def _row(view: View, pair: Pair, alpha: float, pattern: str, compared: dict[str, Comparison]) -> dict[str, Any]:
     row = {"name": pair.name, "Pair": _link(pair, view, alpha), "α": alpha, "Kind": pair.kind, "Pattern": pattern}
     for metric in _SHOWN:
         c = compared.get(metric)
         row[_heading(metric)] = 100 * c.relative if c and c.relative is not None else None
         row[f"{_heading(metric)} text"] = arrowed(c) if c else "–"
         row[f"{_heading(metric)} direction"] = c.direction if c else 0
-    return row | {"Accuracy": accuracy}
+    return row | {"Tokens": None, "Accuracy": "–"}
 
 
 def _published_row(view: View, pair: Pair, row: Published) -> dict[str, Any]:
-    made = _row(view, pair, row.alpha, "published", "–", {})
+    made = _row(view, pair, row.alpha, "published", {})
     for metric, (base, tuned) in row.metrics.items():
         relative = (tuned - base) / base
         made[_heading(metric)] = 100 * relative
@@ -72,21 +71,23 @@ def show(view: View) -> None:
     """The table, with what it holds to take away."""
     table = pd.DataFrame(rows(view))
     names = [_heading(metric) for metric in _SHOWN]
-    shown = table[["Pair", "α", "Kind", "Pattern", *names, "Accuracy"]]
+    shown = table[["Pair", "α", "Tokens", "Kind", "Pattern", *names, "Accuracy"]]
     styled = shown.style
+    colours = text_colours(st.context.theme.type == "dark")
     for name in names:
         texts = dict(zip(table[name], table[f"{name} text"], strict=True))
         directions = dict(zip(table[name], table[f"{name} direction"], strict=True))
         styled = styled.format(texts.get, subset=[name], na_rep="–").map(
-            lambda value, of=directions: f"color: {({1: TUNED, -1: BASE}).get(of.get(value, 0), NEUTRAL)}", subset=[name]
+            lambda value, of=directions: f"color: {colours[of.get(value, 0)]}", subset=[name]
         )
     st.dataframe(
-        styled.format("{:g}", subset=["α"]),
+        styled.format("{:g}", subset=["α", "Tokens"], na_rep="–"),
         hide_index=True,
         height="content",
         column_config={
             "Pair": st.column_config.LinkColumn(display_text=r"pair=([^&]+)", help="Opens the comparison."),
             "α": st.column_config.NumberColumn(help="The cut: the share of the mean answer length that is scored."),
+            "Tokens": st.column_config.NumberColumn(help="How many tokens of an answer that is."),
             "Pattern": st.column_config.TextColumn(help="Against the paper's pattern for online RL."),
             **{
                 name: st.column_config.NumberColumn(

@@ -108,6 +108,8 @@ def top_movers(view: View, table: pd.DataFrame) -> None:
         height="content",
         column_config={
             "Questions": st.column_config.BarChartColumn(
+                y_min=float(differences.min()),
+                y_max=float(differences.max()),
                 help="Tuned minus base for each question, sorted: all on one side means that the questions agree.",
             ),
             "Rank": st.column_config.TextColumn(help="By strength, in base and tuned; 1 is the strongest."),

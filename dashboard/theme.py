@@ -24,6 +24,16 @@ CHART = {"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d",
 """Plotly's settings for every figure."""
 
 
+def text_colours(dark: bool) -> dict[int, str]:
+    """Colours of text about a change, by its direction: tuned's for up, base's for down, grey for neither.
+
+    Deeper on white and paler on black than the figures' colours, so that small letters can be read.
+    """
+    if dark:
+        return {1: "#f2a26b", -1: "#84bcee", 0: "#a7b1bc"}
+    return {1: "#a4480c", -1: "#1f5f99", 0: "#5a6570"}
+
+
 def faded(colour: str, opacity: float) -> str:
     """`#rrggbb` with an opacity."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
@@ -44,11 +54,21 @@ def style(figure: go.Figure, height: int, **layout: object) -> go.Figure:
         plot_bgcolor="rgba(0,0,0,0)",
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
         hoverlabel={"align": "left"},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": NEUTRAL, "activecolor": NEUTRAL},
     )
     figure.update_xaxes(exponentformat="power", zeroline=False)
     figure.update_yaxes(exponentformat="power", zeroline=False)
     figure.update_layout(**layout)
     return figure
+
+
+def ink(figure: go.Figure, dark: bool) -> go.Figure:
+    """Write the figure's words in a colour that can be read on a light or a dark page."""
+    colour = "#b9c2cc" if dark else "#4f5a66"
+    figure.update_layout(font={"color": colour}, legend={"font": {"color": colour}})
+    for update in (figure.update_xaxes, figure.update_yaxes):
+        update(tickfont={"color": colour}, title={"font": {"color": colour}})
+    return figure.update_annotations(font={"color": colour})
 
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

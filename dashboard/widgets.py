@@ -10,7 +10,7 @@ import streamlit as st
 from dashboard import data, exports
 from dashboard.selection import COHORT_NAMES, View, current, newest_job, unknown
 from dashboard.service import store
-from dashboard.theme import CHART, number
+from dashboard.theme import CHART, ink, number
 from dashboard.words import TERMS, VERDICTS, interval, relative_interval
 from probing.jobs.plan import Spec, spec_of
 from probing.metrics import PATTERN, Comparison, verdict
@@ -180,6 +180,7 @@ def chart(
 
     `numbers` is what lies behind it; by default what its traces draw.
     """
+    ink(figure, st.context.theme.type == "dark")
     event = st.plotly_chart(figure, key=f"chart-{key}", config=CHART, alt=alt, **options)
     if export:
         exports.offer(key, (lambda: exports.numbers_of(figure)) if numbers is None else numbers, figure)

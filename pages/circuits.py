@@ -15,7 +15,7 @@ st.title(f"Circuits: {view.pair.arrow}")
 subtitle(view)
 
 chosen = edge_filter.controls(table, layers, circuit_file.members(view.graph))
-graphs, panel = st.columns([3.2, 1], gap="medium")
+graphs, panel = st.columns([2.9, 1], gap="medium")
 with panel:
     pick = inspector.picker(view.graph)
     inspector.show(view, table, pick)

@@ -21,15 +21,15 @@ if caution := confound(compared):
     st.warning(caution, icon=":material/balance:")
 
 where, movers, cuts, confidence = st.tabs(
-    ["Where", "Top movers", "Against the cut", "Against the loss"], key="part", bind="query-params"
+    ["Where", "Top movers", "Against the cut", "Against the loss"], key="section", bind="query-params"
 )
 
 if where.open:
     with where:
         st.caption(
             "Tuned minus base, of the mean |score| of the edges that a layer, or a kind of reader, reads through. "
-            "Left: a ring marks a difference beyond noise. Right: a small dot is a question, the large one their mean, "
-            "with its 95 % interval."
+            "Left: a dot marks a difference beyond noise. Right: small dots are questions (boxes, where there are many "
+            "groups), the large one is their mean with its 95 % interval."
         )
         heat, bars = st.columns(2, gap="medium")
         with heat:
@@ -58,7 +58,7 @@ if movers.open:
 if cuts.open:
     with cuts:
         metric = st.selectbox(
-            "Metric", list(TERMS), format_func=lambda m: TERMS[m].name, key="metric", bind="query-params",
+            "Metric", list(TERMS), format_func=lambda m: TERMS[m].name, key="cut_metric", bind="query-params",
             help="Intensity, and every other metric, for all cuts of this pair that have been computed.",
         )  # fmt: skip
         rows = tables.over_cuts(alike(view, view.pair.name), metric)

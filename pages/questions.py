@@ -45,7 +45,7 @@ else:
 
 st.subheader("Its own circuit")
 edges = data.question_circuit(*view.keys, name)
-count = st.slider("Edges in each panel", 10, min(200, len(edges)), 40, key="edges", bind="query-params")
+count = st.slider("Edges in each panel", 10, min(200, len(edges)), 40, key="own_edges", bind="query-params")
 chosen = EdgeFilter(count=count)
 with st.container(key="wide"):
     chart(

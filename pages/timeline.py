@@ -1,5 +1,6 @@
 """Timeline: when during training the circuit changed, and whether that tracks what the model can do."""
 
+import pandas as pd
 import streamlit as st
 
 from dashboard import data
@@ -35,12 +36,19 @@ st.caption(
     "Dotted: base and tuned."
 )
 series = timeline.series(steps, {side: data.compared(view.key, side) for side in steps["side"]})
-chart(
-    timeline.metrics(series, data.compared(view.key)),
-    "timeline",
-    "Accuracy and metrics against the training step, with intervals.",
-    series,
-)
+with st.container(key="wide-metrics"):
+    chart(
+        timeline.metrics(series, data.compared(view.key)),
+        "timeline",
+        "Accuracy and metrics against the training step, with intervals.",
+        series,
+    )
+
+
+tables = {
+    int(step): data.edge_table(view.key, *view.shape, side)
+    for step, side in zip(steps["step"], steps["side"], strict=True)
+}
 
 
 @st.fragment
@@ -51,7 +59,6 @@ def edges_over_training() -> None:
         "Among the strongest", 10, 60, 20, key="among", bind="query-params",
         help="Edges that are among so many strongest at some steps and not at others.",
     )  # fmt: skip
-    tables = {int(s): data.edge_table(view.key, *view.shape, side) for s, side in zip(steps["step"], steps["side"])}
     moving = timeline.moving(tables, count)
     if moving.empty:
         st.info(f"The {count} strongest edges are the same at every step.", icon=":material/check:")
@@ -68,20 +75,18 @@ def edges_over_training() -> None:
 def circuit_at_a_step() -> None:
     """The circuit, moved through training."""
     st.subheader("The circuit at a step")
-    options = [int(step) for step in steps["step"]]
     slide, amount = st.columns([2, 1], gap="medium")
     with slide:
-        step = st.select_slider("Training step", options, options[-1], key="step", bind="query-params")
+        step = st.select_slider("Training step", list(tables), max(tables), key="step", bind="query-params")
     with amount:
-        count = st.slider("Edges in each panel", 10, 200, 40, key="edges", bind="query-params")
-    side = steps.loc[steps["step"] == step, "side"].iloc[0]
-    table = data.edge_table(view.key, *view.shape, side)
+        count = st.slider("Edges in each panel", 10, 200, 40, key="step_edges", bind="query-params")
+    table = tables[step]
     chosen = EdgeFilter(count=count)
     with st.container(key="wide"):
         chart(
             circuit.graph(
                 table, view.graph.layers, chosen, list(PANELS), Pick(),
-                {"tuned": f"Step {step}", "difference": f"Step {step} − base"},
+                {"tuned": f"Step {step}", "difference": f"Step {step} − base"}, pd.concat(tables.values()),
             ),
             "step",
             f"The circuit of the base, of step {step}, and their difference.",

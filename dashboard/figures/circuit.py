@@ -133,10 +133,9 @@ def _edges(edges: pd.DataFrame, panel: str, top: float, pick: Pick, places: dict
     return traces
 
 
-def _nodes(places: dict[str, tuple[float, float]], pick: Pick, pixels: float) -> go.Scatter:
-    """The nodes with their names, as large as the room between layers allows."""
+def _nodes(places: dict[str, tuple[float, float]], pick: Pick, size: float) -> go.Scatter:
+    """The nodes with their names."""
     names = list(places)
-    size = float(np.clip(2.0 * pixels, 15, 26))
     return go.Scatter(
         x=[places[name][0] for name in names],
         y=[places[name][1] for name in names],
@@ -178,25 +177,33 @@ def graph(
     panels: Sequence[str],
     pick: Pick,
     titles: dict[str, str] | None = None,
+    scale: pd.DataFrame | None = None,
 ) -> go.Figure:
-    """The panels side by side: the chosen edges of each, in the same places; base and tuned on the same scale."""
+    """The panels side by side: the chosen edges of each, in the same places; base and tuned on the same scale.
+
+    `scale` is the table (of several steps, say) whose largest values give the widest lines; by default the shown one.
+    """
     places, height = positions(layers), height_of(layers)
+    unit = (height - 80) / (2 * layers + 4.6)
+    size = float(np.clip(2.0 * unit, 15, 26))
+    margin = 0.9 * size / unit
     names = [(titles or {}).get(panel, panel.capitalize()) for panel in panels]
     figure = make_subplots(
         1, len(panels), subplot_titles=names, horizontal_spacing=0.03, shared_xaxes=True, shared_yaxes=True
     )
+    widest = table if scale is None else scale
     tops = {
-        "strength": float(table[["base_strength", "tuned_strength"]].to_numpy().max()),
-        "difference": float(table["difference"].abs().max()),
+        "strength": float(widest[["base_strength", "tuned_strength"]].to_numpy().max()),
+        "difference": float(widest["difference"].abs().max()),
     }
     for column, panel in enumerate(panels, start=1):
         edges = chosen.apply(table, panel)
         traces = []
         if len(edges):
             traces += _edges(edges, panel, tops["difference" if panel == "difference" else "strength"], pick, places)
-        traces.append(_nodes(places, pick, (height - 80) / (2 * layers + 2.6)))
+        traces.append(_nodes(places, pick, size))
         for trace in traces:
             figure.add_trace(trace, row=1, col=column)
     figure.update_xaxes(visible=False, range=[-0.75, 1.75])
-    figure.update_yaxes(visible=False, range=[-0.8, 2 * layers + 1.8])
+    figure.update_yaxes(visible=False, range=[-margin, 2 * layers + 1 + margin])
     return style(figure, height, clickmode="event+select", dragmode="pan", hovermode="closest")

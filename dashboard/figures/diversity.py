@@ -14,7 +14,7 @@ def maps(base: np.ndarray, tuned: np.ndarray, ids: Sequence[str]) -> go.Figure:
     order = np.argsort(-base.sum(0), kind="stable")
     names = [ids[i] for i in order]
     low = float(np.nanmin([base, tuned]))
-    figure = make_subplots(1, 2, subplot_titles=("Base", "Tuned"), horizontal_spacing=0.06, shared_yaxes=True)
+    figure = make_subplots(1, 2, subplot_titles=("Base", "Tuned"), horizontal_spacing=0.14, shared_yaxes=True)
     for column, (side, matrix) in enumerate((("base", base), ("tuned", tuned)), start=1):
         figure.add_trace(
             go.Heatmap(
@@ -25,7 +25,7 @@ def maps(base: np.ndarray, tuned: np.ndarray, ids: Sequence[str]) -> go.Figure:
                 colorscale=scale_to(COLOURS[side]),
                 zmin=low,
                 zmax=1.0,
-                colorbar={"len": 0.9, "thickness": 10, "x": 0.46 if column == 1 else 1.0, "title": "r"},
+                colorbar={"len": 0.9, "thickness": 10, "x": 0.435 if column == 1 else 1.0, "title": "r"},
                 hovertemplate="%{y}, %{x}<br>r = %{z:.3f}<extra></extra>",
             ),
             row=1,

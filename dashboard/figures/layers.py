@@ -10,7 +10,7 @@ from probing.residual_graph import KINDS, ResidualGraph, kind_of, layer_of
 
 
 def heatmap(breakdown: Breakdown, graph: ResidualGraph) -> go.Figure:
-    """Layers from bottom to top, kinds of reader from left to right; a ring where the interval excludes zero.
+    """Layers from bottom to top, kinds of reader from left to right; a dot where the interval excludes zero.
 
     `breakdown` is by reader. The head stands above the last layer.
     """
@@ -18,7 +18,7 @@ def heatmap(breakdown: Breakdown, graph: ResidualGraph) -> go.Figure:
     z = np.full((len(names), len(KINDS)), np.nan)
     hover = np.full(z.shape, "", dtype=object)
     sure = significant(breakdown.ci_low, breakdown.ci_high)
-    rings = []
+    dots = []
     for i, reader in enumerate(breakdown.labels):
         layer = layer_of(reader)
         row, column = graph.layers if layer is None else layer, KINDS.index(kind_of(reader))
@@ -28,7 +28,7 @@ def heatmap(breakdown: Breakdown, graph: ResidualGraph) -> go.Figure:
             f"{number(breakdown.ci_low[i], signed=True)} to {number(breakdown.ci_high[i], signed=True)}"
         )
         if sure[i]:
-            rings.append((KINDS[column], names[row]))
+            dots.append((KINDS[column], names[row]))
     largest = float(np.nanmax(np.abs(z))) or 1.0
     figure = go.Figure(
         go.Heatmap(
@@ -47,11 +47,11 @@ def heatmap(breakdown: Breakdown, graph: ResidualGraph) -> go.Figure:
     )
     figure.add_trace(
         go.Scatter(
-            x=[x for x, _ in rings],
-            y=[y for _, y in rings],
+            x=[x for x, _ in dots],
+            y=[y for _, y in dots],
             mode="markers",
             name="beyond noise",
-            marker={"symbol": "circle-open", "size": 7, "color": PICKED, "line": {"width": 1.5}},
+            marker={"size": 4, "color": PICKED},
             hoverinfo="skip",
             showlegend=False,
         )

@@ -8,9 +8,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from dashboard.edge_filter import PANELS
-from dashboard.figures.circuit import Pick, height_of
+from dashboard.figures.circuit import Pick, height_of, hover
 from dashboard.theme import BASE, DIVERGING, PICKED, TUNED, scale_to, style
-from probing.residual_graph import ResidualGraph
+from probing.residual_graph import ResidualGraph, node_of
 
 _CLICKABLE = 1000
 """Cells of a panel up to which each can be clicked; of a larger graph, those that the graph view shows."""
@@ -22,7 +22,7 @@ def _matrix(graph: ResidualGraph, values: pd.Series) -> np.ndarray:
     return matrix
 
 
-def _heatmap(graph: ResidualGraph, table: pd.DataFrame, panel: str) -> go.Heatmap:
+def _heatmap(graph: ResidualGraph, table: pd.DataFrame, panel: str, hovers: bool) -> go.Heatmap:
     top = float(table[["base_strength", "tuned_strength"]].to_numpy().max()) ** 0.5
     largest = float(table["difference"].abs().max()) ** 0.5
     scale, low, high = {
@@ -41,22 +41,41 @@ def _heatmap(graph: ResidualGraph, table: pd.DataFrame, panel: str) -> go.Heatma
         zmin=low,
         zmax=high,
         showscale=False,
-        hovertemplate="%{y} → %{x}<br>%{customdata:.3g}<extra></extra>",
+        hovertemplate="%{y} → %{x}<br>%{customdata:.3g}<extra></extra>" if hovers else None,
+        hoverinfo=None if hovers else "skip",
         hoverongaps=False,
     )
 
 
-def _cells(edges: pd.DataFrame, **marker: object) -> go.Scatter:
-    """Marks on the cells of some edges."""
+def _cells(edges: pd.DataFrame) -> go.Scatter:
+    """Invisible marks on the cells of some edges, to click."""
     return go.Scatter(
         x=edges["reader"],
         y=edges["writer"],
         mode="markers",
-        marker={"symbol": "square", "size": 9, **marker},
+        marker={"symbol": "square", "size": 9, "color": "rgba(0,0,0,0)"},
         customdata=edges[["edge"]].to_numpy(),
-        hoverinfo="skip",
+        hovertext=[hover(row) for row in edges.to_dict("records")],
+        hoverinfo="text",
         showlegend=False,
     )
+
+
+def _outlines(graph: ResidualGraph, name: str) -> list[tuple[float, float, float, float]]:
+    """Boxes (x0, x1, y0, y1) around an edge's cell, or around what a node reads and writes."""
+    if "->" in name:
+        writer, reader = name.split("->")
+        x, y = graph.readers.index(reader), graph.writers.index(writer)
+        return [(x - 0.5, x + 0.5, y - 0.5, y + 0.5)]
+    boxes = []
+    reads = [i for i, reader in enumerate(graph.readers) if node_of(reader) == name]
+    if reads:
+        boxes.append((reads[0] - 0.5, reads[-1] + 0.5, -0.5, int(graph.writers_before[reads].max()) - 0.5))
+    if name in graph.writers:
+        y = graph.writers.index(name)
+        first = int(np.argmax(graph.mask[y]))
+        boxes.append((first - 0.5, len(graph.readers) - 0.5, y - 0.5, y + 0.5))
+    return boxes
 
 
 def panels(
@@ -74,15 +93,12 @@ def panels(
         shared_yaxes=True,
     )
     clickable = table if len(table) <= _CLICKABLE else shown
-    mine = table[table["edge"] == pick.name] if pick.name else table[:0]
-    if pick.name and mine.empty:
-        mine = table[(table["writer"] == pick.name) | (table["node"] == pick.name)]
     for column, panel in enumerate(names, start=1):
-        figure.add_trace(_heatmap(graph, table, panel), row=1, col=column)
-        figure.add_trace(_cells(clickable, color="rgba(0,0,0,0)"), row=1, col=column)
-        if len(mine):
-            ring = {"color": "rgba(0,0,0,0)", "line": {"color": PICKED, "width": 2}}
-            figure.add_trace(_cells(mine, **ring), row=1, col=column)
+        figure.add_trace(_heatmap(graph, table, panel, clickable is not table), row=1, col=column)
+        figure.add_trace(_cells(clickable), row=1, col=column)
+        for x0, x1, y0, y1 in _outlines(graph, pick.name) if pick.name else ():
+            line = {"color": PICKED, "width": 2}
+            figure.add_shape(type="rect", x0=x0, x1=x1, y0=y0, y1=y1, line=line, row=1, col=column)
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_xaxes(showgrid=False, tickangle=-90)
     height = min(height_of(graph.layers), max(380, 18 * len(graph.writers) + 140))

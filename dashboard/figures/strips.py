@@ -56,22 +56,28 @@ def pairs(base: np.ndarray, tuned: np.ndarray, names: Sequence[str], title: str,
     return style(figure, height, showlegend=False, margin={"l": 8, "r": 8, "t": 8, "b": 8})
 
 
+_DOTS = 1500
+"""Dots up to which each question has its own; more make a browser slow, and are drawn as boxes."""
+
+
 def differences(breakdown: Breakdown, title: str) -> go.Figure:
-    """Each group's differences, a dot a question, with the mean and its interval."""
+    """Each group's differences, a dot a question (or a box of their quartiles), with the mean and its interval."""
     figure = go.Figure()
     differences = breakdown.tuned - breakdown.base
     places = np.arange(len(breakdown.labels))
     figure.add_hline(0, line={"color": NEUTRAL, "width": 1})
-    figure.add_trace(
-        go.Scatter(
+    if differences.size <= _DOTS:
+        each = go.Scatter(
             x=np.repeat(places, differences.shape[1]) + np.tile(_jitter(differences.shape[1], 0.28), len(places)),
             y=differences.ravel(),
             mode="markers",
             marker={"color": FAINT, "size": 4},
-            hoverinfo="skip",
-            showlegend=False,
         )
-    )
+    else:
+        quartiles = np.quantile(differences, [0.05, 0.25, 0.5, 0.75, 0.95], axis=1)
+        ends = dict(zip(("lowerfence", "q1", "median", "q3", "upperfence"), quartiles, strict=True))
+        each = go.Box(x=places, **ends, line={"color": NEUTRAL, "width": 1}, fillcolor=FAINT)
+    figure.add_trace(each.update(name="questions", hoverinfo="skip", showlegend=False))
     figure.add_trace(
         go.Scatter(
             x=places,
