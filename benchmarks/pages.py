@@ -81,9 +81,13 @@ def controls(page: Page, rounds: int) -> dict[str, list[float]]:
         "log counts": ("Distributions", lambda: lambda: page.get_by_text("Log counts").click()),
         "groups": (
             "Intensity",
-            lambda: lambda: page.locator("[data-testid=stSegmentedControl], .stButtonGroup")
-            .last.locator("button[aria-checked=false], button[kind=segmented_control]")
-            .first.click(),
+            lambda: (
+                lambda: (
+                    page.locator("[data-testid=stSegmentedControl], .stButtonGroup")
+                    .last.locator("button[aria-checked=false], button[kind=segmented_control]")
+                    .first.click()
+                )
+            ),
         ),
         "training step": ("Timeline", lambda: _press(page, "Training step", "ArrowLeft")),
     }

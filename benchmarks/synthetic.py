@@ -6,6 +6,7 @@ and its registry are written through the same calls that the worker makes.
 
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -64,8 +65,8 @@ def _fill(store: Database, pair: str, questions: str, rng: np.random.Generator) 
     rollouts = tuple(f"{pair}-{questions}-{side}" for side in SIDES)
     for side, key in zip(SIDES, rollouts, strict=True):
         answers = _answers(side)
-        settings = {"device": "auto", "dtype": "auto", "attention": "sdpa"}
-        store.start_rollout(key, f"invented/{side}", key, questions, settings, QUESTIONS)
+        how = {"device": "auto", "dtype": "auto", "attention": "sdpa"}
+        store.start_rollout(key, f"invented/{side}", key, questions, how, QUESTIONS)
         texts = tuple(f"Question {k}" for k in range(QUESTIONS))
         pieces = [tuple(tuple(f"t{t} " for t in tokens) for tokens in column) for column in (
             [a.prompt_tokens for a in answers], [a.tokens for a in answers])]  # fmt: skip
@@ -78,17 +79,13 @@ def _fill(store: Database, pair: str, questions: str, rng: np.random.Generator) 
         selection = Selection(alpha=alpha)
         selected = select(_answers("base"), _answers("tuned"), selection)
         comparison = f"{pair}-{questions}-{alpha:g}"
-        settings = {"rollouts": list(rollouts), "selection": vars(selection), "method": METHOD}
+        settings: dict[str, Any] = {"rollouts": list(rollouts), "selection": vars(selection), "method": METHOD}
         store.save_comparison(comparison, pair, questions, (rollouts[0], rollouts[1]), settings, selected)
-        both = [
-            _run(store, comparison, side, selected.ids, settings, rng.lognormal(0.0, 0.3)) for side in SIDES
-        ]
+        both = [_run(store, comparison, side, selected.ids, settings, rng.lognormal(0.0, 0.3)) for side in SIDES]
         store.save_summary(comparison, "tuned", summarise(*both))
 
 
-def _run(
-    store: Database, comparison: str, side: str, ids: tuple[str, ...], settings: dict, scale: float
-) -> Scores:
+def _run(store: Database, comparison: str, side: str, ids: tuple[str, ...], settings: dict, scale: float) -> Scores:
     key = f"{comparison}-{side}"
     graph = graph_of(LAYERS)
     store.start_run(key, comparison, side, f"invented/{side}", key, LAYERS, False, len(ids), len(ids), settings)

@@ -55,6 +55,4 @@ def downloads(view: View, table: pd.DataFrame, shown: pd.DataFrame) -> None:
             on_click="ignore",
             help="Every edge with its score and whether it is shown; EAP-IG reads it, and so does this page.",
         )
-        st.file_uploader(
-            "Show only the edges of a circuit in EAP-IG's JSON", type="json", key=_KEY, max_upload_size=20
-        )
+        st.file_uploader("Show only the edges of a circuit in EAP-IG's JSON", type="json", key=_KEY, max_upload_size=20)

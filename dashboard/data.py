@@ -1,7 +1,7 @@
 """What the pages ask for, kept between reruns.
 
-Finished runs never change, so what is derived from them is kept by their keys. Lists of what there is are kept until the
-store changes. Cached objects are shared by all sessions and must not be written to.
+Finished runs never change, so what is derived from them is kept by their keys. Lists of what there is are kept until
+the store changes. Cached objects are shared by all sessions and must not be written to.
 """
 
 from collections.abc import Collection
@@ -70,13 +70,13 @@ def compared(comparison: str, side: str = "tuned") -> dict[str, Comparison]:
     """Every metric of a comparison, under the default definition."""
     table = summaries()
     rows = table[(table["comparison_key"] == comparison) & (table["side"] == side)]
-    fields = ["base", "tuned", "difference", "relative", "ci_low", "ci_high"]
-    values = {str(row["metric"]): row for row in rows.to_dict("records")}
-    return {
-        metric: Comparison(**{f: None if f == "relative" and np.isnan(values[metric][f]) else values[metric][f]
-                              for f in fields})
-        for metric in METRICS if metric in values
-    }  # fmt: skip
+    found = {str(row["metric"]): row for row in rows.to_dict("records")}
+    return {metric: _comparison(found[metric]) for metric in METRICS if metric in found}
+
+
+def _comparison(row: dict) -> Comparison:
+    relative = None if np.isnan(row["relative"]) else row["relative"]
+    return Comparison(row["base"], row["tuned"], row["difference"], relative, row["ci_low"], row["ci_high"])
 
 
 # -- what is derived from finished runs --------------------------------------------------------------------------------
@@ -146,8 +146,8 @@ def question_circuit(base_run: str, tuned_run: str, question: str) -> pd.DataFra
     """The edge table of a single question."""
     base, tuned = pair_scores(base_run, tuned_run)
     k = base.ids.index(question)
-    one = [Scores(s.graph, (question,), s.scores[k : k + 1], s.loss[k : k + 1]) for s in (base, tuned)]
-    return circuits.edge_table(base.graph, circuits.edge_values(*one, Definition(resamples=2)))
+    one, other = (Scores(s.graph, (question,), s.scores[k : k + 1], s.loss[k : k + 1]) for s in (base, tuned))
+    return circuits.edge_table(base.graph, circuits.edge_values(one, other, Definition(resamples=2)))
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)

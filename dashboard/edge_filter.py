@@ -109,7 +109,7 @@ def controls(table: pd.DataFrame, layers: int, only: frozenset[str] | None) -> E
                 help="The strongest by mean |score|; in the difference, those that changed most.",
             )  # fmt: skip
     with rules:
-        active = _active()
+        active = _active(layers - 1)
         menu = st.popover(
             f"Filter ({active})" if active else "Filter", icon=":material/filter_alt:", width="stretch", key="filters"
         )
@@ -119,7 +119,9 @@ def controls(table: pd.DataFrame, layers: int, only: frozenset[str] | None) -> E
             help="Edges into query, key or value projections, MLPs, or the head. None chosen: all.",
         )  # fmt: skip
         last = layers - 1
-        span = st.slider("Layers of the reader", 0, last, (0, last), key="layers", bind="query-params") if last else None
+        span = (
+            st.slider("Layers of the reader", 0, last, (0, last), key="layers", bind="query-params") if last else None
+        )
         sign = st.segmented_control(
             "Effect", list(SIGNS), default="any", required=True, key="sign", bind="query-params",
             help="Helps: removing the edge would raise the loss. In the difference, of the tuned model.",
@@ -130,27 +132,19 @@ def controls(table: pd.DataFrame, layers: int, only: frozenset[str] | None) -> E
             "Flipped: from helping to hurting or back, beyond noise.",
         )  # fmt: skip
         sure = st.toggle("Only differences beyond noise", key="sure", bind="query-params")
-        st.button("Reset", on_click=_reset, icon=":material/filter_alt_off:", disabled=not active)
+        st.button("Reset", on_click=_reset, args=(last,), icon=":material/filter_alt_off:", disabled=not active)
     return EdgeFilter(
         count, share, tuple(kinds or ()), span if span and span != (0, last) else None, sign or "any",
         tuple(changed or ()), sure, only,
     )  # fmt: skip
 
 
-_RULES = {"kinds": [], "layers": None, "sign": "any", "changed": [], "sure": False}
-"""The filters and what they are when they leave nothing out."""
-
-
-def _active() -> int:
-    """How many filters were in force when the page was last drawn."""
+def _active(last: int) -> int:
+    """How many filters leave something out, by what their controls say."""
     state = st.session_state
-    return sum(bool(state.get(name)) for name in ("kinds", "changed", "sure")) + (state.get("sign", "any") != "any")
+    chosen = [bool(state.get(name)) for name in ("kinds", "changed", "sure")]
+    return sum(chosen) + (state.get("sign", "any") != "any") + (tuple(state.get("layers", (0, last))) != (0, last))
 
 
-def _reset() -> None:
-    for name, value in _RULES.items():
-        if name in st.session_state:
-            if name == "layers":
-                del st.session_state[name]
-            else:
-                st.session_state[name] = value
+def _reset(last: int) -> None:
+    st.session_state.update(kinds=[], changed=[], sure=False, sign="any", layers=(0, last))

@@ -1,6 +1,7 @@
 """What can be taken away from where one looks: a figure as HTML, SVG or PNG, the numbers behind it as CSV or Parquet.
 
-Files are made when they are asked for. Images need a Chrome or Chromium on the server; without one they are not offered.
+Files are made when they are asked for. Images need a Chrome or Chromium on the server; without one they are not
+offered.
 """
 
 import io

@@ -25,7 +25,11 @@ def table(view: View) -> str:
     search, cohort, scored = st.columns([2, 1.4, 0.8], vertical_alignment="bottom")
     with search:
         text = st.text_input(
-            "Search", key="search", bind="query-params", placeholder="in questions and answers", icon=":material/search:"
+            "Search",
+            key="search",
+            bind="query-params",
+            placeholder="in questions and answers",
+            icon=":material/search:",
         )
     with cohort:
         wanted = st.selectbox(
@@ -102,7 +106,7 @@ def _display(view: View, found: pd.DataFrame) -> pd.DataFrame:
     )
     shown = pd.concat([shown, _differences(view, found)], axis=1)
     if found["reason"].notna().any():
-        shown["why not scored"] = [REASONS[r] if r in REASONS else "" for r in found["reason"]]
+        shown["why not scored"] = [REASONS.get(r, "") for r in found["reason"]]
     return shown
 
 

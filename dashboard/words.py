@@ -143,8 +143,8 @@ def bins_verdict(by_bins: dict[int, Comparison]) -> str:
         return f"Complexity {'rose' if up else 'fell'} whatever the number of bins, from {min(signs)} to {max(signs)}."
     if up and down:
         return (
-            f"**The conclusion depends on the bins**: complexity rose with {_listed([str(b) for b in up])} bins and fell "
-            f"with {_listed([str(b) for b in down])}."
+            f"**The conclusion depends on the bins**: complexity rose with {_listed([str(b) for b in up])} bins "
+            f"and fell with {_listed([str(b) for b in down])}."
         )
     if not up and not down:
         return "Complexity did not move beyond noise with any number of bins."

@@ -50,8 +50,8 @@ if size.open:
 if curves.open:
     with curves:
         st.caption(
-            "Left: the share of scores up to a size. Right: the share of all strength that the strongest edges hold; the "
-            "further the curve bends away from the diagonal, the more concentrated the circuit."
+            "Left: the share of scores up to a size. Right: the share of all strength that the strongest edges hold; "
+            "the further the curve bends away from the diagonal, the more concentrated the circuit."
         )
         cumulative, lorenz = st.columns(2, gap="medium")
         with cumulative:
@@ -63,8 +63,7 @@ if curves.open:
         with lorenz:
             edges = data.edge_table(view.key, *view.shape)
             chart(spread.lorenz(edges), "lorenz", "Lorenz curves of edge strength for both models.")
-        cards = st.columns(2, gap="medium")
-        for column, metric in zip(cards, ("effective_edges", "gini"), strict=True):
+        for column, metric in zip(st.columns(2, gap="medium"), ("effective_edges", "gini"), strict=True):
             with column, st.container(border=True):
                 metric_card(metric, data.compared(view.key)[metric])
 
@@ -111,8 +110,8 @@ if between.open:
         with card, st.container(border=True):
             metric_card("inter_sample_diversity", data.compared(view.key)["inter_sample_diversity"])
         st.caption(
-            "How alike two questions' edge scores are, for every two questions; the diversity is one minus the mean off "
-            "the diagonal. Both maps have the same order, by the base's mean correlation, and the same scale."
+            "How alike two questions' edge scores are, for every two questions; the diversity is one minus the mean "
+            "off the diagonal. Both maps have the same order, by the base's mean correlation, and the same scale."
         )
         ids = data.pair_scores(*view.keys)[0].ids
         chart(

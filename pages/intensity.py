@@ -62,9 +62,7 @@ if cuts.open:
             help="Intensity, and every other metric, for all cuts of this pair that have been computed.",
         )  # fmt: skip
         rows = tables.over_cuts(alike(view, view.pair.name), metric)
-        chart(
-            strips.over_cuts(rows, metric), "cuts", f"{TERMS[metric].name} of both models at every cut.", rows
-        )
+        chart(strips.over_cuts(rows, metric), "cuts", f"{TERMS[metric].name} of both models at every cut.", rows)
         st.caption("Bars: the 95 % interval of the difference. Each cut has its own selection of questions.")
 
 if confidence.open:

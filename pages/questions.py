@@ -55,5 +55,5 @@ with st.container(key="wide"):
         lambda: question.own_numbers(chosen.shown(edges, list(PANELS))),
     )
 st.caption(
-    "Width: |score| of this question. One question says nothing of noise, so differences are grey and dotted throughout."
+    "Width: |score| of this question. One question says nothing of noise, so all differences are grey and dotted."
 )

@@ -31,9 +31,9 @@ if len(steps) < 2:
     st.stop()
 
 st.caption(
-    "Every checkpoint answers all questions (accuracy, with its 95 % Wilson interval), and is scored on its own answers to "
-    "the questions of the finished pair, whether right or wrong. Bars: the 95 % interval of the difference to the base. "
-    "Dotted: base and tuned."
+    "Every checkpoint answers all questions (accuracy, with its 95 % Wilson interval), and is scored on its own "
+    "answers to the questions of the finished pair, whether right or wrong. Bars: the 95 % interval of the difference "
+    "to the base. Dotted: base and tuned."
 )
 series = timeline.series(steps, {side: data.compared(view.key, side) for side in steps["side"]})
 with st.container(key="wide-metrics"):

@@ -128,7 +128,7 @@ def _answers_only(head: nn.Module, samples: Sequence[Sample]) -> Iterator[Float[
     """
     longest = max(sample.answer_length for sample in samples)
     positions = torch.zeros(len(samples), longest, dtype=torch.long)
-    weights = torch.zeros(len(samples), longest)
+    weights = torch.zeros(len(samples), longest, dtype=torch.float64)
     for i, sample in enumerate(samples):
         positions[i] = sample.answer_start - 1
         positions[i, : sample.answer_length] += torch.arange(sample.answer_length)
@@ -225,7 +225,9 @@ class _Products(Observer):
             self._waiting.clear()
 
     def _product(
-        self, written: Float[Tensor, "sample writer position width"], read: Float[Tensor, "sample reader position width"]
+        self,
+        written: Float[Tensor, "sample writer position width"],
+        read: Float[Tensor, "sample reader position width"],
     ) -> Float[Tensor, "*sample writer reader"]:
         return torch.bmm(written.flatten(2), read.flatten(2).transpose(1, 2))
 
@@ -237,7 +239,9 @@ class _ProductsByPosition(_Products):
         return (samples, positions)
 
     def _product(
-        self, written: Float[Tensor, "sample writer position width"], read: Float[Tensor, "sample reader position width"]
+        self,
+        written: Float[Tensor, "sample writer position width"],
+        read: Float[Tensor, "sample reader position width"],
     ) -> Float[Tensor, "sample position writer reader"]:
         return written.transpose(1, 2) @ read.permute(0, 2, 3, 1)
 

@@ -88,7 +88,7 @@ def read_eap_json(text: str | bytes) -> CircuitFile:
     unknown = sorted(set(rows) ^ set(graph.edges))
     if unknown:
         raise CircuitError(
-            f"The file's edges are not those of a model with {graph.layers} layers: '{unknown[0]}' is one that differs.",
+            f"The file's edges are not those of a model with {graph.layers} layers: '{unknown[0]}' differs.",
             "Its cfg and its edges must fit together.",
         )
     return CircuitFile(graph, pd.DataFrame([rows[edge] for edge in graph.edges]))

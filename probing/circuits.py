@@ -15,7 +15,6 @@ from probing.metrics import Definition, align, edge_differences, significant
 from probing.residual_graph import KINDS, ResidualGraph, kind_of, layer_of, node_of
 from probing.scores import Scores
 
-
 EDGE_VALUES = (
     "base_strength", "tuned_strength", "base_effect", "tuned_effect", "ci_low", "ci_high", "effect_ci_low",
     "effect_ci_high",
@@ -30,11 +29,11 @@ def edge_values(base: Scores, tuned: Scores, definition: Definition) -> pd.DataF
     `effect_ci_*` that of the effects, tuned - base.
     """
     tuned = align(base, tuned)
-    edges = [scores.graph.to_edges(scores.scores).astype(np.float64) for scores in (base, tuned)]
-    sizes = [np.abs(e) for e in edges]
-    _, low, high = edge_differences(*sizes, definition)
-    _, effect_low, effect_high = edge_differences(*edges, definition)
-    columns = (*(size.mean(0) for size in sizes), *(e.mean(0) for e in edges), low, high, effect_low, effect_high)
+    before, after = (scores.graph.to_edges(scores.scores).astype(np.float64) for scores in (base, tuned))
+    _, low, high = edge_differences(np.abs(before), np.abs(after), definition)
+    _, effect_low, effect_high = edge_differences(before, after, definition)
+    strengths, effects = (np.abs(before).mean(0), np.abs(after).mean(0)), (before.mean(0), after.mean(0))
+    columns = (*strengths, *effects, low, high, effect_low, effect_high)
     return pd.DataFrame(dict(zip(EDGE_VALUES, columns, strict=True)))
 
 

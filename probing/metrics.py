@@ -339,9 +339,7 @@ def compare(
     return result
 
 
-def _comparison(
-    before: float, after: float, resampled: np.ndarray, samples: int, definition: Definition
-) -> Comparison:
+def _comparison(before: float, after: float, resampled: np.ndarray, samples: int, definition: Definition) -> Comparison:
     low, high = interval(resampled, samples, definition)
     relative = (after - before) / before if before else None
     return Comparison(before, after, after - before, relative, float(low), float(high))

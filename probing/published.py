@@ -33,5 +33,6 @@ def published(pair: Pair, questions_title: str, alpha: float | None = None) -> l
     return [
         row
         for row in _rows()
-        if (row.base, row.tuned, row.questions) == (pair.base, pair.tuned, questions_title) and alpha in (None, row.alpha)
+        if (row.base, row.tuned, row.questions) == (pair.base, pair.tuned, questions_title)
+        and alpha in (None, row.alpha)
     ]

@@ -38,7 +38,9 @@ def summarise(base: Scores, tuned: Scores) -> Summary:
     """
     tuned = align(base, tuned)
     return Summary(
-        compare(base, tuned, DEFINITION), edge_values(base, tuned, EDGE_DEFINITION), of_questions(base, tuned, DEFINITION)
+        compare(base, tuned, DEFINITION),
+        edge_values(base, tuned, EDGE_DEFINITION),
+        of_questions(base, tuned, DEFINITION),
     )
 
 

@@ -77,12 +77,19 @@ def run(
 
 def scores(model: PreTrainedModel, sample: Sample, writers: tuple[str, ...], readers: tuple[str, ...]) -> Tensor:
     """-<gradient through the reader alone, writer> for every writer that comes before the reader, else 0."""
+    return position_scores(model, sample, writers, readers).sum(0)
+
+
+def position_scores(
+    model: PreTrainedModel, sample: Sample, writers: tuple[str, ...], readers: tuple[str, ...]
+) -> Tensor:
+    """The same before the sum over positions, [position, writer, reader]."""
     shape = (len(sample.fed), model.config.hidden_size)
     offsets = {reader: torch.zeros(shape, dtype=model.dtype, requires_grad=True) for reader in readers}
     loss, written, _ = run(model, sample, offsets)
     gradients = dict(zip(readers, torch.autograd.grad(loss, list(offsets.values())), strict=True))
     order = ["input"]
-    result = torch.zeros(len(writers), len(readers), dtype=model.dtype)
+    result = torch.zeros(len(sample.fed), len(writers), len(readers), dtype=model.dtype)
     for reader in readers:
         if reader.endswith("<q>"):
             before_attention = list(order)
@@ -90,7 +97,7 @@ def scores(model: PreTrainedModel, sample: Sample, writers: tuple[str, ...], rea
             order.append("a" + reader[1:])
         before = before_attention if reader.endswith(">") else order
         for writer in before:
-            result[writers.index(writer), readers.index(reader)] = -(gradients[reader] * written[writer]).sum()
+            result[:, writers.index(writer), readers.index(reader)] = -(gradients[reader] * written[writer]).sum(-1)
         if reader.startswith("m"):
             order.append(reader)
     return result.detach()

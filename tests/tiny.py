@@ -1,6 +1,7 @@
 """Tiny models with random weights, one for each architecture: the table that drives every architecture's tests."""
 
 import random
+import types
 
 import torch
 from transformers import (
@@ -58,6 +59,32 @@ def tiny(name: str, dtype: torch.dtype = torch.float64, attention: str = "eager"
             else:
                 parameter.copy_(0.25 * torch.randn_like(parameter))
     return model.to(dtype).eval().requires_grad_(False)
+
+
+def in_float64(name: str) -> PreTrainedModel:
+    """The same model with nothing left in float32, in which transformers computes norms and rotary embeddings.
+
+    Rounding in float32 differs between processors; without it the literal twin can be held to a tight tolerance.
+    """
+    model = tiny(name, attention="sdpa")  # eager attention has its softmax in float32
+    for module in model.modules():
+        if type(module).__name__.endswith("RMSNorm"):
+            module.forward = types.MethodType(_norm, module)
+        elif type(module).__name__.endswith("RotaryEmbedding"):
+            module.forward = types.MethodType(_rotary, module)
+    return model
+
+
+def _norm(self: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return x * (x.square().mean(-1, keepdim=True) + self.variance_epsilon).rsqrt() * self.weight
+
+
+def _rotary(self: torch.nn.Module, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    width = 2 * self.inv_freq.shape[0]
+    theta = self.config.rope_parameters["rope_theta"]
+    frequency = theta ** (-torch.arange(0, width, 2, dtype=x.dtype) / width)
+    angle = (position_ids[..., None] * frequency).repeat(1, 1, 2)
+    return angle.cos(), angle.sin()
 
 
 def random_samples(count: int, seed: int = 0, vocabulary: int = 61) -> list[Sample]:

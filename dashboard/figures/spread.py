@@ -15,7 +15,12 @@ _POINTS = 400
 
 def _curve(x: np.ndarray, y: np.ndarray, side: str, hover: str) -> go.Scatter:
     return go.Scatter(
-        x=x, y=y, mode="lines", name=side, line={"color": COLOURS[side], "width": 2}, hovertemplate=hover + "<extra></extra>"
+        x=x,
+        y=y,
+        mode="lines",
+        name=side,
+        line={"color": COLOURS[side], "width": 2},
+        hovertemplate=hover + "<extra></extra>",
     )
 
 
@@ -35,7 +40,9 @@ def lorenz(edges: pd.DataFrame) -> go.Figure:
     """The share of all strength that the strongest share of edges holds."""
     figure = go.Figure()
     figure.add_trace(
-        go.Scatter(x=[0, 1], y=[0, 1], mode="lines", name="all equal", line={"color": NEUTRAL, "dash": "dot", "width": 1})
+        go.Scatter(
+            x=[0, 1], y=[0, 1], mode="lines", name="all equal", line={"color": NEUTRAL, "dash": "dot", "width": 1}
+        )
     )
     for side in ("base", "tuned"):
         strength = np.sort(edges[f"{side}_strength"].to_numpy())[::-1]

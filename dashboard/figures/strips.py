@@ -1,6 +1,7 @@
 """Figures in which every question is a dot."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,9 +12,6 @@ from dashboard.words import TERMS
 from probing.circuits import Breakdown
 
 
-Values = np.ndarray | pd.Series
-
-
 def _jitter(count: int, width: float) -> np.ndarray:
     """The same small offsets every time."""
     return np.random.default_rng(0).uniform(-width, width, count)
@@ -21,8 +19,9 @@ def _jitter(count: int, width: float) -> np.ndarray:
 
 def paired(questions: pd.DataFrame, metric: str, height: int = 300) -> go.Figure:
     """Each question's base and tuned value of a metric, joined by a line."""
-    values = (questions[f"{metric}_{side}"].to_numpy() for side in ("base", "tuned"))
-    return pairs(*values, questions["question_id"], TERMS[metric].unit, height).update_yaxes(rangemode="tozero")
+    base, tuned = (questions[f"{metric}_{side}"].to_numpy() for side in ("base", "tuned"))
+    figure = pairs(base, tuned, questions["question_id"], TERMS[metric].unit, height)
+    return figure.update_yaxes(rangemode="tozero")
 
 
 def pairs(base: np.ndarray, tuned: np.ndarray, names: Sequence[str], title: str, height: int) -> go.Figure:
@@ -143,7 +142,7 @@ def over_cuts(cuts: pd.DataFrame, metric: str) -> go.Figure:
     return style(figure, 380)
 
 
-def interval_bars(middle: Values, low: Values, high: Values, colour: str) -> dict:
+def interval_bars(middle: Any, low: Any, high: Any, colour: str) -> dict[str, Any]:
     """Plotly's error bars from `low` to `high` around `middle`."""
     return {
         "type": "data",

@@ -69,7 +69,9 @@ def moving(tables: dict[int, pd.DataFrame], count: int) -> pd.DataFrame:
     some = ranks[inside.any(axis=1) & ~inside.all(axis=1)]
     # First those that are there at the start and go, then those that come, each by when that happens.
     member = some <= count
-    order = pd.DataFrame({"late": ~member.iloc[:, 0], "share": -member.sum(axis=1)}).sort_values(["late", "share"]).index
+    order = (
+        pd.DataFrame({"late": ~member.iloc[:, 0], "share": -member.sum(axis=1)}).sort_values(["late", "share"]).index
+    )
     return some.loc[order].rename_axis(columns="step")
 
 

@@ -1,6 +1,7 @@
 """What each position contributes to a score."""
 
 from collections.abc import Sequence
+from html import escape
 
 import numpy as np
 import plotly.graph_objects as go
@@ -23,7 +24,7 @@ def contributions(labels: Sequence[Sequence[str]], values: Sequence[np.ndarray],
                 y=bars,
                 name=side,
                 marker={"color": COLOURS[side]},
-                text=list(tokens),
+                text=[escape(token) for token in tokens],
                 textposition="none",
                 hovertemplate="position %{x}: “%{text}”<br>%{y:.3g} nats<extra></extra>",
                 showlegend=False,
@@ -33,7 +34,9 @@ def contributions(labels: Sequence[Sequence[str]], values: Sequence[np.ndarray],
         )
         figure.add_vline(prompt - 0.5, line={"color": NEUTRAL, "dash": "dash", "width": 1}, row=row, col=1)
         if len(bars) <= _LABELLED:
-            figure.update_xaxes(tickvals=places, ticktext=[t.strip() or "␣" for t in tokens], tickangle=0, row=row, col=1)
+            figure.update_xaxes(
+                tickvals=places, ticktext=[escape(t.strip()) or "␣" for t in tokens], tickangle=0, row=row, col=1
+            )
     figure.update_xaxes(showgrid=False)
     figure.update_yaxes(title="nats", nticks=5)
     return style(figure, 400)

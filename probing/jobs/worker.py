@@ -143,9 +143,7 @@ class Worker:
             parts = [tuple(pieces(tokenizer, tokens) for tokens in (a.prompt_tokens, a.tokens)) for a in answers]
             prompt_pieces, answer_pieces = zip(*parts, strict=True)
             self.store.spool.put(
-                AnswerBatch(
-                    key, positions, texts, references, tuple(prompts), answers, prompt_pieces, answer_pieces
-                )
+                AnswerBatch(key, positions, texts, references, tuple(prompts), answers, prompt_pieces, answer_pieces)
             )
             self.store.ingest()
         self.store.finish_rollout(key, self._provenance(plan), time.monotonic() - started)

@@ -277,9 +277,9 @@ class Database:
             """SELECT b.position, o.question_id, b.question, b.reference, b.prompt, o.cohort, o.reason,
                    b.answer AS base_answer, t.answer AS tuned_answer, b.correct AS base_correct,
                    t.correct AS tuned_correct, len(b.answer_tokens) AS base_length,
-                   len(t.answer_tokens) AS tuned_length, len(b.prompt_tokens) AS prompt_length, b.prompt_pieces AS base_prompt_pieces,
-                   t.prompt_pieces AS tuned_prompt_pieces, b.answer_pieces AS base_answer_pieces,
-                   t.answer_pieces AS tuned_answer_pieces
+                   len(t.answer_tokens) AS tuned_length, len(b.prompt_tokens) AS prompt_length,
+                   b.prompt_pieces AS base_prompt_pieces, t.prompt_pieces AS tuned_prompt_pieces,
+                   b.answer_pieces AS base_answer_pieces, t.answer_pieces AS tuned_answer_pieces
                FROM outcomes o JOIN comparisons c USING (comparison_key)
                JOIN answers b ON b.rollout_key = c.base_rollout AND b.question_id = o.question_id
                JOIN answers t ON t.rollout_key = c.tuned_rollout AND t.question_id = o.question_id
@@ -555,7 +555,9 @@ class Database:
 
 def _insert(cursor: duckdb.DuckDBPyConnection, table: str, columns: dict[str, Any] | pd.DataFrame) -> None:
     """Insert columns of equal length; rows that are there already stay as they are."""
-    rows = pa.Table.from_pandas(columns, preserve_index=False) if isinstance(columns, pd.DataFrame) else pa.table(columns)
+    rows = (
+        pa.Table.from_pandas(columns, preserve_index=False) if isinstance(columns, pd.DataFrame) else pa.table(columns)
+    )
     cursor.register("batch", rows)
     cursor.execute(f"INSERT INTO {table} BY NAME SELECT * FROM batch ON CONFLICT DO NOTHING")
     cursor.unregister("batch")

@@ -1,8 +1,9 @@
 """The tables of a store, and the steps that bring an older store to the present version.
 
 Scores of a sample are one array in the canonical order of its graph's edges (`ResidualGraph.edges`); the view
-`scores_long` presents them as rows of (run, question, edge, score) for people who write SQL. The `*_summaries` hold what
-pages show of a comparison at once; their `side` is what the base is compared with: `tuned`, or a step of its training.
+`scores_long` presents them as rows of (run, question, edge, score) for people who write SQL. The `*_summaries` hold
+what pages show of a comparison at once; their `side` is what the base is compared with: `tuned`, or a step of its
+training.
 """
 
 import duckdb
@@ -66,8 +67,9 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             metric VARCHAR NOT NULL, base DOUBLE, tuned DOUBLE,
             PRIMARY KEY (comparison_key, side, metric, question_id))""",
         """CREATE TABLE edge_summaries (
-            comparison_key VARCHAR NOT NULL, side VARCHAR NOT NULL, edge INTEGER NOT NULL, base_strength DOUBLE NOT NULL,
-            tuned_strength DOUBLE NOT NULL, base_effect DOUBLE NOT NULL, tuned_effect DOUBLE NOT NULL,
+            comparison_key VARCHAR NOT NULL, side VARCHAR NOT NULL, edge INTEGER NOT NULL,
+            base_strength DOUBLE NOT NULL, tuned_strength DOUBLE NOT NULL,
+            base_effect DOUBLE NOT NULL, tuned_effect DOUBLE NOT NULL,
             ci_low DOUBLE NOT NULL, ci_high DOUBLE NOT NULL, effect_ci_low DOUBLE NOT NULL,
             effect_ci_high DOUBLE NOT NULL, PRIMARY KEY (comparison_key, side, edge))""",
         """CREATE TABLE positions (

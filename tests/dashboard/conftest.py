@@ -1,79 +1,28 @@
 import json
 import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from probing.jobs.plan import shipped
-from probing.jobs.worker import follow
-from probing.pairs import load_registry
+from benchmarks.serving import Server, compute_shipped
 from probing.store import open_store
-from tests.conftest import ROOT
-
-CHROME = next((p for n in ("chromium", "google-chrome", "chrome") if (p := shutil.which(n))), None)
-
-CHROME_FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture(scope="session")
 def computed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with every shipped comparison, computed for real."""
-    path = tmp_path_factory.mktemp("computed") / "store.duckdb"
-    store = open_store(path)
-    for spec in shipped(load_registry()):
-        job = follow(store, store.submit(spec.as_json()), lambda stage, done, total: None)
-        assert job["status"] == "done", job["message"]
-    store.close()
+    """A store with every shipped comparison and timeline, computed for real, once for all test workers."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    path = folder / "computed" / "store.duckdb"
+    with FileLock(folder / "computed.lock"):
+        if not path.exists():
+            compute_shipped(path.with_name("part.duckdb"))
+            path.with_name("part.duckdb").rename(path)
     return path
-
-
-class Server:
-    """The app as `make app` starts it, on a port of its own."""
-
-    def __init__(self, store: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.store = store
-        self.url = f"http://localhost:{self.port}"
-        self.log = store.with_name("server.log")
-        command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(self.port)]
-        environment = os.environ | {"PROBING_STORE": str(store)}
-        self.started = time.monotonic()
-        with self.log.open("wb") as output:
-            self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
-        while not self.healthy():
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < self.started + 60
-            time.sleep(0.1)
-
-    def healthy(self) -> bool:
-        """Whether it answers."""
-        try:
-            with urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=2) as reply:
-                return reply.status == 200
-        except OSError:
-            return False
-
-    def stop(self) -> None:
-        """End it as Ctrl-C would."""
-        self.process.terminate()
-        self.process.wait(timeout=30)
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
+from benchmarks.serving import CHROME, CHROME_FLAGS, Server
 from tests.conftest import ROOT
-from tests.dashboard.conftest import CHROME, CHROME_FLAGS, Server
 
 PAGES = {
     "compare": "",

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from tests.dashboard.conftest import CHROME, CHROME_FLAGS, Server, specs_of
+from benchmarks.serving import CHROME, CHROME_FLAGS, Server
+from tests.dashboard.conftest import specs_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROME is None, reason="no Chromium on this machine")]
 

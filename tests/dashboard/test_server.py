@@ -10,12 +10,12 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.serving import Server
 from probing.jobs.plan import SIDES, make_plan, shipped
 from probing.pairs import load_registry
 from probing.store import open_store
 from probing.store.database import Database
 from tests.conftest import ROOT
-from tests.dashboard.conftest import Server
 
 
 def _worker_of(server: Server) -> int | None:

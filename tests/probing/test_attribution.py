@@ -10,9 +10,12 @@ from probing.attribution import Attributor, attribute
 from probing.errors import ModelError
 from probing.sequences import Sample
 from tests import literal
-from tests.tiny import TINY, random_samples, tiny
+from tests.tiny import TINY, in_float64, random_samples, tiny
 
 NAMES = list(TINY)
+
+EXACT = 1e-12
+"""Relative difference that float64 explains."""
 
 
 def _relative(a: np.ndarray, b: np.ndarray) -> float:
@@ -21,7 +24,7 @@ def _relative(a: np.ndarray, b: np.ndarray) -> float:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_scores_equal_those_of_the_literal_twin(name: str) -> None:
-    model = tiny(name)
+    model = in_float64(name)
     samples = random_samples(3)
     attributor = Attributor(model)
     found = attributor.score(samples)
@@ -29,8 +32,20 @@ def test_scores_equal_those_of_the_literal_twin(name: str) -> None:
         loss, _, _ = literal.run(model, sample)
         expected = literal.scores(model, sample, attributor.graph.writers, attributor.graph.readers)
         np.testing.assert_allclose(found.loss[i], loss.item(), rtol=1e-6)
-        assert _relative(found.scores[i], expected.numpy()) < 2e-6
+        assert _relative(found.scores[i], expected.numpy()) < EXACT
         np.testing.assert_array_equal(expected.numpy() != 0, attributor.graph.mask)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scores_at_every_position_equal_the_literal_twins_and_add_up(name: str) -> None:
+    model = in_float64(name)
+    attributor = Attributor(model)
+    for sample in random_samples(2, seed=5):
+        found = attributor.score_positions(sample)
+        expected = literal.position_scores(model, sample, attributor.graph.writers, attributor.graph.readers)
+        assert found.shape == (len(sample.fed), *attributor.graph.mask.shape)
+        assert _relative(found, expected.numpy()) < EXACT
+        np.testing.assert_allclose(found.sum(0), attributor.score([sample]).scores[0], rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])

@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from probing.jobs.plan import SIDES, Plan, Spec, make_plan, shipped
-from probing.jobs.worker import follow, serve, worker_lock
+from probing.jobs.plan import SIDES, Plan, Spec, make_plan, shipped, spec_of
+from probing.jobs.worker import Worker, follow, serve, worker_lock
 from probing.metrics import compare
-from probing.pairs import load_registry
+from probing.pairs import Registry, load_registry
 from probing.rollouts import Selection
 from probing.store import open_store
 from probing.store.database import Database
@@ -68,6 +69,70 @@ def test_a_job_leaves_a_comparison_with_provenance(undisturbed: Path) -> None:
     questions = store.questions(row["comparison_key"])
     assert len(questions) == 500
     assert questions["reason"].isna().sum() == 40
+    store.close()
+
+
+def test_the_texts_of_an_answers_tokens_make_the_answer(undisturbed: Path) -> None:
+    store = open_store(undisturbed)
+    questions = store.questions(store.comparisons()["comparison_key"][0])
+    for row in questions.head(50).itertuples():
+        assert "".join(row.tuned_answer_pieces).removesuffix("</s>") == row.tuned_answer
+        assert "".join(row.base_prompt_pieces).removeprefix("<s>") == row.prompt
+        assert len(row.base_answer_pieces) == row.base_length
+    store.close()
+
+
+def test_scores_of_a_question_at_every_position_add_up_to_its_scores(undisturbed: Path, tmp_path: Path) -> None:
+    store = open_store(Path(shutil.copy(undisturbed, tmp_path / "store.duckdb")))
+    (row,) = store.comparisons().to_dict("records")
+    scores = store.scores(row["tuned_run"])
+    asked = scores.ids[7]
+    spec = spec_of(row, question=asked)
+    assert spec == replace(SPEC, question=asked)
+    assert follow(store, store.submit(spec.as_json()), _quiet)["status"] == "done"
+    found = store.positions(row["tuned_run"], asked)
+    assert found is not None
+    np.testing.assert_allclose(found.sum(0), scores.graph.to_edges(scores.scores)[7], rtol=1e-3, atol=1e-7)
+    assert store.positions(row["base_run"], asked) is not None
+    other = next(q for q in store.questions(row["comparison_key"])["question_id"] if q not in scores.ids)
+    job = follow(store, store.submit(replace(spec, question=other).as_json()), _quiet)
+    assert job["status"] == "failed"
+    assert f"Question '{other}' is not among those that were scored" in job["message"]
+    store.close()
+
+
+def test_a_timeline_compares_every_checkpoint_on_the_questions_of_the_pair(undisturbed: Path, tmp_path: Path) -> None:
+    store = open_store(Path(shutil.copy(undisturbed, tmp_path / "store.duckdb")))
+    pair = load_registry().pair("grpo")
+    few = {step: folder for step, folder in pair.steps.items() if step in (0, 20, 120)}
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    for step, path in few.items():
+        (folder / f"step-{step}").symlink_to(path)
+    registry = Registry(
+        questions=load_registry().questions, pairs={"grpo": pair.model_copy(update={"checkpoints": folder})}
+    )
+    plan = make_plan(replace(SPEC, timeline=True), registry)
+    assert plan.steps == ["step-000000", "step-000020", "step-000120"]
+    job, spec = store.submit(plan.spec.as_json()), plan.spec
+    worker = Worker(store)
+    store.claim(worker.name, job)
+    worker._run(job, plan)
+    key = plan.comparison_key(spec.selections()[0])
+    steps = store.steps(key).set_index("side")
+    assert list(steps["asked"]) == [500, 500, 500]
+    accuracy = steps["correct"] / steps["asked"]
+    assert accuracy["step-000000"] < 0.7 < 0.95 < accuracy["step-000120"]
+    (row,) = store.comparisons().to_dict("records")
+    assert store.settled(key, plan.steps)
+    # Step 0 is the base, the last step the tuned model: their numbers must be those of the pair.
+    metrics = store.metric_summaries().set_index(["side", "metric"])
+    for metric in ("activation_intensity", "loss", "gini"):
+        assert metrics.loc[("step-000000", metric), "difference"] == pytest.approx(0, abs=1e-9)
+        final, tuned = (metrics.loc[(side, metric), "tuned"] for side in ("step-000120", "tuned"))
+        assert final == pytest.approx(tuned, rel=1e-6)
+    base = store.scores(row["base_run"])
+    assert store.scores(plan.run_key(spec.selections()[0], "step-000020")).ids == base.ids
     store.close()
 
 

@@ -8,7 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from probing.errors import ScoresError
-from probing.metrics import METRICS, PATTERN, Comparison, Definition, align, as_json, compare, edge_differences, verdict
+from probing.metrics import (
+    METRICS,
+    PATTERN,
+    Comparison,
+    Definition,
+    align,
+    as_json,
+    compare,
+    complexity_by_bins,
+    edge_differences,
+    verdict,
+    wilson,
+)
 from probing.residual_graph import graph_of
 from probing.scores import Scores
 
@@ -188,6 +200,44 @@ def test_different_questions_or_graphs_are_refused() -> None:
         align(base, renamed)
     with pytest.raises(ScoresError, match="2 and 3 layers"):
         align(base, _scores(1, layers=3))
+
+
+def test_a_single_question_has_no_finite_interval_of_anything() -> None:
+    base, tuned = (Scores(s.graph, s.ids[:1], s.scores[:1], s.loss[:1]) for s in (_scores(0), _scores(1)))
+    for metric, c in compare(base, tuned, QUICK).items():
+        assert (c.ci_low, c.ci_high, c.direction) == (-np.inf, np.inf, 0), metric
+    _, low, high = edge_differences(base.scores.reshape(1, -1), tuned.scores.reshape(1, -1), QUICK)
+    assert np.isinf(low).all()
+    assert np.isinf(high).all()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_metric_asked_for_alone_is_the_one_among_all(metric: str) -> None:
+    base, tuned = _scores(3), _scores(4)
+    assert compare(base, tuned, QUICK, [metric]) == {metric: compare(base, tuned, QUICK)[metric]}
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 10_000), zeros=st.booleans())
+def test_complexity_by_bins_is_the_complexity_with_those_bins(seed: int, zeros: bool) -> None:
+    base, tuned = _scores(seed), _scores(seed + 1, scale=1.4)
+    definition = replace(QUICK, structural_zeros=zeros, resamples=50)
+    for bins, found in complexity_by_bins(base, tuned, definition).items():
+        expected = compare(base, tuned, replace(definition, bins=bins), ["information_complexity"])
+        for field in ("base", "tuned", "difference", "ci_low", "ci_high"):
+            theirs = getattr(expected["information_complexity"], field)
+            assert getattr(found, field) == pytest.approx(theirs, rel=1e-9, abs=1e-9)
+
+
+@given(trials=st.integers(1, 500), share=st.floats(0, 1))
+def test_wilsons_interval_is_scipys(trials: int, share: float) -> None:
+    successes = round(share * trials)
+    theirs = scipy.stats.binomtest(successes, trials).proportion_ci(0.95, method="wilson")
+    assert wilson(successes, trials) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+
+
+def test_without_trials_a_share_can_be_anything() -> None:
+    assert wilson(0, 0) == (0.0, 1.0)
 
 
 def test_the_verdict_needs_an_interval_on_one_side_of_zero() -> None:

@@ -11,15 +11,19 @@ from pathlib import Path
 
 import duckdb
 import numpy as np
+import pandas as pd
 import pytest
 
 from probing.errors import StoreError
+from probing.metrics import METRICS
 from probing.residual_graph import graph_of
 from probing.rollouts import Answer, Selection, select
+from probing.scores import Scores
 from probing.store import open_store
 from probing.store.database import ATTEMPTS, Database
 from probing.store.schema import MIGRATIONS, VERSION
 from probing.store.spool import AnswerBatch, ScoreBatch, Spool
+from probing.summary import summarise
 from tests.conftest import ROOT
 
 GRAPH = graph_of(2)
@@ -36,7 +40,8 @@ def _fill(store: Database, samples: int = 5) -> np.ndarray:
     for key in ("rb", "rt"):
         store.start_rollout(key, "model", "sha256:x", "addition", {}, samples)
         texts = tuple("?" for _ in answers)
-        store.spool.put(AnswerBatch(key, tuple(range(samples)), texts, texts, texts, answers))
+        pieces = (("a", "b"),) * samples, (("c", "d", "é"),) * samples
+        store.spool.put(AnswerBatch(key, tuple(range(samples)), texts, texts, texts, answers, *pieces))
         store.ingest()
         store.finish_rollout(key, {"device": "cpu"}, 1.5)
     settings = {"selection": {"cohort": "both_correct", "alpha": 0.3}}
@@ -68,6 +73,91 @@ def test_what_is_put_in_comes_out(path: Path) -> None:
     again = open_store(path)
     np.testing.assert_array_equal(again.scores("run").scores, scores.scores)
     again.close()
+
+
+def _pair_of_runs(store: Database) -> tuple[Scores, Scores]:
+    """Both runs of the comparison, finished."""
+    values = _fill(store)
+    store.ingest()
+    store.finish_run("run", {}, 1.0)
+    ids = tuple(f"q{i}" for i in range(5))
+    store.start_run("tuned", "c", "tuned", "model", "sha256:y", 2, False, 5, 5, {})
+    store.spool.put(ScoreBatch("tuned", ids, np.ones(5, np.float32), 1.5 * values))
+    store.ingest()
+    store.finish_run("tuned", {}, 1.0)
+    return store.scores("run"), store.scores("tuned")
+
+
+def test_a_summary_comes_out_as_it_went_in_and_makes_the_comparison_ready(path: Path) -> None:
+    store = open_store(path)
+    base, tuned = _pair_of_runs(store)
+    assert not store.comparisons()["ready"].any()
+    assert not store.settled("c")
+    summary = summarise(base, tuned)
+    store.save_summary("c", "tuned", summary)
+    store.save_summary("c", "tuned", summary)  # again changes nothing
+    assert store.comparisons()["ready"].all()
+    assert store.settled("c")
+    assert not store.settled("c", ["step-000005"])
+    pd.testing.assert_frame_equal(store.edge_summary("c"), summary.edges)
+    metrics = store.metric_summaries().set_index("metric")
+    assert set(metrics.index) == set(METRICS)
+    for name, comparison in summary.metrics.items():
+        assert metrics.loc[name, "ci_low"] == comparison.ci_low
+        assert metrics.loc[name, "tuned"] == comparison.tuned
+    questions = store.question_summary("c").set_index(["metric", "question_id"])
+    assert questions.loc[("activation_intensity", "q3"), "base"] == pytest.approx(
+        np.abs(base.scores[3]).mean(), rel=1e-6
+    )
+    assert store.edge_summary("c", "step-000005").empty
+    store.close()
+
+
+def test_scores_at_positions_are_kept_once(path: Path) -> None:
+    store = open_store(path)
+    _fill(store)
+    assert store.positions("run", "q1") is None
+    scores = np.random.default_rng(0).normal(size=(7, len(GRAPH.edges))).astype(np.float32)
+    store.save_positions("run", "q1", scores)
+    store.save_positions("run", "q1", 2 * scores)
+    np.testing.assert_array_equal(store.positions("run", "q1"), scores)
+    store.close()
+
+
+def test_the_texts_of_tokens_and_their_numbers_come_with_the_questions(path: Path) -> None:
+    store = open_store(path)
+    _fill(store)
+    row = store.questions("c").iloc[2]
+    assert list(row["base_prompt_pieces"]) == ["a", "b"]
+    assert list(row["tuned_answer_pieces"]) == ["c", "d", "é"]
+    assert (row["prompt_length"], row["base_length"], row["tuned_length"]) == (2, 3, 3)
+    store.close()
+
+
+def test_the_revision_tells_jobs_from_results(path: Path) -> None:
+    store = open_store(path)
+    process, jobs, results = store.revision()
+    store.submit({"pair": "x"})
+    assert store.revision() == (process, jobs + 1, results)
+    _fill(store)
+    assert store.revision()[1] == jobs + 1
+    assert store.revision()[2] > results
+    store.close()
+
+
+def test_a_store_of_the_first_version_keeps_its_answers_and_gains_what_is_new(path: Path) -> None:
+    with duckdb.connect(str(path)) as old:
+        old.execute("CREATE TABLE store_version (version INTEGER PRIMARY KEY)")
+        for statement in MIGRATIONS[0]:
+            old.execute(statement)
+        old.execute("INSERT INTO store_version VALUES (1)")
+        old.execute("INSERT INTO answers VALUES ('r', 0, 'q', '?', '!', '?', [1, 2], [3], 'a', true)")
+    store = open_store(path)
+    assert store.answers("r") == [Answer("q", (1, 2), (3,), "a", True)]
+    _fill(store)
+    assert len(store.questions("c")) == 5
+    assert store.metric_summaries().empty
+    store.close()
 
 
 def test_the_long_view_names_every_edge(path: Path) -> None:
