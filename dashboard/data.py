@@ -23,45 +23,45 @@ from probing.scores import Scores
 
 def comparisons() -> pd.DataFrame:
     """Every comparison in the store."""
-    process, _, results = store().revision()
-    return _comparisons(process, results)
+    opened, _, results = store().revision()
+    return _comparisons(opened, results)
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
-def _comparisons(process: int, results: int) -> pd.DataFrame:
+def _comparisons(opened: int, results: int) -> pd.DataFrame:
     return store().comparisons()
 
 
 def jobs() -> pd.DataFrame:
     """Every job, the newest first."""
-    process, changes, _ = store().revision()
-    return _jobs(process, changes)
+    opened, changes, _ = store().revision()
+    return _jobs(opened, changes)
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
-def _jobs(process: int, changes: int) -> pd.DataFrame:
+def _jobs(opened: int, changes: int) -> pd.DataFrame:
     return store().jobs()
 
 
 def summaries() -> pd.DataFrame:
     """Every metric of every comparison."""
-    process, _, results = store().revision()
-    return _summaries(process, results)
+    opened, _, results = store().revision()
+    return _summaries(opened, results)
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
-def _summaries(process: int, results: int) -> pd.DataFrame:
+def _summaries(opened: int, results: int) -> pd.DataFrame:
     return store().metric_summaries()
 
 
 def steps(comparison: str) -> pd.DataFrame:
     """The training steps that were compared: `step`, `side`, `correct` of `asked` answers."""
-    process, _, results = store().revision()
-    return _steps(process, results, comparison)
+    opened, _, results = store().revision()
+    return _steps(opened, results, comparison)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _steps(process: int, results: int, comparison: str) -> pd.DataFrame:
+def _steps(opened: int, results: int, comparison: str) -> pd.DataFrame:
     table = store().steps(comparison)
     return table.assign(step=table["side"].map(step_of_side))
 
@@ -158,12 +158,12 @@ def questions(comparison: str) -> pd.DataFrame:
 
 def positions(run: str, question: str) -> np.ndarray | None:
     """One question's scores at every position, [position, edge]; None if they have not been computed."""
-    process, _, results = store().revision()
-    return _positions(process, results, run, question)
+    opened, _, results = store().revision()
+    return _positions(opened, results, run, question)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _positions(process: int, results: int, run: str, question: str) -> np.ndarray | None:
+def _positions(opened: int, results: int, run: str, question: str) -> np.ndarray | None:
     return store().positions(run, question)
 
 

@@ -5,8 +5,8 @@ called from any thread: reads use a cursor of their own, writes take turns. Repe
 """
 
 import json
-import os
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -49,6 +49,7 @@ class Database:
         self.path = path
         self.spool = Spool(path)
         self._write = threading.RLock()
+        self._opened = time.time_ns()
         self._revision = 0
         self._jobs_revision = 0
         try:
@@ -89,8 +90,8 @@ class Database:
             raise _cannot_read(self.path, error) from error
 
     def revision(self) -> tuple[int, int, int]:
-        """Changes with every change of the store: the owner's process, and counts for its jobs and for all else."""
-        return os.getpid(), self._jobs_revision, self._revision
+        """Changes with every change of the store: when it was opened, and counts for its jobs and for all else."""
+        return self._opened, self._jobs_revision, self._revision
 
     @contextmanager
     def _transaction(self, of_jobs: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:

@@ -1,24 +1,26 @@
 """Every page run by AppTest, without a browser."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from dashboard import data, service
+from dashboard import service
 from probing.rollouts import Selection
 from tests.conftest import ROOT
 
-PAGES = ("compare", "circuits", "distributions", "intensity", "methods")
+PAGES = ("compare", "circuits", "distributions", "intensity", "questions", "timeline", "methods")
 
 
 def _use(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("PROBING_STORE", str(path))
     service.store.cache_clear()
-    for cached in (data.comparisons, data.jobs, data.pair_scores, data.compared, data.edge_table):
-        cached.clear()
+    st.cache_resource.clear()
     yield path
     service.store().close()
     service.store.cache_clear()
@@ -55,7 +57,10 @@ def test_every_page_shows_its_pair(full: Path, page: str) -> None:
     assert not app.exception
     assert "base → ppo" in app.title[0].value
     assert "first 8 answer tokens (α = 0.5)" in _text(app)
-    assert bool(app.get("plotly_chart")) == (page != "methods")
+    if page == "timeline":
+        assert "0 of 9 checkpoints" in _text(app), "timelines are computed at the default cut only"
+    else:
+        assert bool(app.get("plotly_chart")) == (page != "methods")
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -102,7 +107,7 @@ def test_a_failed_job_is_shown_as_a_message_with_a_way_out(empty: Path, page: st
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_store_that_became_unreadable_is_a_message(full: Path, page: str) -> None:
-    service.store()._owner.database._connection.execute("DROP TABLE samples CASCADE")  # type: ignore[attr-defined]
+    service.store()._owner.database._connection.execute("DROP TABLE metric_summaries")  # type: ignore[attr-defined]
     app = _open(page)
     assert not app.exception
     assert "could not be read" in app.error[0].value
@@ -121,26 +126,70 @@ def test_the_compare_pages_numbers_are_the_metrics(full: Path) -> None:
         ("Activation intensity (nats)", "activation_intensity"),
         ("Information complexity (nats)", "information_complexity"),
         ("Distribution kurtosis", "distribution_kurtosis"),
+        ("Loss (nats)", "loss"),
     ):
         assert shown[label] == f"{number(expected[name].base)} → {number(expected[name].tuned)}"
-    (all_pairs,) = [d.value for d in app.dataframe if "Pattern" in d.value]
-    assert len(all_pairs) == 5
-    assert (all_pairs["Pattern"] != "not computed").all()
+
+
+def _leaderboard(app: AppTest) -> pd.DataFrame:
+    (table,) = [d.value for d in app.dataframe if "Pattern" in d.value]
+    return table.reset_index(drop=True)
+
+
+def test_the_leaderboard_has_every_pair_at_every_cut_as_numbers_and_links(full: Path) -> None:
+    from urllib.parse import parse_qs, urlsplit
+
+    table = _leaderboard(_open("compare"))
+    assert len(table) == 20
+    assert list(table["α"][:4]) == [0.03, 0.1, 0.3, 0.5]
+    assert pd.api.types.is_numeric_dtype(table["Intensity"]), "sorted as numbers, not as words"
+    asked = parse_qs(urlsplit(table["Pair"][19]).query)
+    assert asked == {"pair": ["Other seed"], "questions": ["Addition"], "cohort": ["both correct"], "alpha": ["0.5"]}
+    compared = service.store().metric_summaries()
+    keys = service.store().comparisons().set_index(["pair", "alpha"])["comparison_key"]
+    row = compared[(compared["comparison_key"] == keys["seed", 0.5]) & (compared["metric"] == "loss")]
+    row = row[row["side"] == "tuned"].iloc[0]
+    assert table["Loss"][19] == pytest.approx(100 * row["relative"])
 
 
 def test_a_picked_edge_shows_its_values_and_survives_a_change_of_the_figure(full: Path) -> None:
-    app = _open("circuits", picked="a5->logits")
+    app = _open("circuits", pick="a5->logits")
     assert "**a5->logits**" in _text(app)
-    app.slider(key="edges").set_value(20).run()
-    assert not app.exception
-    assert "**a5->logits**" in _text(app)
+    for change in (
+        lambda: app.slider(key="edges").set_value(20).run(),
+        lambda: app.button_group(key="kinds").set_value(["q"]).run(),
+        lambda: app.toggle(key="sure").set_value(True).run(),
+        lambda: app.button_group(key="panels").set_value(["difference"]).run(),
+        lambda: app.button_group(key="by").set_value(["share"]).run(),
+    ):
+        change()
+        assert not app.exception
+        assert "**a5->logits**" in _text(app)
+        assert app.selectbox(key="pick").value == "a5->logits"
 
 
 def test_a_picked_node_lists_its_edges(full: Path) -> None:
-    app = _open("circuits", picked="m3")
+    app = _open("circuits", pick="m3")
     inputs, outputs = (d.value for d in app.dataframe)
     assert all(edge.endswith("->m3") for edge in inputs["edge"])
     assert all(edge.startswith("m3->") for edge in outputs["edge"])
+
+
+def test_filters_leave_fewer_edges_and_can_be_reset(full: Path) -> None:
+    app = _open("circuits")
+    assert "66 edges shown" in _text(app) or "edges shown" in _text(app)
+    before = _edges_shown(app)
+    app.button_group(key="kinds").set_value(["q", "k"]).run()
+    app.button_group(key="changed").set_value(["flipped"]).run()
+    assert _edges_shown(app) < before
+    next(button for button in app.button if button.label == "Reset").click().run()
+    assert not app.exception
+    assert _edges_shown(app) == before
+
+
+def _edges_shown(app: AppTest) -> int:
+    (text,) = [c.value for c in app.caption if "edges shown" in c.value]
+    return int(text.split()[0])
 
 
 def test_comparisons_under_other_rules_stand_beside_the_papers(full: Path) -> None:
@@ -177,8 +226,159 @@ def test_more_bins_change_the_complexity_and_not_the_kurtosis(full: Path) -> Non
     assert before["Distribution kurtosis"] == after["Distribution kurtosis"]
 
 
-def test_every_metric_has_a_histogram(full: Path) -> None:
-    app = _open("distributions")
+@pytest.mark.parametrize(
+    ("page", "key", "parts"),
+    [
+        ("distributions", "part", ["Size", "Concentration", "Bins", "By question", "Diversity"]),
+        ("intensity", "section", ["Where", "Top movers", "Against the cut", "Against the loss"]),
+    ],
+)
+def test_every_part_of_a_page_shows_something(full: Path, page: str, key: str, parts: list[str]) -> None:
+    for part in parts:
+        app = _open(page, **{key: part})
+        assert not app.exception, part
+        assert app.get("plotly_chart") or app.dataframe, part
+
+
+def test_every_metric_has_a_histogram_and_a_curve_over_the_cuts(full: Path) -> None:
+    app = _open("distributions", part="By question")
     for label in app.selectbox(key="metric").options:
         app.selectbox(key="metric").select(label).run()
         assert not app.exception, label
+    app = _open("intensity", section="Against the cut")
+    for label in app.selectbox(key="cut_metric").options:
+        app.selectbox(key="cut_metric").select(label).run()
+        assert not app.exception, label
+
+
+def test_questions_can_be_searched_filtered_and_opened(full: Path) -> None:
+    app = _open("questions")
+    assert len(app.dataframe[0].value) == 100
+    app.text_input(key="search").set_value("add-003").run()
+    few = app.dataframe[0].value
+    assert 0 < len(few) < 10
+    assert app.subheader[0].value == "Question add-0007", "what is open stays open"
+    app.text_input(key="search").set_value("no question has this").run()
+    assert not app.exception
+    assert "No question is like that" in app.info[0].value
+    app.text_input(key="search").set_value("").run()
+    app.toggle(key="scored").set_value(False).run()
+    assert len(app.dataframe[0].value) == 500
+    app.selectbox(key="graded").select("only the tuned correct").run()
+    wrong = app.dataframe[0].value
+    assert wrong["base"].str.startswith("✗").all()
+    app.selectbox(key="q").select(wrong["id"].iloc[0]).run()
+    assert "belongs to another cohort" in _text(app)
+    assert not app.get("plotly_chart")
+
+
+def test_token_by_token_is_computed_on_demand_and_adds_up(full: Path) -> None:
+    from probing.jobs.worker import follow
+
+    app = _open("questions")
+    next(button for button in app.button if button.label == "Compute token by token").click().run()
+    assert not app.exception
+    store = service.store()
+    job = int(store.jobs()["job_id"].max())
+    assert follow(store, job, lambda stage, done, total: None)["status"] == "done"
+    app = _open("questions", element="a5->logits")
+    assert not app.exception
+    assert "The bars add up" in _text(app)
+    assert len(app.get("plotly_chart")) == 2
+
+
+def test_the_timeline_ends_where_the_pair_does(full: Path) -> None:
+    app = _open("timeline", pair="grpo")
+    assert not app.exception
+    assert len(app.get("plotly_chart")) == 3
+    app.select_slider(key="step").set_value(20).run()
+    assert not app.exception
+    store = service.store()
+    metrics = store.metric_summaries().set_index(["comparison_key", "side", "metric"])["tuned"]
+    table = store.comparisons().set_index(["pair", "alpha"])["comparison_key"]
+    for pair, last in (("grpo", "step-000120"), ("ppo", "step-000100")):
+        key = table[pair, 0.3]
+        assert metrics[key, last, "activation_intensity"] == pytest.approx(
+            metrics[key, "tuned", "activation_intensity"], rel=1e-5
+        )
+
+
+def test_a_pair_without_checkpoints_says_how_to_name_some(full: Path) -> None:
+    app = _open("timeline", pair="dpo")
+    assert "This pair has no checkpoints" in app.info[0].value
+
+
+def test_a_cut_without_a_timeline_offers_to_compute_it(full: Path) -> None:
+    app = _open("timeline", pair="grpo", alpha=0.5)
+    assert "0 of 10 checkpoints" in app.info[0].value
+    next(button for button in app.button if button.label == "Compute the timeline").click().run()
+    assert not app.exception
+    spec = json.loads(service.store().jobs()["spec"][0])
+    assert (spec["timeline"], spec["alphas"]) == (True, [0.5])
+
+
+def test_few_questions_are_said_to_be_few(full: Path) -> None:
+    from probing.jobs.plan import Spec
+    from probing.jobs.worker import follow
+
+    spec = Spec("grpo", "addition", (0.3,), Selection(n=1, seed=3))
+    follow(service.store(), service.store().submit(spec.as_json()), lambda stage, done, total: None)
+    for page in PAGES:
+        app = _open(page, variant="questions 1, seed 3")
+        assert not app.exception, page
+        assert "Only 1 questions: intervals are rough" in _text(app), page
+    assert "none: too few questions" in _text(_open("compare", variant="questions 1, seed 3"))
+
+
+def test_an_unknown_pair_in_the_url_is_named(full: Path) -> None:
+    app = AppTest.from_file(str(ROOT / "dashboard" / "shell.py"), default_timeout=60)
+    app.query_params["pair"] = "Nonsense"
+    app.run()
+    assert not app.exception
+    assert "The link asks for the pair “Nonsense”, which is not known here" in app.warning[0].value
+    app.selectbox(key="pair").select("PPO").run()
+    assert not [w for w in app.warning if "The link asks" in w.value]
+
+
+def test_the_papers_values_stand_beside_ours_where_the_pair_is_the_same(
+    full: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The shipped comparison under the name of one of the paper's pairs: only the names are borrowed.
+    text = (ROOT / "data" / "pairs.toml").read_text()
+    registry = ROOT / "data" / "pairs.toml"
+    borrowed = tmp_path / "pairs.toml"
+    text = text.replace('title = "Addition"\nfile = "questions', f'title = "MATH"\nfile = "{registry.parent}/questions')
+    start = text.index("[pairs.grpo]")
+    entry = text[start:].split("\n\n")[0]
+    named = entry.replace('"zoo/base"', '"peiyi9979/mistral-7b-sft"').replace(
+        '"zoo/grpo"', '"peiyi9979/math-shepherd-mistral-7b-rl"'
+    )
+    borrowed.write_text(text.replace(entry, named))
+    monkeypatch.setenv("PROBING_PAIRS", str(borrowed))
+    app = _open("compare", pair="grpo")
+    assert not app.exception
+    assert "published: 4.49×10⁻⁴ → 4.92×10⁻⁴" in _text(app)
+    table = _leaderboard(app)
+    (paper,) = table[table["Pattern"] == "published"].to_dict("records")
+    assert paper["α"] == 0.3
+    assert paper["Intensity"] == pytest.approx(100 * (4.92 / 4.49 - 1))
+    assert "published" not in _text(_open("compare", pair="ppo"))
+
+
+def test_a_circuit_file_limits_the_page_to_its_edges(full: Path) -> None:
+    from probing.circuit_files import as_eap_json
+    from probing.circuits import edge_table
+    from probing.residual_graph import graph_of
+
+    store = service.store()
+    row = store.comparisons().iloc[0]
+    table = edge_table(graph_of(6), store.edge_summary(row["comparison_key"]))
+    app = _open("circuits")
+    app.file_uploader(key="circuit-file").set_value(
+        ("mine.json", as_eap_json(graph_of(6), table, {"m0->m1", "a5->logits"}).encode(), "application/json")
+    ).run()
+    assert not app.exception
+    assert "Only the 2 edges of the circuit in mine.json" in app.info[0].value
+    assert _edges_shown(app) == 2
+    app.file_uploader(key="circuit-file").set_value(("bad.json", b"{}", "application/json")).run()
+    assert "not a circuit in EAP-IG's JSON format" in app.error[0].value

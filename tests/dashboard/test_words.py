@@ -1,7 +1,9 @@
+import math
+
 import pytest
 
 from dashboard.theme import number, percent
-from dashboard.words import confound, headline, pattern_verdict, relative_interval
+from dashboard.words import arrowed, bins_verdict, confound, headline, interval, pattern_verdict, relative_interval
 from probing.metrics import Comparison
 
 
@@ -37,13 +39,34 @@ def test_the_headline_says_what_moved_and_what_did_not() -> None:
         "activation_intensity": _moved(0.14, 0.09, 0.19),
         "information_complexity": _moved(-0.3, -0.4, -0.2),
         "distribution_kurtosis": _moved(0.01, -0.1, 0.1),
+        "gini": _moved(-0.1, -0.2, -0.05),
     }
     assert headline("GRPO", compared) == (
-        "GRPO raised intensity by 14 % (95 % interval 9.0 to 19 %), lowered complexity by 30 % (95 % interval 20 to "
-        "40 %), and did not move kurtosis beyond noise."
+        "GRPO raised intensity by 14 % (95 % interval 9.0 to 19 %) and lowered complexity by 30 % (95 % interval 20 to "
+        "40 %); kurtosis did not move beyond noise; the circuit is less concentrated."
     )
+    still = dict.fromkeys(compared, _moved(0.01, -0.1, 0.1))
+    assert headline("DPO", still) == "Intensity, complexity and kurtosis did not move beyond noise."
     assert pattern_verdict(compared) == "mixed (1 with, 1 against)"
     assert relative_interval(compared["activation_intensity"]) == "+14 % (+9.0 to +19)"
+
+
+def test_a_change_has_an_arrow_only_beyond_noise() -> None:
+    assert arrowed(_moved(0.14, 0.09, 0.19)) == "↑ +14 % (+9.0 to +19)"
+    assert arrowed(_moved(-0.14, -0.19, -0.09)) == "↓ −14 % (−19 to −9.0)"
+    assert arrowed(_moved(0.01, -0.1, 0.1)) == "· +1.0 % (−10 to +10)"
+
+
+def test_too_few_questions_for_an_interval_are_said_to_be() -> None:
+    assert interval(Comparison(1.0, 2.0, 1.0, 1.0, -math.inf, math.inf)) == "none: too few questions"
+
+
+def test_whether_complexity_hangs_on_the_bins_is_said() -> None:
+    up, down, still = _moved(0.5, 0.4, 0.6), _moved(-0.5, -0.6, -0.4), _moved(0.0, -0.1, 0.1)
+    assert bins_verdict({10: up, 100: up}) == "Complexity rose whatever the number of bins, from 10 to 100."
+    assert bins_verdict({10: down, 100: still}) == "Complexity fell, but not beyond noise with 100 bins."
+    assert bins_verdict({10: still, 100: still}) == "Complexity did not move beyond noise with any number of bins."
+    assert "rose with 10 bins and fell with 100 and 500" in bins_verdict({10: up, 100: down, 500: down})
 
 
 def test_the_caution_is_given_only_where_the_loss_moved_the_same_way() -> None:

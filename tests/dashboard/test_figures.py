@@ -1,0 +1,260 @@
+"""Which edges are shown, where they are drawn, and what can be taken away: pure functions, without an app."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+
+from dashboard import exports, question
+from dashboard.edge_filter import MOST, PANELS, EdgeFilter
+from dashboard.figures import circuit, diversity, histograms, matrix, spread, timeline, tokens
+from dashboard.figures.circuit import Pick
+from dashboard.theme import PICKED
+from probing.circuits import EDGE_VALUES, edge_table, edge_values
+from probing.metrics import Definition, histogram_top
+from probing.residual_graph import graph_of
+from probing.scores import Scores
+
+LAYERS = 5
+GRAPH = graph_of(LAYERS)
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[Scores, Scores]:
+    rng = np.random.default_rng(3)
+    shape = rng.lognormal(-3, 1.2, (1, *GRAPH.mask.shape))
+    made = []
+    for scale in (1.0, 1.3):
+        values = (rng.standard_t(4, (25, *GRAPH.mask.shape)) + 0.5) * shape * GRAPH.mask * scale
+        ids = tuple(f"q{i}" for i in range(25))
+        made.append(Scores(GRAPH, ids, values.astype(np.float32), rng.random(25).astype(np.float32)))
+    return made[0], made[1]
+
+
+@pytest.fixture(scope="module")
+def table(pair: tuple[Scores, Scores]) -> pd.DataFrame:
+    return edge_table(GRAPH, edge_values(*pair, Definition(resamples=200)))
+
+
+# -- which edges -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("panel", list(PANELS))
+def test_a_panel_shows_its_strongest_edges_first(table: pd.DataFrame, panel: str) -> None:
+    shown = EdgeFilter(count=12).apply(table, panel)
+    size = table[PANELS[panel]].abs()
+    assert list(shown[PANELS[panel]].abs()) == sorted(size, reverse=True)[:12]
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.95])
+def test_a_share_is_covered_by_as_few_edges_as_it_takes(table: pd.DataFrame, share: float) -> None:
+    shown = EdgeFilter(count=None, share=share).apply(table, "base")["base_strength"]
+    total = table["base_strength"].sum()
+    assert shown.sum() >= share * total > shown.iloc[:-1].sum()
+
+
+def test_each_rule_leaves_out_what_it_says(table: pd.DataFrame) -> None:
+    everything = {"count": MOST}
+    of_kind = EdgeFilter(**everything, kinds=("q", "logits")).apply(table, "tuned")
+    assert set(of_kind["kind"]) == {"q", "logits"}
+    in_layers = EdgeFilter(**everything, layers=(1, 2)).apply(table, "tuned")
+    assert set(in_layers["layer"]) == {1, 2}
+    helping = EdgeFilter(**everything, sign="helps")
+    assert (helping.apply(table, "base")["base_effect"] > 0).all()
+    assert (helping.apply(table, "difference")["tuned_effect"] > 0).all()
+    assert (EdgeFilter(**everything, sign="hurts").apply(table, "tuned")["tuned_effect"] < 0).all()
+    assert EdgeFilter(**everything, sure=True).apply(table, "difference")["beyond_noise"].all()
+    gained = EdgeFilter(count=20, changed=("gained",)).apply(table, "tuned")
+    assert ((gained["tuned_rank"] <= 20) & (gained["base_rank"] > 20)).all()
+    assert len(gained)
+    only = EdgeFilter(**everything, only=frozenset({"m0->m1", "a1->logits"})).shown(table, list(PANELS))
+    assert list(only["edge"]) == [e for e in GRAPH.edges if e in {"m0->m1", "a1->logits"}]
+
+
+def test_no_panel_shows_more_than_a_browser_can_take() -> None:
+    graph = graph_of(14)
+    values = pd.DataFrame({name: np.arange(len(graph.edges), dtype=float) + 1 for name in EDGE_VALUES})
+    large = edge_table(graph, values)
+    assert len(EdgeFilter(count=None, share=1.0).apply(large, "base")) == MOST
+
+
+# -- where they are drawn ----------------------------------------------------------------------------------------------
+
+
+def _nodes(figure: go.Figure) -> list[go.Scatter]:
+    return [trace for trace in figure.data if trace.mode == "markers+text"]
+
+
+def test_nodes_stand_in_the_same_places_in_every_panel_and_under_every_filter(table: pd.DataFrame) -> None:
+    views = [
+        circuit.graph(table, LAYERS, EdgeFilter(count=40), list(PANELS), Pick()),
+        circuit.graph(table, LAYERS, EdgeFilter(count=10, kinds=("q",)), ["tuned"], Pick("m2", trace=True)),
+    ]
+    places = [(list(t.text), list(t.x), list(t.y)) for view in views for t in _nodes(view)]
+    assert len(places) == 4
+    assert all(place == places[0] for place in places)
+    assert views[0].layout.height == views[1].layout.height
+    assert views[0].layout.yaxis.range == views[1].layout.yaxis.range
+
+
+@pytest.mark.parametrize("layers", [1, 5, 32])
+def test_no_two_nodes_overlap(layers: int) -> None:
+    graph = graph_of(layers)
+    values = pd.DataFrame(1.0, index=range(len(graph.edges)), columns=list(EDGE_VALUES))
+    figure = circuit.graph(edge_table(graph, values), layers, EdgeFilter(count=10), ["base"], Pick())
+    (nodes,) = _nodes(figure)
+    low, high = figure.layout.yaxis.range
+    pixels = (figure.layout.height - 48) / (high - low)
+    lane = 100  # pixels between the lanes of three panels on a 1440 px screen
+    centres = np.column_stack([np.array(nodes.x) * lane, np.array(nodes.y) * pixels])
+    sizes = np.array(nodes.marker.size)
+    distance = np.linalg.norm(centres[:, None] - centres[None], axis=-1) + 1e9 * np.eye(len(centres))
+    assert (distance >= (sizes[:, None] + sizes[None]) / 2 - 1).all()
+    assert (np.array(nodes.y) * pixels - sizes / 2 >= low * pixels).all()
+    assert (np.array(nodes.y) * pixels + sizes / 2 <= high * pixels).all()
+
+
+def test_every_shown_edge_can_be_clicked_and_says_what_it_is(table: pd.DataFrame) -> None:
+    chosen = EdgeFilter(count=15)
+    figure = circuit.graph(table, LAYERS, chosen, ["tuned"], Pick())
+    (markers,) = [t for t in figure.data if t.mode == "markers"]
+    assert [c[0] for c in markers.customdata] == list(chosen.apply(table, "tuned")["edge"])
+    assert all("difference" in text and "rank" in text for text in markers.hovertext)
+
+
+def test_what_is_picked_stands_out(table: pd.DataFrame) -> None:
+    chosen = EdgeFilter(count=30)
+    edge = chosen.apply(table, "tuned")["edge"].iloc[3]
+    figure = circuit.graph(table, LAYERS, chosen, ["tuned"], Pick(edge))
+    assert [t for t in figure.data if t.mode == "lines" and t.line.color == PICKED]
+    (nodes,) = _nodes(figure)
+    ringed = {name for name, colour in zip(nodes.text, nodes.marker.color, strict=True) if colour == PICKED}
+    assert ringed == Pick(edge).nodes
+    heat = matrix.panels(table, GRAPH, chosen.shown(table, ["tuned"]), ["tuned"], Pick(edge))
+    (box,) = heat.layout.shapes
+    writer, reader = edge.split("->")
+    assert GRAPH.readers[round((box.x0 + box.x1) / 2)] == reader
+    assert GRAPH.writers[round((box.y0 + box.y1) / 2)] == writer
+
+
+def test_a_picked_node_is_outlined_where_it_reads_and_writes(table: pd.DataFrame) -> None:
+    heat = matrix.panels(table, GRAPH, table, ["base"], Pick("a2"))
+    cells = set()
+    for box in heat.layout.shapes:
+        for x in range(round(box.x0 + 0.5), round(box.x1 + 0.5)):
+            for y in range(round(box.y0 + 0.5), round(box.y1 + 0.5)):
+                cells.add(f"{GRAPH.writers[y]}->{GRAPH.readers[x]}")
+    assert cells == set(table.loc[(table["writer"] == "a2") | (table["node"] == "a2"), "edge"])
+
+
+# -- curves and maps ---------------------------------------------------------------------------------------------------
+
+
+def _named(figure: go.Figure, name: str) -> go.Scatter:
+    return next(trace for trace in figure.data if trace.name == name)
+
+
+def test_histograms_count_every_cell_once(pair: tuple[Scores, Scores]) -> None:
+    figure = histograms.sizes(*pair, Definition(bins=30), log_counts=False, log_size=False)
+    for name in ("base", "tuned"):
+        trace = _named(figure, name)
+        assert sum(trace.y[::2]) == 25 * GRAPH.mask.size
+        assert trace.x[-1] == pytest.approx(histogram_top(*pair, Definition()))
+
+
+def test_the_cumulative_curve_is_the_share_below(pair: tuple[Scores, Scores]) -> None:
+    trace = _named(spread.cumulative(*pair), "tuned")
+    size = np.abs(GRAPH.to_edges(pair[1].scores))
+    for x, y in list(zip(trace.x, trace.y, strict=True))[::40]:
+        assert (size <= x * (1 + 1e-9)).mean() == pytest.approx(y, abs=2e-3)
+
+
+def test_the_lorenz_curve_holds_the_gini_coefficient(table: pd.DataFrame) -> None:
+    trace = _named(spread.lorenz(table), "base")
+    strength = table["base_strength"].to_numpy()
+    literal = np.abs(strength[:, None] - strength[None]).sum() / (2 * len(strength) * strength.sum())
+    assert 2 * np.trapezoid(trace.y, trace.x) - 1 == pytest.approx(literal, abs=1e-6)
+
+
+def test_the_correlation_maps_share_order_and_scale() -> None:
+    rng = np.random.default_rng(0)
+    base, tuned = (np.corrcoef(rng.normal(size=(6, 30))) for _ in range(2))
+    one, other = diversity.maps(base, tuned, list("abcdef")).data
+    assert list(one.x) == list(other.x) == list(one.y)
+    assert (one.zmin, one.zmax) == (other.zmin, other.zmax)
+    i, j = ("abcdef".index(one.x[k]) for k in (1, 4))
+    assert one.z[1][4] == pytest.approx(base[i, j], abs=1e-4)
+
+
+def test_moving_edges_are_those_that_are_not_always_among_the_strongest() -> None:
+    graph = graph_of(1)
+    tables = {}
+    for step, order in {0: [0, 1, 2, 3], 10: [0, 2, 1, 3], 20: [0, 2, 3, 1]}.items():
+        values = pd.DataFrame(0.0, index=range(len(graph.edges)), columns=list(EDGE_VALUES))
+        values.loc[order, "tuned_strength"] = [4.0, 3.0, 2.0, 1.0]
+        tables[step] = edge_table(graph, values)
+    moving = timeline.moving(tables, 2)
+    assert list(moving.index) == [graph.edges[1], graph.edges[2]], "what goes stands above what comes"
+    assert moving.loc[graph.edges[1]].tolist() == [2, 3, 4]
+    shown = np.array(timeline.membership(moving, 2).data[0].z, dtype=float)
+    np.testing.assert_array_equal(np.isnan(shown), [[False, True, True], [True, False, False]])
+
+
+# -- tokens ------------------------------------------------------------------------------------------------------------
+
+
+def test_tokens_that_look_like_markup_are_shown_as_text() -> None:
+    figure = tokens.contributions([["<s>", "<b>", " "]] * 2, [np.ones(3)] * 2, 2)
+    assert list(figure.layout.xaxis.ticktext) == ["&lt;s&gt;", "&lt;b&gt;", "␣"]
+    shown = question.marked(["<script>", "x", "y"], 1, "base")
+    assert "<script>" not in shown
+    assert shown.index("scored-base") < shown.index("cut") < shown.index("beyond")
+
+
+@pytest.mark.parametrize(
+    ("name", "edges"),
+    [
+        ("m1->a2<k>", ["m1->a2<k>"]),
+        ("m1", [e for e in GRAPH.edges if e.startswith("m1->")]),
+        ("logits", [e for e in GRAPH.edges if e.endswith("->logits")]),
+        ("input", [e for e in GRAPH.edges if e.startswith("input->")]),
+    ],
+)
+def test_a_contribution_sums_the_right_edges(name: str, edges: Sequence[str]) -> None:
+    scores = np.random.default_rng(0).normal(size=(4, len(GRAPH.edges)))
+    expected = sum(scores[:, GRAPH.edges.index(edge)] for edge in edges)
+    np.testing.assert_allclose(question.contribution(GRAPH, scores, name), expected)
+
+
+# -- exports -----------------------------------------------------------------------------------------------------------
+
+
+def test_numbers_of_a_figure_are_those_it_draws(table: pd.DataFrame, pair: tuple[Scores, Scores]) -> None:
+    lorenz = exports.numbers_of(spread.lorenz(table))
+    assert set(lorenz["trace"]) == {"all equal", "base", "tuned"}
+    assert (lorenz[lorenz["trace"] == "base"]["y"].diff().dropna() >= 0).all()
+    heat = exports.numbers_of(diversity.maps(np.eye(3), np.eye(3), ["a", "b", "c"]))
+    assert len(heat) == 18
+    assert heat.loc[(heat["x"] == "a") & (heat["y"] == "a"), "z"].tolist() == [1.0, 1.0]
+
+
+def test_a_figure_as_html_needs_no_network(table: pd.DataFrame) -> None:
+    page = exports.as_html(spread.lorenz(table))
+    assert "share of all strength" in page
+    assert "cdn.plot.ly" not in page.split("<body>")[0]
+    assert len(page) > 3_000_000, "the library is inside"
+
+
+def test_a_table_as_parquet_comes_back(table: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(pd.read_parquet(io.BytesIO(exports.as_parquet(table))), table)
+
+
+@pytest.mark.skipif(exports.chrome() is None, reason="no Chromium on this machine")
+def test_a_figure_as_an_image(table: pd.DataFrame) -> None:
+    assert exports.as_image(spread.lorenz(table), "png").startswith(b"\x89PNG")
+    svg = exports.as_image(spread.lorenz(table), "svg")
+    assert svg.startswith(b"<svg")
+    assert b"share of all strength" in svg
