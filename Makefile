@@ -21,8 +21,9 @@ check: .venv/dev
 screenshots: .venv/dev
 	$(BIN)/python -m tests.dashboard.screenshots
 
-benchmark: .venv/app
+benchmark: .venv/dev
 	$(BIN)/python -m benchmarks.attribution
+	$(BIN)/python -m benchmarks.pages
 
 .venv/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed and was not found." >&2; exit 2; }

@@ -109,19 +109,18 @@ def controls(table: pd.DataFrame, layers: int, only: frozenset[str] | None) -> E
                 help="The strongest by mean |score|; in the difference, those that changed most.",
             )  # fmt: skip
     with rules:
-        active = _active(layers - 1)
-        menu = st.popover(
-            f"Filter ({active})" if active else "Filter", icon=":material/filter_alt:", width="stretch", key="filters"
-        )
+        menu = st.popover("Filter", icon=":material/filter_alt:", width="stretch", key="filters")
     with menu:
         kinds = st.pills(
             "Reader", KINDS, selection_mode="multi", key="kinds", bind="query-params",
             help="Edges into query, key or value projections, MLPs, or the head. None chosen: all.",
         )  # fmt: skip
-        last = layers - 1
-        span = (
-            st.slider("Layers of the reader", 0, last, (0, last), key="layers", bind="query-params") if last else None
-        )
+        everywhere = (0, layers - 1)
+        span = everywhere
+        if layers > 1:
+            span = st.slider(
+                "Layers of the reader", *everywhere, everywhere, key=_layers_key(layers), bind="query-params"
+            )
         sign = st.segmented_control(
             "Effect", list(SIGNS), default="any", required=True, key="sign", bind="query-params",
             help="Helps: removing the edge would raise the loss. In the difference, of the tuned model.",
@@ -132,19 +131,21 @@ def controls(table: pd.DataFrame, layers: int, only: frozenset[str] | None) -> E
             "Flipped: from helping to hurting or back, beyond noise.",
         )  # fmt: skip
         sure = st.toggle("Only differences beyond noise", key="sure", bind="query-params")
-        st.button("Reset", on_click=_reset, args=(last,), icon=":material/filter_alt_off:", disabled=not active)
-    return EdgeFilter(
-        count, share, tuple(kinds or ()), span if span and span != (0, last) else None, sign or "any",
-        tuple(changed or ()), sure, only,
-    )  # fmt: skip
+        chosen = EdgeFilter(
+            count, share, tuple(kinds or ()), None if span == everywhere else span, sign or "any", tuple(changed or ()),
+            sure, only,
+        )  # fmt: skip
+        st.button(
+            "Reset", on_click=_reset, args=(layers,), icon=":material/filter_alt_off:", disabled=not chosen.active
+        )
+    return chosen
 
 
-def _active(last: int) -> int:
-    """How many filters leave something out, by what their controls say."""
-    state = st.session_state
-    chosen = [bool(state.get(name)) for name in ("kinds", "changed", "sure")]
-    return sum(chosen) + (state.get("sign", "any") != "any") + (tuple(state.get("layers", (0, last))) != (0, last))
+def _layers_key(layers: int) -> str:
+    """Pairs of other shapes have other layers to choose from, so each shape has its own choice."""
+    return f"layers-of-{layers}"
 
 
-def _reset(last: int) -> None:
-    st.session_state.update(kinds=[], changed=[], sure=False, sign="any", layers=(0, last))
+def _reset(layers: int) -> None:
+    everything = {"kinds": [], "changed": [], "sure": False, "sign": "any", _layers_key(layers): (0, layers - 1)}
+    st.session_state.update(everything)

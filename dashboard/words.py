@@ -1,7 +1,10 @@
 """Names, one-sentence definitions, and sentences made from numbers."""
 
 import math
+import re
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 from dashboard.theme import number, percent
 from probing.metrics import PATTERN, Comparison, Verdict, verdict
@@ -60,6 +63,25 @@ FORMULAS = {
     ),
 }
 """Every metric over the matrices W of n questions; n_o writers, n_i readers, E edges; a bar is a mean over k."""
+
+_METHOD = Path(__file__).resolve().parents[1] / "docs" / "method.md"
+
+
+@cache
+def section(title: str) -> str:
+    """A section of docs/method.md, which the pages quote rather than say again; KeyError if there is none."""
+    parts = re.split(r"^## (.+)$", _METHOD.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))[title].strip()
+
+
+CITATION = """
+The method: Zhang, Hao, Xu and Li, *Reinforcement Learning Fine-Tuning Enhances Activation Intensity and Diversity in
+the Internal Circuitry of LLMs*, ICLR 2026, [arXiv:2509.21044](https://arxiv.org/abs/2509.21044). Edge attribution
+patching: Syed, Rager and Conmy, [arXiv:2310.10348](https://arxiv.org/abs/2310.10348).
+
+For what this program computed, cite it as *RL Circuit Explorer* with the version of its code, and give the identities
+of the runs, which stand in the table above: with them anybody can compute the same numbers again.
+"""
 
 PATTERN_METRICS = tuple(PATTERN)
 

@@ -35,8 +35,9 @@ with graphs:
             on_select=lambda: inspector.remember("chart-graph"),
             selection_mode="points",
         )
+    rules = f" under {chosen.active} filters" if chosen.active else ""
     st.caption(
-        f"{len(shown)} edges shown. Click a node, or the middle of an edge. Width: mean |score|, on one scale for base "
+        f"{len(shown)} edges shown{rules}. Click a node, or the middle of an edge. Width: mean |score|, on one scale for base "
         "and tuned. Dotted: removing the edge would lower the loss. Difference: orange is stronger after tuning, blue "
         "weaker, grey and dotted within noise."
     )

@@ -1,11 +1,16 @@
 """The app in a real browser, on a server started as `make app` starts it."""
 
+import json
 import re
+import shutil
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
+import axe_playwright_python
+import pandas as pd
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from benchmarks.serving import CHROME, CHROME_FLAGS, Server
 from tests.dashboard.conftest import specs_of
@@ -17,6 +22,8 @@ PAGES = {
     "circuits": "Circuits: base → ppo",
     "distributions": "Distributions: base → ppo",
     "intensity": "Intensity: base → ppo",
+    "questions": "Questions: base → ppo",
+    "timeline": "Timeline: base → ppo",
     "methods": "Methods: base → ppo",
 }
 
@@ -27,6 +34,17 @@ def browser() -> Iterator[Browser]:
         running = playwright.chromium.launch(executable_path=CHROME, args=CHROME_FLAGS)
         yield running
         running.close()
+
+
+@pytest.fixture(scope="module")
+def shared(computed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all tests that leave its store as it is."""
+    running = Server(Path(shutil.copy(computed, tmp_path_factory.mktemp("shared") / "store.duckdb")))
+    yield running
+    running.stop()
+
+
+expect.set_options(timeout=30_000)
 
 
 class Complaints(list[str]):
@@ -57,25 +75,117 @@ def _settled(page: Page) -> None:
     expect(page.locator("[data-testid='stException']")).to_have_count(0)
 
 
-@pytest.mark.parametrize("path", list(PAGES))
-def test_a_permalink_opens_the_same_view_on_a_fresh_server(server: Server, browser: Browser, path: str) -> None:
-    complaints = Complaints()
-    page = _open(browser, f"{server.url}/{path}?pair=PPO&alpha=0.5", complaints)
-    expect(page.get_by_role("heading", level=1)).to_have_text(PAGES[path])
-    expect(page.get_by_text("(α = 0.5)")).to_be_visible()
-    if path != "methods":
-        expect(page.locator(".js-plotly-plot .main-svg").first).to_be_visible()
+def _plot(page: Page, number: int = 0) -> Locator:
+    return page.locator(".js-plotly-plot").nth(number)
+
+
+def _click(page: Page, target: Locator) -> None:
+    """Click the middle of something drawn."""
+    target.scroll_into_view_if_needed()
+    page.wait_for_timeout(300)
+    box = target.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+
+
+def _node(page: Page, panel: int, name: str) -> Locator:
+    """A node of the circuit graph, where its label is drawn."""
+    return _plot(page).locator("text", has_text=re.compile(f"^{name}$")).nth(panel)
+
+
+def _picked(page: Page, name: str) -> None:
+    expect(
+        page.locator("[data-testid='stMarkdown'] strong", has_text=re.compile(f"^{re.escape(name)}$"))
+    ).to_be_visible()
     _settled(page)
-    assert "pair=PPO" in page.url
-    assert "alpha=0.5" in page.url
+
+
+# -- the view is the link ----------------------------------------------------------------------------------------------
+
+
+def _slider(page: Page, label: str) -> Locator:
+    return page.get_by_role("slider", name=label).first
+
+
+VIEWS = {
+    "?pair=PPO&alpha=0.5": ["base → ppo", "(α = 0.5)"],
+    "circuits?alpha=0.5&changed=weakened&edges=20&kinds=mlp&kinds=v&pair=PPO&panels=difference&pick=m3&sure=true"
+    "&trace=true": ["Circuits: base → ppo", "under 3 filters", "strongest outputs"],
+    "circuits?by=share&pair=PPO&pick=a5-%3Elogits&share=55": ["Circuits: base → ppo", "Difference of strength"],
+    "distributions?bins=40&logx=true&pair=PPO": ["Distributions: base → ppo", "Log counts"],
+    "distributions?metric=Gini+coefficient&pair=PPO&part=By+question": ["Inequality of edge strengths"],
+    "intensity?cut_metric=Loss&pair=PPO&section=Against+the+cut": ["Intensity: base → ppo", "Each cut has its own"],
+    "intensity?group=reading+layer&pair=PPO": ["Intensity: base → ppo", "large one is their mean"],
+    "questions?pair=PPO&q=add-0037&search=add-003": ["Questions: base → ppo", "Question add-0037"],
+    "timeline?among=30&pair=PPO&step=20&step_edges=30": ["Timeline: base → ppo", "Step 20"],
+    "methods?alpha=0.5&pair=PPO": ["Methods: base → ppo", "the first 8 tokens of an answer"],
+}
+"""Links to a view of each page that is not its default one, and what stands there."""
+
+
+@pytest.mark.parametrize("link", list(VIEWS))
+def test_a_link_opens_the_same_view_in_a_fresh_browser_on_a_fresh_server(
+    server: Server, browser: Browser, link: str
+) -> None:
+    complaints = Complaints()
+    page = _open(browser, f"{server.url}/{link}", complaints)
+    expect(page.get_by_role("heading", level=1)).to_contain_text("base → ppo")
+    _settled(page)
+    for text in VIEWS[link]:
+        _shown(page, text)
+    for name, label in (("edges", "Edges in each panel"), ("bins", "Bins"), ("share", "Share of the total |score|, %")):
+        if found := re.search(rf"[?&]{name}=(\d+)", link):
+            expect(page.get_by_test_id("stSliderThumbValue").get_by_text(found[1], exact=True).first).to_be_visible()
+            assert _slider(page, label).count()
+    assert sorted(page.url.split("?")[1].split("&")) == sorted(link.split("?")[1].split("&"))
     assert not complaints
 
 
-def test_moving_between_pages_keeps_the_selection(server: Server, browser: Browser) -> None:
+def _shown(page: Page, text: str) -> None:
+    """Wait for a text somewhere: on the page, in a figure, or in a table (whose cells stand beside its canvas)."""
+    page.wait_for_function(
+        "text => [...document.querySelectorAll('[data-testid=stMain], canvas')]"
+        ".some(part => part.textContent.includes(text))",
+        arg=text,
+    )
+
+
+def test_back_and_forward_show_the_views_that_were(shared: Server, browser: Browser) -> None:
     complaints = Complaints()
-    page = _open(browser, f"{server.url}/?pair=DPO&alpha=0.1", complaints)
+    page = _open(browser, shared.url, complaints)
+    heading = page.get_by_role("heading", level=1)
+    expect(heading).to_have_text("base → grpo")
+    _settled(page)
+    page.get_by_role("combobox", name=re.compile("Pair")).click()
+    page.get_by_role("option", name="PPO").click()
+    expect(heading).to_have_text("base → ppo")
+    _settled(page)
+    page.get_by_role("link", name="Circuits").click()
+    expect(heading).to_have_text("Circuits: base → ppo")
+    _settled(page)
+    _click(page, _node(page, 1, "m3"))
+    _picked(page, "m3")
+    _click(page, _node(page, 1, "a2"))
+    _picked(page, "a2")
+    page.go_back()
+    _picked(page, "m3")
+    page.go_back()
+    expect(page.get_by_text("Click a node, or the middle of an edge, for")).to_be_visible()
+    page.go_back()
+    expect(heading).to_have_text("base → ppo")
+    page.go_forward()
+    expect(heading).to_have_text("Circuits: base → ppo")
+    page.go_forward()
+    _picked(page, "m3")
+    assert not complaints
+
+
+def test_moving_between_pages_keeps_the_selection(shared: Server, browser: Browser) -> None:
+    complaints = Complaints()
+    page = _open(browser, f"{shared.url}/?pair=DPO&alpha=0.1", complaints)
     expect(page.get_by_role("heading", level=1)).to_have_text("base → dpo")
-    for link in ("Circuits", "Distributions", "Intensity", "Methods", "Compare"):
+    _settled(page)
+    for link in ("Circuits", "Distributions", "Intensity", "Questions", "Timeline", "Methods", "Compare"):
         page.get_by_role("link", name=link).click()
         expect(page.get_by_role("heading", level=1)).to_have_text(re.compile("base → dpo"))
         expect(page.get_by_text("(α = 0.1)")).to_be_visible()
@@ -84,70 +194,285 @@ def test_moving_between_pages_keeps_the_selection(server: Server, browser: Brows
     assert not complaints
 
 
-def test_choosing_another_pair_changes_the_page_and_the_url(server: Server, browser: Browser) -> None:
-    complaints = Complaints()
-    page = _open(browser, server.url, complaints)
-    expect(page.get_by_role("heading", level=1)).to_have_text("base → grpo")
+def test_an_unknown_pair_in_the_link_is_named(shared: Server, browser: Browser) -> None:
+    page = _open(browser, f"{shared.url}/circuits?pair=Nonsense", Complaints())
+    expect(page.get_by_text("The link asks for the pair “Nonsense”")).to_be_visible()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Circuits: base → grpo")
+
+
+# -- Compare -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_changed_and_how_sure_is_on_one_screen(shared: Server, browser: Browser) -> None:
+    page = _open(browser, shared.url, Complaints())
     _settled(page)
-    page.get_by_role("combobox", name=re.compile("Pair")).click()
-    page.get_by_role("option", name="More SFT").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text("base → sft-more")
-    expect(page).to_have_url(re.compile("pair=More"))
-    assert not complaints
-
-
-def _click_text(page: Page, panel: int, text: str) -> None:
-    """Click a node of the circuit graph, where its label is drawn."""
-    label = page.locator(".js-plotly-plot").first.locator("text", has_text=re.compile(f"^{text}$")).nth(panel)
-    label.scroll_into_view_if_needed()
-    box = label.bounding_box()
-    assert box is not None
-    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-
-
-def test_a_click_on_a_node_lists_its_values(server: Server, browser: Browser) -> None:
-    complaints = Complaints()
-    page = _open(browser, f"{server.url}/circuits", complaints)
-    expect(page.locator(".js-plotly-plot .main-svg").first).to_be_visible()
-    _settled(page)
-    _click_text(page, 1, "m3")
-    expect(page.get_by_text("strongest inputs")).to_be_visible()
-    expect(page.get_by_text("strongest outputs")).to_be_visible()
-    expect(page.locator("[data-testid='stMarkdown'] strong", has_text=re.compile("^m3$"))).to_be_visible()
-    _settled(page)
-    _click_text(page, 0, "logits")
-    expect(page.locator("[data-testid='stMarkdown'] strong", has_text=re.compile("^logits$"))).to_be_visible()
-    assert not complaints
-
-
-def test_a_click_on_the_middle_of_an_edge_lists_its_values(server: Server, browser: Browser) -> None:
-    complaints = Complaints()
-    page = _open(browser, f"{server.url}/circuits?edges=10", complaints)
-    expect(page.locator(".js-plotly-plot .main-svg").first).to_be_visible()
-    _settled(page)
-    for marker in page.locator(".js-plotly-plot").first.locator(".scatterlayer .points path.point").all()[:4]:
-        box = marker.bounding_box()
+    expect(_plot(page, 2).locator(".main-svg").first).to_be_visible()
+    for part in (page.get_by_role("heading", level=1), page.get_by_text("GRPO lowered intensity by"),
+                 *page.get_by_test_id("stMetric").all(), _plot(page, 0), _plot(page, 1), _plot(page, 2)):  # fmt: skip
+        box = part.bounding_box()
         assert box is not None
-        page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-        try:
-            expect(page.get_by_text("Difference of strength")).to_be_visible(timeout=5000)
+        assert box["y"] >= 0
+        assert box["y"] + box["height"] <= 900
+
+
+def _grid(page: Page) -> list[list[str]]:
+    """The cells of the first table, as its canvas describes them to screen readers."""
+    rows = page.locator("canvas table[role=grid] tbody tr").all()
+    return [row.locator("td").all_text_contents() for row in rows]
+
+
+def test_the_leaderboard_sorts_by_number_and_its_rows_are_links(shared: Server, browser: Browser) -> None:
+    page = _open(browser, shared.url, Complaints())
+    _settled(page)
+    table = page.get_by_test_id("stDataFrame").first
+    table.scroll_into_view_if_needed()
+    page.wait_for_timeout(500)
+    before = _grid(page)
+    assert float(before[0][5]) == pytest.approx(-62, abs=1)
+    box = table.bounding_box()
+    assert box is not None
+    # Where a column's header lies is known to the canvas only: click along the row until the order is by intensity.
+    for x in range(int(box["width"] * 0.3), int(box["width"] * 0.8), 40):
+        page.mouse.click(box["x"] + x, box["y"] + 15)
+        page.wait_for_timeout(400)
+        numbers = [float(row[5]) for row in _grid(page)]
+        if numbers in (sorted(numbers), sorted(numbers, reverse=True)):
             break
-        except AssertionError:
-            continue
+    assert numbers in (sorted(numbers), sorted(numbers, reverse=True))
+    with page.context.expect_page() as opened:
+        page.mouse.click(box["x"] + 30, box["y"] + 35 + 17)
+    expect(opened.value.get_by_role("heading", level=1)).to_contain_text("base → ")
+    assert re.search(r"pair=.*&alpha=|alpha=.*&pair=", opened.value.url)
+
+
+# -- Circuits ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_click_on_a_node_or_an_edge_or_a_cell_shows_its_values(shared: Server, browser: Browser) -> None:
+    complaints = Complaints()
+    page = _open(browser, f"{shared.url}/circuits?edges=12", complaints)
+    expect(page.locator(".js-plotly-plot .main-svg").first).to_be_visible()
+    _settled(page)
+    _click(page, _node(page, 1, "m3"))
+    _picked(page, "m3")
+    expect(page.get_by_text("strongest inputs")).to_be_visible()
+    assert "pick=m3" in page.url
+    _click(page, _node(page, 0, "logits"))
+    _picked(page, "logits")
+    for marker in _plot(page).locator(".scatterlayer .points path.point").all()[:6]:
+        _click(page, marker)
+        _settled(page)
+        if page.get_by_text("Difference of strength").count():
+            break
     expect(page.get_by_text("Difference of strength")).to_be_visible()
-    expect(page.locator("[data-testid='stMarkdown'] strong", has_text="->")).to_be_visible()
+    expect(page.get_by_text(re.compile("95 % interval"))).to_be_visible()
+    expect(page.locator(".js-plotly-plot")).to_have_count(3)  # graph, the edge's questions, matrix
+    matrix = page.locator(".js-plotly-plot").last
+    _click(page, matrix.locator(".scatterlayer .points path.point").nth(100))
+    expect(page).to_have_url(re.compile("pick=[^&]*-%3E"))
+    _settled(page)
+    name = page.get_by_role("combobox", name=re.compile("Node or edge")).input_value()
+    assert "->" in name
+    _picked(page, name)
+    assert page.locator(".js-plotly-plot").last.locator(".shapelayer path").count() == 3, "outlined in every panel"
     assert not complaints
+
+
+def test_the_selection_survives_a_filter_and_nothing_jumps(shared: Server, browser: Browser) -> None:
+    complaints = Complaints()
+    page = _open(browser, f"{shared.url}/circuits?pick=m3", complaints)
+    _settled(page)
+    _picked(page, "m3")
+
+    def places() -> list[dict]:
+        parts = (_plot(page), _node(page, 0, "m3"), _node(page, 2, "input"), page.get_by_role("button", name="Filter"))
+        return [{k: round(v) for k, v in (part.bounding_box() or {}).items() if k != "width"} for part in parts]
+
+    before = places()
+    _slider(page, "Edges in each panel").press("ArrowRight")
+    _settled(page)
+    page.wait_for_timeout(500)
+    assert places() == before
+    page.get_by_role("button", name="Filter").click()
+    page.get_by_role("button", name="mlp").or_(page.get_by_role("checkbox", name="mlp")).first.click()
+    page.keyboard.press("Escape")
+    expect(page.get_by_text("under 1 filters")).to_be_visible()
+    _picked(page, "m3")
+    page.wait_for_timeout(500)
+    assert places()[:3] == before[:3]
+    assert "kinds=mlp" in page.url
+    assert "pick=m3" in page.url
+    assert not complaints
+
+
+def _strong_edges(page: Page) -> int:
+    """How many edges of the graph are drawn and not faded."""
+    lines = _plot(page).locator(".scatterlayer .lines path:not([style*='stroke-opacity: 0.12'])")
+    return sum(d.count("M") for d in lines.evaluate_all("paths => paths.map(p => p.getAttribute('d'))"))
+
+
+def test_tracing_highlights_every_path_through_a_node(shared: Server, browser: Browser) -> None:
+    page = _open(browser, f"{shared.url}/circuits?pick=m3&panels=tuned&edges=30", Complaints())
+    _picked(page, "m3")
+    expect(_plot(page).locator(".scatterlayer .lines path[style*='stroke-opacity: 0.12']").first).to_be_attached()
+    own = _strong_edges(page)
+    page.get_by_text("Trace paths").click()
+    expect(page).to_have_url(re.compile("trace=true"))
+    _settled(page)
+    page.wait_for_timeout(700)
+    assert 0 < own < _strong_edges(page) < 30
+    page.goto(f"{shared.url}/circuits?panels=tuned&edges=30")
+    _settled(page)
+    page.wait_for_timeout(700)
+    assert _strong_edges(page) == 30
+
+
+# -- Questions and Timeline --------------------------------------------------------------------------------------------
+
+
+def test_a_question_is_resolved_token_by_token_on_demand(server: Server, browser: Browser) -> None:
+    complaints = Complaints()
+    page = _open(browser, f"{server.url}/questions?q=add-0026", complaints)
+    expect(page.locator(".tokens .cut").first).to_be_visible()
+    assert page.locator(".tokens .scored-base").count() == 5
+    assert page.locator(".tokens .scored-tuned").count() == 5
+    page.get_by_role("button", name="Compute token by token").click()
+    expect(page.get_by_role("progressbar").first).to_be_visible()
+    expect(page.get_by_text("The bars add up to the score")).to_be_visible(timeout=90_000)
+    _settled(page)
+    expect(_plot(page).locator(".barlayer .point").first).to_be_attached()
+    page.reload()
+    expect(page.get_by_text("The bars add up to the score")).to_be_visible()
+    assert not complaints
+
+
+def test_the_slider_moves_the_circuit_through_training(shared: Server, browser: Browser) -> None:
+    complaints = Complaints()
+    page = _open(browser, f"{shared.url}/timeline", complaints)
+    expect(page.locator(".js-plotly-plot")).to_have_count(3)
+    _settled(page)
+    _shown(page, "Step 120")
+    _slider(page, "Training step").press("ArrowLeft")
+    _shown(page, "Step 100 − base")
+    expect(page).to_have_url(re.compile("step=100"))
+    assert not complaints
+
+
+# -- taking things away ------------------------------------------------------------------------------------------------
+
+
+def test_a_figure_and_its_numbers_can_be_taken_away(shared: Server, browser: Browser, tmp_path: Path) -> None:
+    complaints = Complaints()
+    page = _open(browser, f"{shared.url}/distributions?part=Concentration", complaints)
+    _settled(page)
+    found = {}
+    for label, ending in {
+        "Figure as interactive HTML": "html",
+        "Figure as SVG": "svg",
+        "Figure as PNG": "png",
+        "Numbers as CSV": "csv",
+        "Numbers as Parquet": "parquet",
+    }.items():
+        page.get_by_role("button", name="Export").nth(1).click()
+        with page.expect_download(timeout=60_000) as download:
+            page.get_by_role("button", name=label).click()
+        assert download.value.suggested_filename == f"lorenz.{ending}"
+        found[ending] = tmp_path / download.value.suggested_filename
+        download.value.save_as(found[ending])
+        page.keyboard.press("Escape")
+        page.wait_for_timeout(300)
+    csv, parquet = pd.read_csv(found["csv"]), pd.read_parquet(found["parquet"])
+    pd.testing.assert_frame_equal(csv, parquet, rtol=1e-12)
+    assert set(csv["trace"]) == {"all equal", "base", "tuned"}
+    assert found["png"].read_bytes().startswith(b"\x89PNG")
+    assert "share of all strength" in found["svg"].read_text()
+    alone = browser.new_page()
+    alone.goto(found["html"].as_uri())
+    expect(alone.locator(".js-plotly-plot .main-svg").first).to_be_visible()
+    alone.close()
+    assert not complaints
+
+
+def test_a_circuit_taken_away_comes_back(shared: Server, browser: Browser, tmp_path: Path) -> None:
+    complaints = Complaints()
+    page = _open(browser, f"{shared.url}/circuits?edges=15", complaints)
+    _settled(page)
+    shown = page.get_by_text("edges shown").inner_text().split()[0]
+    page.get_by_role("button", name="Circuit as a file").click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="EAP-IG JSON").click()
+    file = tmp_path / "circuit.json"
+    download.value.save_as(file)
+    assert str(sum(edge["in_graph"] for edge in json.loads(file.read_text())["edges"].values())) == shown
+    page.locator("input[type=file]").set_input_files(file)
+    expect(page.get_by_text(f"Only the {shown} edges of the circuit in circuit.json are shown")).to_be_visible()
+    _settled(page)
+    assert not complaints
+
+
+# -- for everybody -----------------------------------------------------------------------------------------------------
+
+AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_passes_the_accessibility_rules(shared: Server, browser: Browser, scheme: str) -> None:
+    for path in (*PAGES, "circuits?pick=a5-%3Elogits", "distributions?part=Diversity", "?pair=Nonsense"):
+        page = _open(browser, f"{shared.url}/{path}", Complaints(), scheme=scheme)
+        expect(page.get_by_role("heading", level=1)).to_be_visible()
+        _settled(page)
+        page.wait_for_timeout(500)
+        page.evaluate(AXE)
+        result = page.evaluate("axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']})")
+        broken = [f"{v['id']}: {v['nodes'][0]['html'][:120]}" for v in result["violations"]]
+        assert not broken, path
+        page.context.close()
+
+
+@pytest.mark.parametrize("path", list(PAGES))
+def test_the_keyboard_reaches_every_control(shared: Server, browser: Browser, path: str) -> None:
+    page = _open(browser, f"{shared.url}/{path}", Complaints())
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    _settled(page)
+    page.wait_for_timeout(500)
+    page.evaluate(
+        """() => {
+            const kinds = "a[href], button, input, [role=slider], [role=combobox], [role=tab], [role=radio]";
+            const controls = [...document.querySelectorAll("[data-testid=stSidebar], [data-testid=stMain]")]
+                .flatMap(part => [...part.querySelectorAll(kinds)])
+                .filter(c => c.checkVisibility({opacityProperty: true, visibilityProperty: true}) && !c.disabled)
+                .filter(c => !c.closest(".modebar, .js-plotly-plot, canvas"))
+                .filter(c => !(c.getAttribute("tabindex") === "-1" && c.closest("[role=group]")));  // of a combobox
+            window.controls = new Set(controls);
+            window.reached = new Set();
+            document.addEventListener("focusin", e => window.reached.add(e.target));
+        }"""
+    )
+    for _ in range(220):
+        page.keyboard.press("Tab")
+    missed = page.evaluate(
+        """() => [...window.controls].filter(c => {
+            if (window.reached.has(c)) return false;
+            if (c.querySelector("input, button, [tabindex]")) return false;  // a frame around the control itself
+            const group = c.closest("[role=radiogroup], [role=tablist], [data-testid=stButtonGroup]");
+            return !(group && [...window.reached].some(r => group.contains(r)));  // arrows reach the rest of a group
+        }).map(c => c.outerHTML.slice(0, 160))"""
+    )
+    assert not missed
 
 
 @pytest.mark.parametrize("path", list(PAGES))
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_pages_fit_a_phone_and_both_schemes(server: Server, browser: Browser, path: str, scheme: str) -> None:
+def test_pages_fit_a_phone_and_both_schemes(shared: Server, browser: Browser, path: str, scheme: str) -> None:
     complaints = Complaints()
-    page = _open(browser, f"{server.url}/{path}?pair=PPO", complaints, width=390, scheme=scheme)
+    page = _open(browser, f"{shared.url}/{path}?pair=PPO", complaints, width=390, scheme=scheme)
     expect(page.get_by_role("heading", level=1)).to_have_text(PAGES[path])
     _settled(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert not complaints
+
+
+# -- states ------------------------------------------------------------------------------------------------------------
 
 
 def test_an_impossible_view_says_why(server: Server, browser: Browser) -> None:
