@@ -38,7 +38,8 @@ def rows(view: View) -> list[dict[str, Any]]:
         if pair is None:
             continue
         compared = data.compared(str(row["comparison_key"]))
-        accuracy = " → ".join(percent(row[f"{s}_accuracy"], signed=False) for s in ("base", "tuned"))
+        before, after = (percent(row[f"{side}_accuracy"], signed=False) for side in ("base", "tuned"))
+        accuracy = f"{before.removesuffix(' %')} → {after}"
         made = _row(view, pair, row["alpha"], pattern_verdict(compared), compared)
         found.append(made | {"Tokens": row["cut"], "Accuracy": accuracy})
     for pair in registry.pairs.values():

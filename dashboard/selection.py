@@ -11,7 +11,7 @@ from dashboard import data
 from probing.pairs import Pair, Registry, load_registry
 from probing.residual_graph import ResidualGraph, graph_of
 from probing.rollouts import ALPHAS, COHORTS, Selection
-from probing.store.database import ACTIVE
+from probing.store.queue import ACTIVE
 
 COHORT_NAMES = {
     "both_correct": "both correct",
@@ -130,13 +130,14 @@ def _note_unknown(registry: Registry) -> None:
         "pair": [pair.title for pair in registry.pairs.values()],
         "questions": [questions.title for questions in registry.questions.values()],
         "cohort": list(COHORT_NAMES.values()),
+        "alpha": [f"{alpha:g}" for alpha in sorted({*ALPHAS, *data.comparisons()["alpha"]})],
     }
     asked = {name: st.query_params.get(name) for name in known}
     unknown = {name: value for name, value in asked.items() if value and value not in known[name]}
     if unknown:
         name, value = next(iter(unknown.items()))
         st.session_state["unknown"] = (
-            f"The link asks for the {name} “{value}”, which is not known here; this is what stands first instead. "
+            f"The link asks for the {name} “{value}”, which is not known here; the default stands in for it. "
             f"Known: {', '.join(known[name])}."
         )
 
@@ -147,7 +148,7 @@ def unknown() -> str | None:
     if message is None:
         return None
     choice = current_choice()
-    shown = (choice.pair.name, choice.question_set, choice.cohort)
+    shown = (choice.pair.name, choice.question_set, choice.cohort, choice.alpha)
     if st.session_state.setdefault("unknown_shows", shown) != shown:
         del st.session_state["unknown"]
         return None

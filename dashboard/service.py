@@ -20,7 +20,8 @@ from probing.errors import PersonError
 from probing.jobs.plan import make_plan, shipped
 from probing.pairs import load_registry
 from probing.store import default_path, open_store
-from probing.store.database import ACTIVE, Database
+from probing.store.database import Database
+from probing.store.queue import ACTIVE
 
 log = logging.getLogger(__name__)
 

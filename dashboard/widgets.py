@@ -15,7 +15,7 @@ from dashboard.words import TERMS, VERDICTS, interval, relative_interval
 from probing.jobs.plan import Spec, spec_of
 from probing.metrics import PATTERN, Comparison, verdict
 from probing.rollouts import ALPHAS, Selection
-from probing.store.database import ACTIVE
+from probing.store.queue import ACTIVE
 
 FEW = 10
 """Fewer questions than these and a page says that its intervals are rough."""

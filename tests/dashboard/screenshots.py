@@ -1,4 +1,4 @@
-"""Photographs of every page: `make screenshots` (about two minutes; needs a Chromium).
+"""Photographs of every page: `make screenshots` (about three minutes; needs a Chromium).
 
 They go to docs/screenshots, light and dark, 1440 and 390 pixels wide, taken from a server on a store of its own.
 """
@@ -17,6 +17,8 @@ PAGES = {
     "circuits": "circuits",
     "distributions": "distributions",
     "intensity": "intensity",
+    "questions": "questions?q=add-0026&element=a5",
+    "timeline": "timeline",
     "methods": "methods",
 }
 
@@ -32,14 +34,18 @@ def main() -> int:
         page.goto(server.url)
         page.get_by_text("to go").first.wait_for(state="visible", timeout=60_000)
         page.get_by_text("to go").first.wait_for(state="hidden", timeout=600_000)
+        page.goto(f"{server.url}/{PAGES['questions']}")
+        page.get_by_role("button", name="Compute token by token").click()
+        page.get_by_text("The bars add up").wait_for(timeout=120_000)
         for scheme in ("light", "dark"):
             for width in (1440, 390):
                 context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
                 for name, path in PAGES.items():
                     page = context.new_page()
                     page.goto(f"{server.url}/{path}")
-                    page.get_by_role("heading", level=3).first.wait_for(timeout=60_000)
+                    page.get_by_test_id("stMain").get_by_role("heading", level=1).wait_for(timeout=60_000)
                     page.locator("[data-testid='stApp'][data-test-script-state='notRunning']").wait_for()
+                    page.wait_for_timeout(1500)
                     height = page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
                     page.set_viewport_size({"width": width, "height": max(900, min(height, 3200))})
                     page.wait_for_timeout(1500)

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard import service
 from probing.rollouts import Selection
+from probing.store.database import Database
 from tests.conftest import ROOT
 
 PAGES = ("compare", "circuits", "distributions", "intensity", "questions", "timeline", "methods")
@@ -328,6 +329,25 @@ def test_few_questions_are_said_to_be_few(full: Path) -> None:
         assert not app.exception, page
         assert "Only 1 questions: intervals are rough" in _text(app), page
     assert "none: too few questions" in _text(_open("compare", variant="questions 1, seed 3"))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_rerun_queries_what_it_already_has(full: Path, page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = _open(page)
+    queries: list[str] = []
+    for way in ("_rows", "_frame", "_arrow"):
+        real = getattr(Database, way)
+
+        def counted(self: Database, sql: str, *parameters: object, real: Callable = real) -> object:
+            queries.append(sql)
+            return real(self, sql, *parameters)
+
+        monkeypatch.setattr(Database, way, counted)
+    app.run()
+    assert not app.exception
+    assert queries == []
+    app.selectbox(key="pair").select("PPO").run()
+    assert queries, "another pair is another question"
 
 
 def test_an_unknown_pair_in_the_url_is_named(full: Path) -> None:

@@ -20,7 +20,8 @@ from probing.residual_graph import graph_of
 from probing.rollouts import Answer, Selection, select
 from probing.scores import Scores
 from probing.store import open_store
-from probing.store.database import ATTEMPTS, Database
+from probing.store.database import Database
+from probing.store.queue import ATTEMPTS
 from probing.store.schema import MIGRATIONS, VERSION
 from probing.store.spool import AnswerBatch, ScoreBatch, Spool
 from probing.summary import summarise

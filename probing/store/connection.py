@@ -1,0 +1,136 @@
+"""An open DuckDB file: reads with a cursor of their own, writes one after the other, errors as sentences.
+
+Methods of the classes that build on it take and return plain values, arrays and frames, so that `sharing` can pass them
+between processes. Each may be called from any thread. Repeating a write changes nothing.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+
+from probing.errors import StoreError
+from probing.store.schema import migrate
+from probing.store.spool import Spool
+
+
+def now() -> datetime:
+    """The present moment as the store keeps it, in UTC."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+class Connection:
+    """An open store: its file, and the two ways in.
+
+    Raises:
+        StoreError: the file is not a store, is of a later version, is held by another program or cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.spool = Spool(path)
+        self._write = threading.RLock()
+        self._opened = time.time_ns()
+        self._revision = 0
+        self._jobs_revision = 0
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = duckdb.connect(
+                str(path), config={"enable_external_access": "false", "lock_configuration": "true"}
+            )
+        except OSError as error:
+            raise StoreError(f"Cannot make the folder of {path}: {error.strerror}.", "Name another file.") from error
+        except duckdb.Error as error:
+            raise _cannot_open(path, error) from error
+        try:
+            migrate(self._connection)
+        except StoreError:
+            self._connection.close()
+            raise
+        except duckdb.Error as error:
+            self._connection.close()
+            raise _cannot_open(path, error) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._write:
+            self._connection.close()
+
+    # -- the two ways in ------------------------------------------------------------------------------------------
+
+    def _rows(self, sql: str, *parameters: Any) -> list[tuple]:
+        try:
+            return self._connection.cursor().execute(sql, parameters).fetchall()
+        except duckdb.Error as error:
+            raise _cannot_read(self.path, error) from error
+
+    def _frame(self, sql: str, *parameters: Any) -> pd.DataFrame:
+        try:
+            return self._connection.cursor().execute(sql, parameters).df()
+        except duckdb.Error as error:
+            raise _cannot_read(self.path, error) from error
+
+    def revision(self) -> tuple[int, int, int]:
+        """Changes with every change of the store: when it was opened, and counts for its jobs and for all else."""
+        return self._opened, self._jobs_revision, self._revision
+
+    def _arrow(self, sql: str, *parameters: Any) -> pa.Table:
+        try:
+            return self._connection.cursor().sql(sql, params=list(parameters)).to_arrow_table()
+        except duckdb.Error as error:
+            raise _cannot_read(self.path, error) from error
+
+    @contextmanager
+    def _transaction(self, of_jobs: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+        with self._write:
+            cursor = self._connection.cursor()
+            try:
+                cursor.execute("BEGIN")
+                yield cursor
+                cursor.execute("COMMIT")
+                self._jobs_revision += of_jobs
+                self._revision += not of_jobs
+            except duckdb.Error as error:
+                raise StoreError(
+                    f"The store {self.path} could not be written: {_first_line(error)}.",
+                    "Nothing of this step was kept; free some disk space and try again.",
+                ) from error
+            finally:
+                cursor.close()  # rolls back what was not committed
+
+
+def insert(cursor: duckdb.DuckDBPyConnection, table: str, columns: dict[str, Any] | pd.DataFrame) -> None:
+    """Insert columns of equal length; rows that are there already stay as they are."""
+    rows = (
+        pa.Table.from_pandas(columns, preserve_index=False) if isinstance(columns, pd.DataFrame) else pa.table(columns)
+    )
+    cursor.register("batch", rows)
+    cursor.execute(f"INSERT INTO {table} BY NAME SELECT * FROM batch ON CONFLICT DO NOTHING")
+    cursor.unregister("batch")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".!")
+
+
+def _cannot_read(path: Path, error: duckdb.Error) -> StoreError:
+    return StoreError(f"The store {path} could not be read: {_first_line(error)}.", "Restart, or restore a snapshot.")
+
+
+def _cannot_open(path: Path, error: duckdb.Error) -> StoreError:
+    text = str(error)
+    if "Could not set lock" in text or "Conflicting lock" in text:
+        return StoreError(f"Another program has {path} open.", "Close it there, or name another file with --store.")
+    if isinstance(error, duckdb.IOException) and ("ermission denied" in text or "ead-only" in text):
+        return StoreError(f"{path} cannot be written here.", "Check its permissions, or name another with --store.")
+    return StoreError(
+        f"{path} is not a store that this program can open: {_first_line(error)}.",
+        "Name another file with --store or PROBING_STORE, or restore a snapshot.",
+    )

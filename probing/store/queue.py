@@ -1,0 +1,88 @@
+"""The queue of jobs, and what has become of them."""
+
+import json
+from typing import Any
+
+import pandas as pd
+
+from probing.errors import StoreError
+from probing.store.connection import Connection, now
+
+ATTEMPTS = 3
+"""Deaths of its worker after which a job is given up."""
+
+ACTIVE = ("queued", "running")
+
+
+class Queue(Connection):
+    """Jobs, by number."""
+
+    def submit(self, spec: dict[str, Any]) -> int:
+        """Queue a job, or return the one with the same spec that is queued or running."""
+        text = json.dumps(spec, sort_keys=True)
+        with self._transaction(of_jobs=True) as cursor:
+            same = cursor.execute(
+                "SELECT job_id FROM jobs WHERE status IN ('queued', 'running') AND spec::VARCHAR = ?", [text]
+            ).fetchone()
+            if same:
+                return same[0]
+            new = cursor.execute(
+                "INSERT INTO jobs (spec, status, created) VALUES (?, 'queued', ?) RETURNING job_id", [text, now()]
+            ).fetchone()
+            assert new is not None
+            return new[0]
+
+    def claim(self, worker: str, job_id: int | None = None) -> tuple[int, dict[str, Any]] | None:
+        """Give the next queued job (or the one named) to `worker`, which holds the worker's lock.
+
+        Jobs that a dead worker left running are queued again first, at most `ATTEMPTS` times.
+        """
+        with self._transaction(of_jobs=True) as cursor:
+            cursor.execute(
+                "UPDATE jobs SET status = 'failed', finished = ?, message = ? "
+                "WHERE status = 'running' AND worker != ? AND attempts >= ?",
+                [now(), f"Its worker died {ATTEMPTS} times. See the log, then try again.", worker, ATTEMPTS],
+            )
+            cursor.execute("UPDATE jobs SET status = 'queued' WHERE status = 'running' AND worker != ?", [worker])
+            job = cursor.execute(
+                "SELECT job_id, spec FROM jobs WHERE status = 'queued' AND ($1 IS NULL OR job_id = $1) "
+                "ORDER BY job_id LIMIT 1",
+                [job_id],
+            ).fetchone()
+            if job is None:
+                return None
+            cursor.execute(
+                "UPDATE jobs SET status = 'running', worker = ?, attempts = attempts + 1, "
+                "started = coalesce(started, ?) WHERE job_id = ?",
+                [worker, now(), job[0]],
+            )
+            return job[0], json.loads(job[1])
+
+    def report(self, job_id: int, stage: str, done: int, total: int) -> bool:
+        """Note how far a running job is; False if it should stop."""
+        with self._transaction(of_jobs=True) as cursor:
+            cursor.execute(
+                "UPDATE jobs SET stage = ?, done = ?, total = ? WHERE job_id = ?", [stage, done, total, job_id]
+            )
+            row = cursor.execute("SELECT status FROM jobs WHERE job_id = ?", [job_id]).fetchone()
+            return row is not None and row[0] == "running"
+
+    def close_job(self, job_id: int, status: str, message: str = "") -> None:
+        """End a job as `done`, `failed` or `cancelled`; one that has ended stays as it is."""
+        with self._transaction(of_jobs=True) as cursor:
+            cursor.execute(
+                "UPDATE jobs SET status = ?, message = ?, finished = ? "
+                "WHERE job_id = ? AND status IN ('queued', 'running')",
+                [status, message, now(), job_id],
+            )
+
+    def jobs(self) -> pd.DataFrame:
+        """Every job, the newest first."""
+        return self._frame("SELECT * FROM jobs ORDER BY job_id DESC")
+
+    def job(self, job_id: int) -> dict[str, Any]:
+        """One job's row."""
+        frame = self._frame("SELECT * FROM jobs WHERE job_id = ?", job_id)
+        if frame.empty:
+            raise StoreError(f"There is no job {job_id}.", "")
+        return {str(k): v for k, v in frame.iloc[0].to_dict().items()}
