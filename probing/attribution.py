@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 
 from probing.architectures import Architecture, Observer, WriteGradients, architecture_of, prove, recording
 from probing.errors import ModelError
-from probing.residual_graph import ResidualGraph, graph_of
+from probing.residual_graph import ResidualGraph
 from probing.scores import Scores
 from probing.sequences import Sample
 
@@ -39,14 +39,14 @@ class Attributor:
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model.requires_grad_(False).eval()
         self.architecture = architecture_of(model)
-        self.graph = graph_of(self.architecture.layers)
+        self.graph = self.architecture.graph
         self._lock = threading.Lock()
         self._products = _Products(self.graph, self.architecture)
         prove(self.architecture)
 
     def check(self, samples: Sequence[Sample]) -> None:
         """Raise a SequenceError for the first sample that this model cannot score."""
-        vocabulary = self.architecture.embedding.weight.shape[0]
+        vocabulary = self.architecture.weight.shape[0]
         context = getattr(self.model.config, "max_position_embeddings", None)
         for sample in samples:
             sample.check(vocabulary, context)
@@ -66,7 +66,10 @@ class Attributor:
         """Rough size of the activations, gradients and logits that one sample of this length needs."""
         config = self.model.config
         width, layers = config.hidden_size, config.num_hidden_layers
-        per_layer = 24 * width + 6 * config.intermediate_size + 4 * config.num_attention_heads * positions
+        hidden = getattr(config, "intermediate_size", None) or 4 * width
+        if active := getattr(config, "num_experts_per_tok", None):
+            hidden = active * (getattr(config, "moe_intermediate_size", None) or hidden)
+        per_layer = 24 * width + 6 * hidden + 4 * config.num_attention_heads * positions
         return 4 * positions * (layers * per_layer + 3 * config.vocab_size)
 
     def score(self, samples: Sequence[Sample]) -> Scores:
@@ -172,7 +175,7 @@ class _Products(Observer):
 
     def __init__(self, graph: ResidualGraph, architecture: Architecture) -> None:
         self.graph = graph
-        self._like = architecture.embedding.weight
+        self._like = architecture.weight
         self._buffers = torch.empty(0)
 
     def begin(self, shape: torch.Size) -> None:

@@ -11,7 +11,14 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from tokenizers.decoders import DecodeStream
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from probing.checkpoints import Checkpoint
@@ -63,12 +70,12 @@ def load_model(
     Raises:
         ModelError: files are damaged, weights are missing from them, or the type is unknown to transformers.
     """
-    _config(checkpoint)
+    config = _config(checkpoint)
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             checkpoint.folder,
             dtype=dtype,
-            attn_implementation=attention,
+            attn_implementation=_attention_for(config, attention),
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
@@ -84,6 +91,12 @@ def load_model(
             "Is the folder a complete model, and not an adapter?",
         )
     return model.requires_grad_(False).eval().to(device)
+
+
+def _attention_for(config: Any, wanted: str) -> str:
+    """`wanted`, or `eager` for a model that knows no other (Gemma 2, which caps its attention's logits)."""
+    kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    return "eager" if kind is not None and not getattr(kind, "_supports_sdpa", True) else wanted
 
 
 def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:

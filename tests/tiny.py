@@ -5,15 +5,34 @@ import types
 
 import torch
 from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+    Olmo2Config,
+    Olmo2ForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+    PretrainedConfig,
     PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
 )
 
 from probing.sequences import Sample
@@ -28,7 +47,7 @@ _SHAPE = {
     "max_position_embeddings": 64,
 }
 
-TINY = {
+LITERAL = {
     "llama": (LlamaForCausalLM, LlamaConfig(**_SHAPE)),
     "llama, biases, tied": (
         LlamaForCausalLM,
@@ -42,6 +61,36 @@ TINY = {
     "qwen2": (Qwen2ForCausalLM, Qwen2Config(**_SHAPE)),
     "qwen3": (Qwen3ForCausalLM, Qwen3Config(**_SHAPE, head_dim=12)),
 }
+"""Those that tests/literal.py knows."""
+
+_EXPERTS = {"num_experts_per_tok": 2}
+_NEOX = {**_SHAPE, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}}
+_NEOX.pop("num_key_value_heads")
+
+TINY: dict[str, tuple[type, PretrainedConfig]] = {
+    **LITERAL,
+    "gemma2": (Gemma2ForCausalLM, Gemma2Config(**_SHAPE, head_dim=8, query_pre_attn_scalar=8)),
+    "gemma3": (Gemma3ForCausalLM, Gemma3TextConfig(**_SHAPE, head_dim=12, query_pre_attn_scalar=12)),
+    "phi3": (Phi3ForCausalLM, Phi3Config(**_SHAPE, pad_token_id=0)),
+    "gpt2": (
+        GPT2LMHeadModel,
+        GPT2Config(vocab_size=61, n_embd=32, n_inner=48, n_layer=3, n_head=4, n_positions=64),
+    ),
+    "gpt-neox": (GPTNeoXForCausalLM, GPTNeoXConfig(**_NEOX, use_parallel_residual=True)),
+    "gpt-neox, in sequence": (GPTNeoXForCausalLM, GPTNeoXConfig(**_NEOX, use_parallel_residual=False)),
+    "olmo2": (Olmo2ForCausalLM, Olmo2Config(**_SHAPE)),
+    "granite": (
+        GraniteForCausalLM,
+        GraniteConfig(
+            **_SHAPE, residual_multiplier=0.3, embedding_multiplier=3.0, logits_scaling=2.0, attention_multiplier=0.2
+        ),
+    ),
+    "mixtral": (MixtralForCausalLM, MixtralConfig(**_SHAPE, **_EXPERTS, num_local_experts=4, sliding_window=None)),
+    "qwen3-moe": (
+        Qwen3MoeForCausalLM,
+        Qwen3MoeConfig(**_SHAPE, **_EXPERTS, num_experts=4, moe_intermediate_size=24, head_dim=12),
+    ),
+}
 
 
 def tiny(name: str, dtype: torch.dtype = torch.float64, attention: str = "eager", seed: int = 0) -> PreTrainedModel:
@@ -49,11 +98,12 @@ def tiny(name: str, dtype: torch.dtype = torch.float64, attention: str = "eager"
     torch.manual_seed(seed)
     make, config = TINY[name]
     config._attn_implementation = attention
+    config._experts_implementation = "eager"  # the fast ones do not know float64
     model = make(config)
     with torch.no_grad():
         for label, parameter in model.named_parameters():
-            if "norm" in label:
-                parameter.copy_(1 + 0.3 * torch.randn_like(parameter))
+            if ("norm" in label or "ln_" in label) and "weight" in label:
+                parameter.copy_((0 if "Gemma" in type(model).__name__ else 1) + 0.3 * torch.randn_like(parameter))
             elif "bias" in label:
                 parameter.copy_(0.2 * torch.randn_like(parameter))
             else:
@@ -66,17 +116,20 @@ def in_float64(name: str) -> PreTrainedModel:
 
     Rounding in float32 differs between processors; without it the literal twin can be held to a tight tolerance.
     """
-    model = tiny(name, attention="sdpa")  # eager attention has its softmax in float32
+    # Eager attention has its softmax in float32, but Gemma 2 knows no other.
+    model = tiny(name, attention="eager" if name == "gemma2" else "sdpa")
     for module in model.modules():
         if type(module).__name__.endswith("RMSNorm"):
             module.forward = types.MethodType(_norm, module)
-        elif type(module).__name__.endswith("RotaryEmbedding"):
+        elif type(module).__name__.endswith("RotaryEmbedding") and name in LITERAL:
             module.forward = types.MethodType(_rotary, module)
     return model
 
 
 def _norm(self: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
-    return x * (x.square().mean(-1, keepdim=True) + self.variance_epsilon).rsqrt() * self.weight
+    gemma = type(self).__name__.startswith("Gemma")
+    eps, gain = (self.eps, 1 + self.weight) if gemma else (self.variance_epsilon, self.weight)
+    return x * (x.square().mean(-1, keepdim=True) + eps).rsqrt() * gain
 
 
 def _rotary(self: torch.nn.Module, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -234,7 +234,7 @@ class Worker:
         return {
             "device": str(model.device) if model is not None else plan.spec.device,
             "dtype": str(model.dtype).removeprefix("torch.") if model is not None else plan.spec.dtype,
-            "attention": plan.spec.attention,
+            "attention": model.config._attn_implementation if model is not None else plan.spec.attention,
             "threads": torch.get_num_threads(),
             "python": platform.python_version(),
             "torch": torch.__version__,

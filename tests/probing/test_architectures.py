@@ -1,12 +1,22 @@
+import functools
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import (
+    Glm4Config,
+    Glm4ForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    SmolLM3Config,
+    SmolLM3ForCausalLM,
+)
 
 from probing.architectures import Observer, architecture_of, prove, recording
 from probing.attribution import Attributor
 from probing.errors import ModelError
+from probing.sequences import Sample
 from tests.tiny import TINY, tiny
 
 
@@ -30,10 +40,14 @@ def test_writers_sum_to_what_every_reader_reads(name: str, dtype: torch.dtype) -
     with recording(architecture, Both()), torch.no_grad():
         model(tokens)
     assert len(written) == len(residuals) == 2 * architecture.layers + 1
-    total = torch.zeros_like(written[0])
-    for output, residual in zip(written, residuals, strict=True):
-        total = total + output
-        torch.testing.assert_close(total, residual)
+    readers = [reader for reader in architecture.graph.readers if not reader.endswith(("<k>", "<v>"))]
+    for reader, residual in zip(readers, residuals, strict=True):
+        before = architecture.graph.writers_before[architecture.graph.readers.index(reader)]
+        total = functools.reduce(torch.add, written[:before])
+        if architecture.parallel and dtype == torch.bfloat16:  # the model adds in another order, and rounds otherwise
+            assert (total - residual).norm() < 0.01 * residual.norm()
+        else:
+            torch.testing.assert_close(total, residual)
 
 
 @pytest.mark.parametrize("name", list(TINY))
@@ -74,9 +88,27 @@ def test_a_reader_that_the_architecture_does_not_know_is_noticed() -> None:
         prove(architecture_of(model))
 
 
-def test_an_unknown_family_is_refused_with_the_known_ones() -> None:
-    model = GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=40))
-    with pytest.raises(ModelError, match=r"type 'gpt2'.*llama, mistral, qwen2, qwen3"):
+def test_an_unknown_family_that_is_built_otherwise_is_refused_with_the_known_ones() -> None:
+    model = OPTForCausalLM(OPTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=40,
+                                     ffn_dim=16, word_embed_proj_dim=16))  # fmt: skip
+    with pytest.raises(ModelError, match=r"type 'opt' are not supported.*gemma2, .*llama, mistral"):
+        Attributor(model)
+
+
+_SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2,
+          "vocab_size": 40, "intermediate_size": 24, "pad_token_id": 0}  # fmt: skip
+
+
+def test_an_unknown_family_that_is_built_like_a_llama_is_taken_once_proved() -> None:
+    attributor = Attributor(SmolLM3ForCausalLM(SmolLM3Config(**_SHAPE)).double())
+    assert attributor.architecture.family == "smollm3"
+    sample = Sample("s", (3, 1, 4, 1, 5, 9), 3, 3)
+    assert np.abs(attributor.score([sample]).scores).max() > 0
+
+
+def test_an_unknown_family_that_only_looks_like_a_llama_is_refused_by_the_proof() -> None:
+    model = Glm4ForCausalLM(Glm4Config(**_SHAPE, head_dim=8)).double()
+    with pytest.raises(ModelError, match="residual identity fails at 'm0'"):
         Attributor(model)
 
 

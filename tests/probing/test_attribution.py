@@ -9,10 +9,12 @@ from probing.architectures import Observer, architecture_of, recording
 from probing.attribution import Attributor, attribute
 from probing.errors import ModelError
 from probing.sequences import Sample
-from tests import literal
-from tests.tiny import TINY, in_float64, random_samples, tiny
+from tests import literal, walk
+from tests.tiny import LITERAL, TINY, in_float64, random_samples, tiny
 
-NAMES = list(TINY)
+NAMES = list(LITERAL)
+
+EVERY = list(TINY)
 
 EXACT = 1e-12
 """Relative difference that float64 explains."""
@@ -34,6 +36,20 @@ def test_scores_equal_those_of_the_literal_twin(name: str) -> None:
         np.testing.assert_allclose(found.loss[i], loss.item(), rtol=1e-6)
         assert _relative(found.scores[i], expected.numpy()) < EXACT
         np.testing.assert_array_equal(expected.numpy() != 0, attributor.graph.mask)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_scores_of_every_family_equal_those_of_the_walked_twin(name: str) -> None:
+    model = in_float64(name)
+    attributor = Attributor(model)
+    for sample in random_samples(2, seed=8):
+        loss, _, _, logits = walk.run(model, sample)
+        torch.testing.assert_close(model(torch.tensor([sample.fed])).logits[0], logits, rtol=1e-9, atol=1e-9)
+        expected = walk.scores(model, sample, attributor.graph.writers, attributor.graph.readers)
+        found = attributor.score([sample])
+        np.testing.assert_allclose(found.loss[0], loss.item(), rtol=1e-6)
+        assert _relative(found.scores[0], expected.numpy()) < EXACT
+        assert not (expected.numpy() != 0)[~attributor.graph.mask].any()
 
 
 @pytest.mark.parametrize("name", NAMES)
