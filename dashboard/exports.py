@@ -15,6 +15,8 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
+from dashboard.theme import ink
+
 _CHROMES = ("chromium", "google-chrome", "google-chrome-stable", "chrome", "chromium-browser")
 
 
@@ -48,9 +50,10 @@ def chrome() -> str | None:
 
 
 def _on_paper(figure: go.Figure) -> go.Figure:
-    """The figure on white, with room for its title and legend."""
+    """The figure on white, its words dark, whatever the page looks like."""
     copy = go.Figure(figure)
-    return copy.update_layout(template="plotly_white", paper_bgcolor="white", plot_bgcolor="white")
+    copy.update_layout(template="plotly_white", paper_bgcolor="white", plot_bgcolor="white")
+    return ink(copy, dark=False)
 
 
 def as_html(figure: go.Figure) -> str:
@@ -91,5 +94,6 @@ def numbers_of(figure: go.Figure) -> pd.DataFrame:
                 part["label"] = list(trace.text)
             parts.append(part)
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["trace", "x", "y"])
-    table["x"] = table["x"].astype(str) if table["x"].dtype == object else table["x"]
-    return table.dropna(subset=[c for c in ("y", "z") if c in table and c == "z"] or ["y"])
+    table = table.dropna(subset=["z" if "z" in table else "y"])
+    mixed = [column for column in ("x", "y") if table[column].dtype == object]
+    return table.astype(dict.fromkeys(mixed, str))

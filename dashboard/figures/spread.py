@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dashboard.figures.strips import interval_bars
-from dashboard.theme import COLOURS, NEUTRAL, TUNED, style
+from dashboard.figures.strips import both_against
+from dashboard.theme import COLOURS, NEUTRAL, style
 from probing.metrics import Comparison
 from probing.scores import Scores
 
@@ -58,23 +58,7 @@ def lorenz(edges: pd.DataFrame) -> go.Figure:
 def complexity(by_bins: dict[int, Comparison]) -> go.Figure:
     """Information complexity of both models against the number of bins."""
     rows = pd.DataFrame([{"bins": bins, **vars(c)} for bins, c in by_bins.items()])
-    figure = go.Figure()
-    for side in ("base", "tuned"):
-        bars = None
-        if side == "tuned":
-            bars = interval_bars(rows["tuned"], rows["base"] + rows["ci_low"], rows["base"] + rows["ci_high"], TUNED)
-        figure.add_trace(
-            go.Scatter(
-                x=rows["bins"],
-                y=rows[side],
-                mode="lines+markers",
-                name=side,
-                line={"color": COLOURS[side], "width": 2},
-                marker={"size": 8},
-                error_y=bars,
-                hovertemplate="%{x} bins<br>%{y:.3g}<extra></extra>",
-            )
-        )
+    figure = both_against(rows, "bins", "%{x} bins")
     figure.update_xaxes(title="bins", type="log", tickvals=rows["bins"], ticktext=rows["bins"])
     figure.update_yaxes(title="information complexity (nats)", rangemode="tozero")
     return style(figure, 420)

@@ -115,31 +115,32 @@ def intensity_against_loss(questions: pd.DataFrame) -> go.Figure:
 
 
 def over_cuts(cuts: pd.DataFrame, metric: str) -> go.Figure:
-    """A metric of both models at every cut: columns `alpha`, `base`, `tuned`, `ci_low`, `ci_high`.
+    """A metric of both models at every cut: columns `alpha`, `base`, `tuned`, `ci_low`, `ci_high`."""
+    term = TERMS[metric]
+    figure = both_against(cuts, "alpha", "α %{x}")
+    figure.update_xaxes(title="cut α", tickvals=cuts["alpha"], rangemode="tozero")
+    figure.update_yaxes(title=f"{term.name.lower()}{f' ({term.unit})' if term.unit else ''}", rangemode="tozero")
+    return style(figure, 380)
 
-    The bars are the interval of the difference, hung on the base's value.
-    """
+
+def both_against(rows: pd.DataFrame, x: str, hover: str) -> go.Figure:
+    """Columns `base` and `tuned` against column `x`; the bars are the interval of the difference, hung on the base."""
     figure = go.Figure()
-    for side in ("base", "tuned"):
-        bars = None
-        if side == "tuned":
-            bars = interval_bars(cuts["tuned"], cuts["base"] + cuts["ci_low"], cuts["base"] + cuts["ci_high"], TUNED)
+    ends = interval_bars(rows["tuned"], rows["base"] + rows["ci_low"], rows["base"] + rows["ci_high"], TUNED)
+    for side, bars in (("base", None), ("tuned", ends)):
         figure.add_trace(
             go.Scatter(
-                x=cuts["alpha"],
-                y=cuts[side],
+                x=rows[x],
+                y=rows[side],
                 mode="lines+markers",
                 name=side,
                 line={"color": COLOURS[side], "width": 2},
                 marker={"size": 8},
                 error_y=bars,
-                hovertemplate="α %{x}<br>%{y:.3g}<extra></extra>",
+                hovertemplate=f"{hover}<br>%{{y:.3g}}<extra></extra>",
             )
         )
-    term = TERMS[metric]
-    figure.update_xaxes(title="cut α", tickvals=cuts["alpha"], rangemode="tozero")
-    figure.update_yaxes(title=f"{term.name.lower()}{f' ({term.unit})' if term.unit else ''}", rangemode="tozero")
-    return style(figure, 380)
+    return figure
 
 
 def interval_bars(middle: Any, low: Any, high: Any, colour: str) -> dict[str, Any]:

@@ -10,10 +10,10 @@ import pytest
 
 from dashboard import exports, question
 from dashboard.edge_filter import MOST, PANELS, EdgeFilter
-from dashboard.figures import circuit, diversity, histograms, matrix, spread, timeline, tokens
+from dashboard.figures import circuit, diversity, histograms, layers, matrix, spread, timeline, tokens
 from dashboard.figures.circuit import Pick
-from dashboard.theme import PICKED
-from probing.circuits import EDGE_VALUES, edge_table, edge_values
+from dashboard.theme import PICKED, ink
+from probing.circuits import EDGE_VALUES, by_layer_and_kind, edge_table, edge_values
 from probing.metrics import Definition, histogram_top
 from probing.residual_graph import graph_of
 from probing.scores import Scores
@@ -246,6 +246,24 @@ def test_a_figure_as_html_needs_no_network(table: pd.DataFrame) -> None:
     assert "share of all strength" in page
     assert "cdn.plot.ly" not in page.split("<body>")[0]
     assert len(page) > 3_000_000, "the library is inside"
+
+
+def test_a_figure_from_a_dark_page_is_dark_on_white_paper(table: pd.DataFrame) -> None:
+    figure = ink(spread.lorenz(table), dark=True)
+    pale = figure.layout.xaxis.tickfont.color
+    assert pale not in exports.as_html(figure)
+    assert figure.layout.xaxis.tickfont.color == pale, "the page's own figure stays as it is"
+
+
+@pytest.mark.parametrize("part", ["breakdown", "matrix"])
+def test_numbers_of_mixed_axes_can_be_written(pair: tuple[Scores, Scores], table: pd.DataFrame, part: str) -> None:
+    if part == "breakdown":
+        figure = layers.heatmap(by_layer_and_kind(*pair, Definition(resamples=50)), GRAPH)
+    else:
+        figure = matrix.panels(table, GRAPH, table, ["base"], Pick())
+    numbers = exports.numbers_of(figure)
+    assert len(numbers) == (4 * LAYERS + 1 if part == "breakdown" else len(GRAPH.edges))
+    assert len(pd.read_parquet(io.BytesIO(exports.as_parquet(numbers)))) == len(numbers)
 
 
 def test_a_table_as_parquet_comes_back(table: pd.DataFrame) -> None:
