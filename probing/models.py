@@ -132,7 +132,7 @@ def answer(
 
     Prompts are padded on the left, which is right for generation and wrong for anything else.
     """
-    rows = [tokenizer(prompt)["input_ids"] for prompt in prompts]
+    rows = [_tokens(tokenizer, prompt) for prompt in prompts]
     ends = _end_tokens(model, tokenizer)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(ends, default=0)
     width = max(map(len, rows))
@@ -155,6 +155,12 @@ def answer(
         kept = tuple(new[:stop])
         answers.append((tuple(row), kept, tokenizer.decode(kept, skip_special_tokens=True)))
     return answers
+
+
+def _tokens(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
+    """The prompt's tokens; a beginning that a chat template has written already is not added again."""
+    begun = bool(tokenizer.bos_token) and prompt.startswith(tokenizer.bos_token)
+    return tokenizer(prompt, add_special_tokens=not begun)["input_ids"]
 
 
 def pieces(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> tuple[str, ...]:

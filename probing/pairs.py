@@ -5,9 +5,9 @@ import re
 import tomllib
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from probing.errors import PairError
 
@@ -23,15 +23,33 @@ class _Entry(BaseModel):
 
 
 class QuestionSet(_Entry):
-    """A file of questions, the columns that hold them, and how answers are graded."""
+    """A file of questions (or files of a data set on the hub), its columns, and how answers are graded."""
 
     name: str
     title: str
-    file: Path
+    file: Path | None = None
+    hub: str | None = None
+    hub_files: tuple[str, ...] = ("*.jsonl",)
+    """Patterns of its files, JSON lines or Parquet."""
+    hub_revision: str | None = None
     grading: str
-    id: str = "id"
+    id: str | None = "id"
+    """The column of ids; an empty string where there is none, for the number of the question."""
     question: str = "question"
     answer: str = "answer"
+    final: Literal["whole", "boxed", "hashes"] = "whole"
+    r"""Where in its column the reference stands: all of it, in the last \boxed{}, or behind ####."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "QuestionSet":
+        if (self.file is None) == (self.hub is None):
+            raise ValueError("name either a file or a data set on the hub")
+        return self
+
+    @property
+    def source(self) -> str:
+        """What a person calls it."""
+        return str(self.file or self.hub)
 
 
 class Pair(_Entry):
@@ -128,7 +146,7 @@ def _load_registry(path: Path) -> Registry:
     try:
         for name, fields in content.get("questions", {}).items():
             entry = QuestionSet(name=name, **fields)
-            entries["questions"][name] = entry.model_copy(update={"file": folder / entry.file})
+            entries["questions"][name] = entry.model_copy(update={"file": entry.file and folder / entry.file})
         for name, fields in content.get("pairs", {}).items():
             pair = Pair(name=name, **fields)
             paths: dict[str, Any] = {side: _resolved(getattr(pair, side), folder) for side in ("base", "tuned")}

@@ -12,7 +12,7 @@ from typing import Any
 
 from probing.checkpoints import Checkpoint, find
 from probing.pairs import Pair, QuestionSet, Registry
-from probing.questions import Question, digest, load_questions
+from probing.questions import Question, check_template, digest, load_questions
 from probing.rollouts import ALPHAS, Selection
 
 ANSWERS_VERSION = 1
@@ -127,6 +127,7 @@ def make_plan(spec: Spec, registry: Registry) -> Plan:
         PersonError: an unknown pair or question set, a model that is not there, questions that cannot be read.
     """
     pair = registry.pair(spec.pair)
+    check_template(pair.template)
     question_set = registry.question_set(spec.questions)
     checkpoints = {
         "base": find(pair.base, pair.base_revision),

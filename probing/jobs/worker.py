@@ -132,7 +132,7 @@ class Worker:
             if all(question.id in answered for question in asked):
                 continue
             attributor, tokenizer = self._load(plan, checkpoint)
-            prompts = [prompt_for(question, plan.pair.template) for question in asked]
+            prompts = [prompt_for(question, plan.pair.template, tokenizer) for question in asked]
             given = answer(attributor.model, tokenizer, prompts, plan.pair.max_new_tokens)
             answers = tuple(
                 Answer(q.id, prompt, tokens, text, grade(text, q.reference, plan.question_set.grading))

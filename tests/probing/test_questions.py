@@ -1,11 +1,14 @@
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from probing.checkpoints import find
 from probing.errors import PairError, QuestionError
+from probing.models import _tokens, load_tokenizer
 from probing.pairs import QuestionSet, load_registry
-from probing.questions import TEMPLATES, Question, grade, load_questions, prompt_for
+from probing.questions import TEMPLATES, Question, digest, grade, load_questions, prompt_for
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "questions"
 
@@ -70,20 +73,128 @@ def test_the_held_out_sets_are_disjoint() -> None:
     assert not report & tuning
 
 
-@pytest.mark.parametrize(
-    ("name", "columns", "count"),
-    [
-        ("gsm8k", {"id": "idx"}, 1319),
-        ("math500", {"id": "unique_id", "question": "problem"}, 500),
-    ],
-)
-def test_real_question_files_load_by_naming_their_columns(name: str, columns: dict, count: int) -> None:
+def _real(name: str) -> Path:
     path = SHARED / f"{name}.jsonl"
     if not path.exists():
         pytest.skip("the file is not on this machine")
-    questions = load_questions(_set(path, **columns))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("registered", "file", "count", "first"),
+    [
+        ("gsm8k", "gsm8k", 1319, "18"),
+        ("math", "math500", 500, r"\left( 3, \frac{\pi}{2} \right)"),
+        ("math-500", "math500", 500, r"\left( 3, \frac{\pi}{2} \right)"),
+        ("college-math", "college_math", 2818, "$10-4 n$"),
+    ],
+)
+def test_the_registered_sets_read_the_real_files(registered: str, file: str, count: int, first: str) -> None:
+    declared = load_registry().question_set(registered)
+    questions = load_questions(declared.model_copy(update={"file": _real(file), "hub": None}))
     assert len(questions) == count
-    assert all(question.text for question in questions)
+    assert questions[0].reference == first
+    assert all(question.text and question.reference for question in questions)
+
+
+def test_the_last_box_of_a_solution_is_its_answer() -> None:
+    path = _real("math500")
+    columns = {"id": "unique_id", "question": "problem"}
+    boxed = load_questions(_set(path, **columns, answer="solution", final="boxed"))
+    whole = load_questions(_set(path, **columns))
+    same = [b.reference.replace(" ", "") == w.reference.replace(" ", "") for b, w in zip(boxed, whole, strict=True)]
+    assert sum(same) >= 495
+
+
+def test_real_solutions_are_graded_as_right_and_those_of_other_questions_as_wrong() -> None:
+    rows = [json.loads(line) for line in _real("math500").read_text().splitlines()][:60]
+    right = [grade(row["solution"], row["answer"], "math") for row in rows]
+    assert sum(right) >= 58
+    other = [grade(row["solution"], rows[i - 1]["answer"], "math") for i, row in enumerate(rows)]
+    assert sum(other) <= 3
+
+
+def test_parquet_holds_the_same_questions_as_json_lines(tmp_path: Path) -> None:
+    declared = load_registry().question_set("addition")
+    assert declared.file is not None
+    pd.read_json(declared.file, lines=True, dtype=False).to_parquet(tmp_path / "q.parquet")
+    again = load_questions(declared.model_copy(update={"file": tmp_path / "q.parquet"}))
+    assert digest(again) == digest(load_questions(declared))
+
+
+def test_a_bad_parquet_file_is_refused_and_the_row_named(tmp_path: Path) -> None:
+    path = tmp_path / "q.parquet"
+    with pytest.raises(QuestionError, match="Cannot read"):
+        load_questions(_set(path))
+    path.write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(QuestionError, match="not a complete Parquet file"):
+        load_questions(_set(path))
+    pd.DataFrame({"id": ["a", "b"], "question": ["?", None], "answer": ["!", "!"]}).to_parquet(path)
+    with pytest.raises(QuestionError, match=r"Row 2 of .* does not have the column question"):
+        load_questions(_set(path))
+
+
+def test_questions_without_ids_are_numbered(tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    path.write_text('{"question": "a", "answer": "#### 1"}\n{"question": "b", "answer": "so\\n#### 2,000"}')
+    found = load_questions(_set(path, id="", final="hashes"))
+    assert [(q.id, q.reference) for q in found] == [("00001", "1"), ("00002", "2,000")]
+    path.write_text('{"question": "a", "answer": "one"}')
+    with pytest.raises(QuestionError, match=r"Line 1 .* has no final answer"):
+        load_questions(_set(path, id="", final="hashes"))
+
+
+def test_a_data_set_that_the_hub_does_not_deliver_is_a_sentence() -> None:
+    with pytest.raises(QuestionError, match="The hub did not deliver the data set 'openai/gsm8k'"):
+        load_questions(load_registry().question_set("gsm8k"))
+
+
+def test_the_files_of_a_data_set_are_read_in_the_order_of_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for subject, problem in (("geometry", "g"), ("algebra", "a")):
+        (tmp_path / subject).mkdir()
+        table = pd.DataFrame({"problem": [problem], "solution": [rf"So $\boxed{{{problem}}}$."]})
+        table.to_parquet(tmp_path / subject / "test-00000-of-00001.parquet")
+    monkeypatch.setattr("probing.questions.sets.snapshot_download", lambda *args, **kwargs: str(tmp_path))
+    found = load_questions(load_registry().question_set("math"))
+    assert [(q.id, q.text, q.reference) for q in found] == [("00001", "a", "a"), ("00002", "g", "g")]
+
+
+def test_a_set_has_one_source() -> None:
+    with pytest.raises(ValueError, match="either a file or a data set"):
+        QuestionSet(name="x", title="x", grading="exact")
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "rule", "right"),
+    [
+        ("about 3.14", "3.14159", "number:0.01", True),
+        ("about 3.0", "3.14159", "number:0.01", False),
+        ("1,010", "1000", "number:0.01", True),
+        ("none", "1", "number:0.5", False),
+    ],
+)
+def test_a_number_within_tolerance(answer: str, reference: str, rule: str, right: bool) -> None:
+    assert grade(answer, reference, rule) is right
+
+
+@pytest.mark.parametrize("rule", ["number:", "number:x", "number:-1", "number:inf"])
+def test_a_tolerance_that_is_none_is_refused(rule: str) -> None:
+    with pytest.raises(QuestionError, match="does not name a tolerance"):
+        grade("1", "1", rule)
+
+
+def test_a_template_of_ones_own_and_the_tokenizers(zoo: Path) -> None:
+    question = Question("1", "1+2=", "3")
+    assert prompt_for(question, "Q: {q}\nA:") == "Q: 1+2=\nA:"
+    tokenizer = load_tokenizer(find(str(zoo / "base")))
+    with pytest.raises(QuestionError, match="has no chat template"):
+        prompt_for(question, "chat", tokenizer)
+    tokenizer.chat_template = "{{ bos_token }}{{ messages[0]['content'] }}"
+    prompt = prompt_for(question, "chat", tokenizer)
+    assert prompt == "<s>1+2="
+    assert _tokens(tokenizer, prompt) == tokenizer("1+2=")["input_ids"], "the beginning is there once"
 
 
 @pytest.mark.parametrize(
@@ -91,8 +202,9 @@ def test_real_question_files_load_by_naming_their_columns(name: str, columns: di
     [
         ("", "holds no questions"),
         ('{"id": 1, "question": "?"', "Line 1 .* is not JSON"),
-        ('{"id": 1, "question": "?"}', "Line 1 .* does not have the columns id, question and answer"),
-        ("[]", "does not have the columns"),
+        ('{"id": 1, "question": "?"}', "Line 1 .* does not have the column answer. It has id, question"),
+        ('{"id": 1, "prompt": "?"}', "Line 1 .* does not have the columns id, question, answer"),
+        ("[]", "does not have the columns .* not a JSON object"),
         ('{"id": 1, "question": "a", "answer": "b"}\n\n{"id": 1, "question": "c", "answer": "d"}', "Line 3 .* repeats"),
     ],
 )

@@ -1,0 +1,17 @@
+"""What is asked: `sets` loads questions, `templates` makes prompts of them, `grading` judges the answers."""
+
+from probing.questions.grading import GRADERS, grade
+from probing.questions.sets import Question, digest, load_questions
+from probing.questions.templates import CHAT, TEMPLATES, check_template, prompt_for
+
+__all__ = [
+    "CHAT",
+    "GRADERS",
+    "TEMPLATES",
+    "Question",
+    "check_template",
+    "digest",
+    "grade",
+    "load_questions",
+    "prompt_for",
+]

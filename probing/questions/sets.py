@@ -1,0 +1,137 @@
+"""Question sets: JSON lines or Parquet, in a file or in a data set on the Hugging Face hub."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+from probing.errors import QuestionError
+from probing.jsonl import read_rows
+from probing.pairs import QuestionSet
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question and the answer that is right."""
+
+    id: str
+    text: str
+    reference: str
+
+
+def load_questions(questions: QuestionSet) -> list[Question]:
+    """The questions of a set, in the order of its file or files.
+
+    Without a column for ids, a question's is its number in the set, from 1.
+
+    Raises:
+        QuestionError: a file is missing, is something else or is empty, the hub does not deliver it, or a line (which
+            is named) lacks a column or a reference, or repeats an id.
+    """
+    loaded: dict[str, Question] = {}
+    for path in _files(questions):
+        for where, row in _rows(path):
+            question = _question(questions, where, row, len(loaded) + 1)
+            if question.id in loaded:
+                raise QuestionError(f"{where} repeats the id '{question.id}'.", "Ids must be unique.")
+            loaded[question.id] = question
+    if not loaded:
+        raise QuestionError(f"{questions.source} holds no questions.", "Give it at least one line.")
+    return list(loaded.values())
+
+
+def _question(questions: QuestionSet, where: str, row: Any, number: int) -> Question:
+    wanted = [column for column in (questions.id, questions.question, questions.answer) if column]
+    missing = [column for column in wanted if not isinstance(row, dict) or row.get(column) is None]
+    if missing:
+        there = f"It has {', '.join(map(str, row))}." if isinstance(row, dict) else "It is not a JSON object."
+        columns = f"the columns {', '.join(wanted)}" if len(missing) > 1 else f"the column {missing[0]}"
+        raise QuestionError(f"{where} does not have {columns}. {there}", "Name its columns in pairs.toml.")
+    name = str(row[questions.id]) if questions.id else f"{number:05}"
+    reference = _FINAL[questions.final](str(row[questions.answer]))
+    if reference is None:
+        raise QuestionError(
+            f"{where} has no final answer in its column {questions.answer}.", f"'{questions.final}' was looked for."
+        )
+    return Question(name, str(row[questions.question]), reference)
+
+
+def _last_boxed(text: str) -> str | None:
+    r"""What the last `\boxed{}` holds, braces inside it counted."""
+    start = text.rfind("\\boxed{")
+    if start < 0:
+        return None
+    depth = 0
+    for place in range(start + len("\\boxed"), len(text)):
+        depth += {"{": 1, "}": -1}.get(text[place], 0)
+        if depth == 0:
+            return text[start + len("\\boxed{") : place]
+    return None
+
+
+def _after_hashes(text: str) -> str | None:
+    found = re.findall(r"^####\s*(.+)$", text, flags=re.MULTILINE)
+    return found[-1].strip() if found else None
+
+
+_FINAL = {"whole": lambda text: text, "boxed": _last_boxed, "hashes": _after_hashes}
+"""Where in its column a reference stands: all of it, in the last \\boxed{}, or behind #### (GSM8K)."""
+
+
+def _files(questions: QuestionSet) -> list[Path]:
+    if questions.file is not None:
+        return [questions.file]
+    assert questions.hub is not None
+    try:
+        folder = Path(
+            snapshot_download(
+                questions.hub,
+                repo_type="dataset",
+                revision=questions.hub_revision,
+                allow_patterns=list(questions.hub_files),
+            )
+        )
+    except RepositoryNotFoundError as error:
+        raise QuestionError(
+            f"There is no data set '{questions.hub}' on the hub that you may read.",
+            "Check the spelling; for a gated one, accept its terms and log in with 'hf auth login'.",
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+        raise QuestionError(
+            f"The hub did not deliver the data set '{questions.hub}'.",
+            "Check the network, or download its files and name one as `file` in pairs.toml.",
+        ) from error
+    found = sorted({path for pattern in questions.hub_files for path in folder.glob(pattern)})
+    if not found:
+        raise QuestionError(
+            f"The data set '{questions.hub}' has no file like {', '.join(questions.hub_files)}.", "Check hub_files."
+        )
+    return found
+
+
+def _rows(path: Path) -> Iterator[tuple[str, Any]]:
+    if path.suffix != ".parquet":
+        yield from read_rows(path, QuestionError)
+        return
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except FileNotFoundError as error:
+        raise QuestionError(f"Cannot read {path}: No such file or directory.", "Check the path.") from error
+    except (pa.ArrowException, OSError) as error:
+        raise QuestionError(f"{path} is not a complete Parquet file.", "Was it cut short?") from error
+    for number, row in enumerate(table.to_pylist(), start=1):
+        yield f"Row {number} of {path}", row
+
+
+def digest(questions: list[Question]) -> str:
+    """Identity of the content of a question set."""
+    rows = [[question.id, question.text, question.reference] for question in questions]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:32]
