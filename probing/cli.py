@@ -66,7 +66,7 @@ def attribute(arguments: argparse.Namespace) -> None:
 
     samples = read_samples(arguments.sequences)
     device = pick_device(arguments.device)
-    checkpoint = find(arguments.model, arguments.revision)
+    checkpoint = find(arguments.model, arguments.revision, arguments.pickled)
     model = load_model(checkpoint, device, pick_dtype(arguments.dtype, checkpoint, device), arguments.attention)
     use_threads_for(model)
     with _progress() as progress:
@@ -298,8 +298,9 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("--store", type=Path, help="default: PROBING_STORE, or data/store.duckdb")
 
     c = command("attribute", attribute)
-    c.add_argument("model", metavar="MODEL", help="a folder or a hub id")
+    c.add_argument("model", metavar="MODEL", help="a folder, a .gguf file, package:NAME/FILE.gguf, or a hub id")
     c.add_argument("--revision", help="of a hub id")
+    c.add_argument("--pickled", action="store_true", help="allow pickled weights, which can run code when read")
     c.add_argument("--sequences", type=Path, required=True, metavar="FILE.jsonl")
     c.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
     c.add_argument("--batch-size", type=_batch_size, default=None, metavar="N|auto")

@@ -1,10 +1,10 @@
 """Who answers: loading a checkpoint onto a device in a dtype, and letting it answer.
 
-Weights are read from safetensors only and no code of a checkpoint is run.
+Weights are read from safetensors and GGUF, pickles only where one says so, and no code of a checkpoint is run.
 """
 
-import json
 import os
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +26,9 @@ from probing.errors import ModelError
 
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()
+
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError, struct.error)
+"""What transformers raises over files that are damaged, cut short or of another kind."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
@@ -55,8 +58,8 @@ def pick_dtype(wanted: str, checkpoint: Checkpoint, device: torch.device) -> tor
 
 def _config(checkpoint: Checkpoint) -> Any:
     try:
-        return AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
+        return AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, **_in_one_file(checkpoint))
+    except _UNREADABLE as error:
         raise ModelError(
             f"The config.json of {checkpoint.name} cannot be read: {_short(error)}.", "Is the folder a complete model?"
         ) from error
@@ -76,11 +79,12 @@ def load_model(
             checkpoint.folder,
             dtype=dtype,
             attn_implementation=_attention_for(config, attention),
-            use_safetensors=True,
+            use_safetensors=None if checkpoint.pickled or checkpoint.gguf else True,
             trust_remote_code=False,
             output_loading_info=True,
+            **_in_one_file(checkpoint),
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except _UNREADABLE as error:
         raise ModelError(
             f"The weights of {checkpoint.name} cannot be read: {_short(error)}.", "Was a file cut short or mixed up?"
         ) from error
@@ -88,9 +92,29 @@ def load_model(
     if absent:
         raise ModelError(
             f"{checkpoint.name} lacks {len(absent)} of the weights that its config asks for, {absent[0]} among them.",
-            "Is the folder a complete model, and not an adapter?",
+            "Is the folder a complete model?",
         )
+    if checkpoint.adapter is not None:
+        model = _with_adapter(model, checkpoint)
     return model.requires_grad_(False).eval().to(device)
+
+
+def _in_one_file(checkpoint: Checkpoint) -> dict[str, str]:
+    """How transformers is told of a GGUF file; its weights are dequantised."""
+    return {"gguf_file": checkpoint.gguf} if checkpoint.gguf else {}
+
+
+def _with_adapter(model: PreTrainedModel, checkpoint: Checkpoint) -> PreTrainedModel:
+    """The model with a LoRA adapter added into its weights."""
+    from peft import PeftModel
+
+    try:
+        adapted = PeftModel.from_pretrained(model, str(checkpoint.adapter), is_trainable=False)
+        return adapted.merge_and_unload()
+    except (*_UNREADABLE, AttributeError) as error:
+        raise ModelError(
+            f"The adapter {checkpoint.name} cannot be added to its base: {_short(error)}.", "Do they fit together?"
+        ) from error
 
 
 def _attention_for(config: Any, wanted: str) -> str:
@@ -106,7 +130,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
         ModelError: there is none, or it cannot be read.
     """
     try:
-        return AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(checkpoint.tokenizer, trust_remote_code=False, **_in_one_file(checkpoint))
     except Exception as error:  # tokenizers raises bare exceptions for damaged files
         raise ModelError(
             f"The tokenizer of {checkpoint.name} cannot be read: {_short(error)}.", "Is tokenizer.json complete?"

