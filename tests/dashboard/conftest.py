@@ -1,6 +1,7 @@
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,9 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = folder / "computed" / "store.duckdb"
     with FileLock(folder / "computed.lock"):
         if not path.exists():
+            started = time.monotonic()
             compute_shipped(path.with_name("part.duckdb"))
+            assert time.monotonic() - started < 600, "every shipped pair within ten minutes"
             path.with_name("part.duckdb").rename(path)
     return path
 
