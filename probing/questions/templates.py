@@ -1,12 +1,9 @@
 """Prompts: the paper's templates by name, the tokenizer's own chat template, or a string of one's own."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from probing.errors import QuestionError
 from probing.questions.sets import Question
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 CHAT = "chat"
 """The template that comes with the tokenizer, the question being the user's turn."""
@@ -34,8 +31,8 @@ def check_template(template: str) -> None:
         )
 
 
-def prompt_for(question: Question, template: str, tokenizer: "PreTrainedTokenizerBase | None" = None) -> str:
-    """The text that a model continues; `chat` needs the model's `tokenizer`.
+def prompt_for(question: Question, template: str, tokenizer: Any = None) -> str:
+    """The text that a model continues; `chat` needs the model's `tokenizer` (of transformers, which pages never load).
 
     Raises:
         QuestionError: there is no such template, or the tokenizer has none of its own.
