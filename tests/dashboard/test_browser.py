@@ -80,10 +80,16 @@ def _plot(page: Page, number: int = 0) -> Locator:
 
 
 def _click(page: Page, target: Locator) -> None:
-    """Click the middle of something drawn."""
-    target.scroll_into_view_if_needed()
-    page.wait_for_timeout(300)
-    box = target.bounding_box()
+    """Click the middle of something drawn, once it has stopped moving: figures are drawn anew when they change."""
+    _settled(page)
+    expect(target).to_be_attached()
+    box = None
+    for _ in range(40):
+        before, box = box, target.bounding_box()
+        if box is not None and box == before:
+            break
+        target.evaluate("element => element.scrollIntoView({block: 'center'})")
+        page.wait_for_timeout(200)
     assert box is not None
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
 
@@ -269,6 +275,7 @@ def test_a_click_on_a_node_or_an_edge_or_a_cell_shows_its_values(shared: Server,
     expect(page.get_by_text("Difference of strength")).to_be_visible()
     expect(page.get_by_text(re.compile("95 % interval"))).to_be_visible()
     expect(page.locator(".js-plotly-plot")).to_have_count(3)  # graph, the edge's questions, matrix
+    _settled(page)
     matrix = page.locator(".js-plotly-plot").last
     _click(page, matrix.locator(".scatterlayer .points path.point").nth(100))
     expect(page).to_have_url(re.compile("pick=[^&]*-%3E"))
