@@ -50,7 +50,7 @@ st.caption(
 )
 with st.container(key="wide-matrix" if len(names) > 1 else "narrow-matrix"):
     chart(
-        matrix.panels(table, view.graph, shown, names, pick),
+        matrix.panels(table, view.graph, names, pick),
         "matrix",
         "Heatmaps of every edge's strength, writers by readers.",
         table,

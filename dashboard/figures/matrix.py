@@ -13,7 +13,10 @@ from dashboard.theme import BASE, DIVERGING, PICKED, TUNED, scale_to, style
 from probing.residual_graph import ResidualGraph, node_of
 
 _CLICKABLE = 1000
-"""Cells of a panel up to which each can be clicked; of a larger graph, those that the graph view shows."""
+"""Cells of a panel up to which each can be clicked."""
+
+_OF_MANY = 300
+"""How many of a larger graph's cells can be clicked, the strongest: marks cost a browser time."""
 
 
 def _matrix(graph: ResidualGraph, values: pd.Series) -> np.ndarray:
@@ -78,9 +81,7 @@ def _outlines(graph: ResidualGraph, name: str) -> list[tuple[float, float, float
     return boxes
 
 
-def panels(
-    table: pd.DataFrame, graph: ResidualGraph, shown: pd.DataFrame, names: Sequence[str], pick: Pick
-) -> go.Figure:
+def panels(table: pd.DataFrame, graph: ResidualGraph, names: Sequence[str], pick: Pick) -> go.Figure:
     """Strength in the base and in the tuned model on one scale, and their difference around zero.
 
     Colours follow the square root, because strengths span orders of magnitude.
@@ -92,7 +93,10 @@ def panels(
         horizontal_spacing=0.05,
         shared_yaxes=True,
     )
-    clickable = table if len(table) <= _CLICKABLE else shown
+    clickable = table
+    if len(table) > _CLICKABLE:
+        strength = table[["base_strength", "tuned_strength"]].max(axis=1)
+        clickable = table.loc[strength.nlargest(_OF_MANY).index]
     for column, panel in enumerate(names, start=1):
         figure.add_trace(_heatmap(graph, table, panel, clickable is not table), row=1, col=column)
         figure.add_trace(_cells(clickable), row=1, col=column)

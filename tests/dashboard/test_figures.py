@@ -133,7 +133,7 @@ def test_what_is_picked_stands_out(table: pd.DataFrame) -> None:
     (nodes,) = _nodes(figure)
     ringed = {name for name, colour in zip(nodes.text, nodes.marker.color, strict=True) if colour == PICKED}
     assert ringed == Pick(edge).nodes
-    heat = matrix.panels(table, GRAPH, chosen.shown(table, ["tuned"]), ["tuned"], Pick(edge))
+    heat = matrix.panels(table, GRAPH, ["tuned"], Pick(edge))
     (box,) = heat.layout.shapes
     writer, reader = edge.split("->")
     assert GRAPH.readers[round((box.x0 + box.x1) / 2)] == reader
@@ -141,7 +141,7 @@ def test_what_is_picked_stands_out(table: pd.DataFrame) -> None:
 
 
 def test_a_picked_node_is_outlined_where_it_reads_and_writes(table: pd.DataFrame) -> None:
-    heat = matrix.panels(table, GRAPH, table, ["base"], Pick("a2"))
+    heat = matrix.panels(table, GRAPH, ["base"], Pick("a2"))
     cells = set()
     for box in heat.layout.shapes:
         for x in range(round(box.x0 + 0.5), round(box.x1 + 0.5)):
@@ -260,7 +260,7 @@ def test_numbers_of_mixed_axes_can_be_written(pair: tuple[Scores, Scores], table
     if part == "breakdown":
         figure = layers.heatmap(by_layer_and_kind(*pair, Definition(resamples=50)), GRAPH)
     else:
-        figure = matrix.panels(table, GRAPH, table, ["base"], Pick())
+        figure = matrix.panels(table, GRAPH, ["base"], Pick())
     numbers = exports.numbers_of(figure)
     assert len(numbers) == (4 * LAYERS + 1 if part == "breakdown" else len(GRAPH.edges))
     assert len(pd.read_parquet(io.BytesIO(exports.as_parquet(numbers)))) == len(numbers)
