@@ -23,7 +23,6 @@ PAIRS = ("grpo", "ppo", "dpo", "control")
 SETS = ("easy", "middle", "hard")
 LAYERS = 32
 QUESTIONS = 120
-SAMPLES = 100
 
 
 def _registry() -> str:
