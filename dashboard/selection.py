@@ -230,10 +230,13 @@ PAPER = "the paper's"
 
 def rules(settings: str) -> str:
     """How the selection of a comparison differs from the default."""
-    selection = json.loads(settings)["selection"]
+    made = json.loads(settings)
+    selection = made["selection"]
     usual = asdict(Selection(alpha=selection["alpha"], cohort=selection["cohort"]))
     names = {"n": "questions", "mean_length": "T̄ rule", "beta": "β", "gamma": "γ", "delta": "δ"}
     changed = [f"{names.get(k, k)} {selection[k]}" for k in usual if selection[k] != usual[k]]
+    if made.get("answers") == "imported":
+        changed.append("answers from a file")
     return ", ".join(changed) or PAPER
 
 

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
-import psutil
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -24,6 +23,7 @@ from transformers import PreTrainedModel
 
 from probing.architectures import Architecture, Observer, WriteGradients, architecture_of, prove, recording
 from probing.errors import ModelError
+from probing.fitting import KEPT_READERS, activation_bytes, batch_by_batch, batch_that_fits, free_bytes, shape_of
 from probing.residual_graph import ResidualGraph
 from probing.scores import Scores
 from probing.sequences import Sample
@@ -54,23 +54,19 @@ class Attributor:
     def batches(self, samples: Sequence[Sample], batch_size: int | None = None) -> list[list[int]]:
         """Indices of `samples` in batches of like length, the same for the same samples and size.
 
-        Without a `batch_size`, as many as fit a quarter of the free memory, at most 64.
+        Without a `batch_size`, as many as fit (`fitting.batch_that_fits`).
         """
         order = sorted(range(len(samples)), key=lambda i: (len(samples[i].fed), i))
         if batch_size is None:
-            longest = max(len(sample.fed) for sample in samples)
-            batch_size = max(1, min(64, _free_bytes(self.model.device) // 4 // self._bytes_per_sample(longest)))
+            each = activation_bytes(
+                shape_of(self.model.config, 0),
+                max(len(sample.fed) for sample in samples),
+                max(sample.answer_length for sample in samples),
+                self.model.dtype.itemsize,
+                self.model.config._attn_implementation == "eager",
+            )
+            batch_size = batch_that_fits(free_bytes(self.model.device), each)
         return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-
-    def _bytes_per_sample(self, positions: int) -> int:
-        """Rough size of the activations, gradients and logits that one sample of this length needs."""
-        config = self.model.config
-        width, layers = config.hidden_size, config.num_hidden_layers
-        hidden = getattr(config, "intermediate_size", None) or 4 * width
-        if active := getattr(config, "num_experts_per_tok", None):
-            hidden = active * (getattr(config, "moe_intermediate_size", None) or hidden)
-        per_layer = 24 * width + 6 * hidden + 4 * config.num_attention_heads * positions
-        return 4 * positions * (layers * per_layer + 3 * config.vocab_size)
 
     def score(self, samples: Sequence[Sample]) -> Scores:
         """Scores of one batch, which it must be possible to run at once.
@@ -170,7 +166,7 @@ class _Products(Observer):
     the model's own tensors are free to go.
     """
 
-    at_once = 48
+    at_once = KEPT_READERS
     """Readers in one product: enough to be fast, few enough that they are small beside the activations."""
 
     def __init__(self, graph: ResidualGraph, architecture: Architecture) -> None:
@@ -249,12 +245,6 @@ class _ProductsByPosition(_Products):
         return written.transpose(1, 2) @ read.permute(0, 2, 3, 1)
 
 
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
-
-
 def attribute(
     attributor: Attributor,
     samples: Sequence[Sample],
@@ -267,9 +257,13 @@ def attribute(
     scores = np.zeros((len(samples), *graph.mask.shape), np.float32)
     loss = np.zeros(len(samples), np.float32)
     done = 0
-    for batch in attributor.batches(samples, batch_size):
+
+    def do(batch: list[int]) -> None:
+        nonlocal done
         part = attributor.score([samples[i] for i in batch])
         scores[batch], loss[batch] = part.scores, part.loss
         done += len(batch)
         progress(done)
+
+    batch_by_batch(attributor.batches(samples, batch_size), do)
     return Scores(graph, tuple(sample.id for sample in samples), scores, loss)

@@ -17,17 +17,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-
 from probing.errors import ModelError
+from probing.hub import fetch
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 _PICKLED = ("*.bin", "*.bin.index.json")
@@ -57,14 +48,16 @@ class Checkpoint:
     """Whether weights may be unpickled."""
 
     @property
-    def tokenizer(self) -> Path:
-        """Where its tokenizer is: the adapter's own, if it has one."""
+    def own_tokenizer(self) -> Path | None:
+        """The folder of the adapter, if that brings a tokenizer of its own."""
         own = self.adapter is not None and (self.adapter / "tokenizer_config.json").exists()
-        return self.adapter if own and self.adapter is not None else self.folder
+        return self.adapter if own else None
 
 
-def find(name: str, revision: str | None = None, pickled: bool = False) -> Checkpoint:
+def find(name: str, revision: str | None = None, pickled: bool = False, weights: bool = True) -> Checkpoint:
     """Locate a model (see above; downloaded if need be), and establish its identity.
+
+    Without `weights`, only config and tokenizer are fetched from the hub: enough to plan with, not to load.
 
     Raises:
         ModelError: there is no such folder, file, package or hub model, you may not read it, there is no network, it
@@ -76,14 +69,14 @@ def find(name: str, revision: str | None = None, pickled: bool = False) -> Check
     if path.is_file():
         return _gguf(name, path)
     if path.is_dir():
-        return _in_folder(name, path, f"sha256:{_digest(path, pickled)}", pickled)
+        return _in_folder(name, path, f"sha256:{_digest(path, pickled)}", pickled, weights)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
         raise ModelError(f"There is no folder {name}.", "Give a model's folder or a hub id such as owner/model.")
-    folder = _download(name, revision, pickled)
-    return _in_folder(name, folder, f"hub:{name}@{folder.name}", pickled)
+    folder = _download(name, revision, pickled, weights)
+    return _in_folder(name, folder, f"hub:{name}@{folder.name}", pickled, weights)
 
 
-def _in_folder(name: str, folder: Path, identity: str, pickled: bool) -> Checkpoint:
+def _in_folder(name: str, folder: Path, identity: str, pickled: bool, weights: bool) -> Checkpoint:
     """The checkpoint in a folder, or the adapter there with its base."""
     if not (folder / _ADAPTER).exists():
         return Checkpoint(name, folder, identity, pickled=pickled)
@@ -93,10 +86,10 @@ def _in_folder(name: str, folder: Path, identity: str, pickled: bool) -> Checkpo
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{folder / _ADAPTER} does not name the base of this adapter.", "Is it complete?") from error
     beside = folder / str(base)
-    below = find(str(beside) if beside.is_dir() else str(base), revision, pickled)
-    if below.adapter is not None or below.gguf is not None:
-        raise ModelError(f"The adapter {name} belongs to {base}, which is no plain checkpoint.", "Merge that first.")
-    return Checkpoint(name, below.folder, f"{identity}+{below.identity}", adapter=folder, pickled=pickled)
+    below = find(str(beside) if beside.is_dir() else str(base), revision, pickled, weights)
+    if below.adapter is not None:
+        raise ModelError(f"The adapter {name} belongs to {base}, another adapter.", "Merge that one first.")
+    return Checkpoint(name, below.folder, f"{identity}+{below.identity}", below.gguf, folder, pickled)
 
 
 def _gguf(name: str, path: Path) -> Checkpoint:
@@ -119,26 +112,13 @@ def _in_package(name: str) -> Path:
     return path
 
 
-def _download(name: str, revision: str | None, pickled: bool) -> Path:
-    patterns = [*_WEIGHTS, *_TEXTS, *(_PICKLED if pickled else ())]
-    try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except GatedRepoError as error:
-        raise ModelError(
-            f"The model '{name}' is gated.", "Accept its terms on the hub, then log in with 'hf auth login'."
-        ) from error
-    except RevisionNotFoundError as error:
-        raise ModelError(f"The model '{name}' has no revision '{revision}'.", "Check it on the hub.") from error
-    except RepositoryNotFoundError as error:
-        raise ModelError(
-            f"'{name}' is neither a folder here nor a model on the hub that you may read.",
-            "Check the spelling; for a gated model, accept its terms and log in with 'hf auth login'.",
-        ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
-        raise ModelError(
-            f"'{name}' is not a folder here, and the hub did not deliver it.",
-            "Check the network, or give the path of a folder.",
-        ) from error
+def _download(name: str, revision: str | None, pickled: bool, weights: bool) -> Path:
+    """Fetch config and tokenizer, and weights if they are wanted: as pickles only where there are no others."""
+    folder = fetch(name, "model", revision, (*_TEXTS, *(_WEIGHTS if weights else ())), ModelError)
+    if not weights:
+        return folder
+    if pickled and not any(folder.glob("*.safetensors")):
+        folder = fetch(name, "model", revision, (*_TEXTS, *_PICKLED), ModelError)
     _weights_in(folder, pickled)
     return folder
 

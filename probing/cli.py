@@ -9,19 +9,20 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from probing.errors import PersonError, StoreError
-from probing.pairs import load_registry
+from probing.errors import PersonError, ScoresError, StoreError
+from probing.pairs import Registry, load_registry
 from probing.rollouts import ALPHAS, COHORTS, Selection
 from probing.store import open_store
 from probing.store.database import Database
 
 if TYPE_CHECKING:
-    from probing.jobs.plan import Plan
+    from probing.jobs.plan import Plan, Spec
 
 LABELS = {
     "activation_intensity": "activation intensity",
@@ -60,7 +61,7 @@ def attribute(arguments: argparse.Namespace) -> None:
     from probing.attribution import Attributor
     from probing.attribution import attribute as score
     from probing.checkpoints import find
-    from probing.models import load_model, pick_device, pick_dtype, use_threads_for
+    from probing.models import load_model, load_tokenizer, pick_device, pick_dtype, use_threads_for, vocabulary_digest
     from probing.scores import write_scores
     from probing.sequences import read_samples
 
@@ -76,7 +77,7 @@ def attribute(arguments: argparse.Namespace) -> None:
             arguments.batch_size,
             lambda done: progress("edges", done, len(samples)),
         )
-    write_scores(arguments.out, scores)
+    write_scores(arguments.out, replace(scores, tokenizer=vocabulary_digest(load_tokenizer(checkpoint))))
     print(f"{arguments.out}: {len(samples)} samples, {len(scores.graph.edges)} edges, {device}, {model.dtype}")
 
 
@@ -86,6 +87,11 @@ def compare(arguments: argparse.Namespace) -> None:
     from probing.scores import read_scores
 
     base, tuned = read_scores(arguments.base), read_scores(arguments.tuned)
+    if base.tokenizer and tuned.tokenizer and base.tokenizer != tuned.tokenizer and not arguments.own_answers:
+        raise ScoresError(
+            "The two files were made by models with different vocabularies, so their tokens do not stand for the same.",
+            "If each model was scored on its own answers, say so with --own-answers: edges can still be compared.",
+        )
     definition = metrics.Definition(
         bins=arguments.bins,
         histogram_max=arguments.histogram_max,
@@ -116,8 +122,7 @@ def pairs(arguments: argparse.Namespace) -> None:
 
 def probe(arguments: argparse.Namespace) -> None:
     """Do all that a pair's comparison needs, or watch the worker that is doing it."""
-    from probing.jobs.plan import Spec, make_plan
-    from probing.jobs.worker import follow
+    from probing.jobs.plan import Spec
 
     registry = load_registry()
     pair = registry.pair(arguments.pair)
@@ -136,10 +141,34 @@ def probe(arguments: argparse.Namespace) -> None:
         ),
         arguments.device,
         arguments.dtype,
+        pickled=arguments.pickled,
     )
-    plan = make_plan(spec, registry)
-    plan.spec.selections()  # refuses cuts that make no sense before anything is queued
+    spec.selections()  # refuses cuts that make no sense before anything is queued
+    if arguments.dry_run:
+        _print_forecast(spec, registry, arguments)
+    else:
+        _probe(spec, registry, arguments)
+
+
+def _print_forecast(spec: "Spec", registry: Registry, arguments: argparse.Namespace) -> None:
+    from probing.jobs.forecast import forecast
+    from probing.store import default_path
+
+    there = (arguments.store or default_path()).exists()
+    with closing(_open(arguments)) if there else nullcontext() as store:
+        for line in forecast(spec, registry, store).lines():
+            print(line)
+
+
+def _probe(spec: "Spec", registry: Registry, arguments: argparse.Namespace) -> None:
+    from probing.jobs.imports import import_rollouts
+    from probing.jobs.plan import make_plan
+    from probing.jobs.worker import follow
+
     with closing(_open(arguments)) as store:
+        if arguments.rollouts:
+            spec = import_rollouts(store, spec, registry, arguments.rollouts, arguments.ungraded)
+        plan = make_plan(spec, registry)
         with _progress() as progress:
             job = follow(store, store.submit(spec.as_json()), progress)
         if job["status"] != "done":
@@ -165,6 +194,26 @@ def _print_comparisons(store: Database, plan: "Plan") -> None:
         )
         if isinstance(row["warning"], str):
             print(f"       {row['warning']}")
+
+
+def rollouts(arguments: argparse.Namespace) -> None:
+    """Write both models' newest answers to a file, in the columns of the paper's authors."""
+    from probing.rollout_files import write_rollouts
+
+    pair = load_registry().pair(arguments.pair)
+    questions = arguments.questions or pair.questions[0]
+    with closing(_open(arguments)) as store:
+        table = store.comparisons()
+        rows = table[(table["pair"] == pair.name) & (table["question_set"] == questions)]
+        if rows.empty:
+            raise StoreError(
+                f"The store has no answers of {pair.name} to {questions}.",
+                f"Run 'python -m probing probe {pair.name}'.",
+            )
+        base, tuned = (store.answers(rows.iloc[0][f"{side}_rollout"]) for side in ("base", "tuned"))
+        texts = store.question_texts(rows.iloc[0]["base_rollout"])
+    write_rollouts(arguments.out, texts, base, tuned)
+    print(f"{arguments.out}: {len(base)} questions, both models' answers")
 
 
 def runs(arguments: argparse.Namespace) -> None:
@@ -291,6 +340,8 @@ def _parser() -> argparse.ArgumentParser:
         return added
 
     def computing(added: argparse.ArgumentParser) -> None:
+        pickled = "allow pickled weights, which can run code when read"
+        added.add_argument("--pickled", action="store_true", help=pickled)
         added.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
         added.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
 
@@ -300,7 +351,6 @@ def _parser() -> argparse.ArgumentParser:
     c = command("attribute", attribute)
     c.add_argument("model", metavar="MODEL", help="a folder, a .gguf file, package:NAME/FILE.gguf, or a hub id")
     c.add_argument("--revision", help="of a hub id")
-    c.add_argument("--pickled", action="store_true", help="allow pickled weights, which can run code when read")
     c.add_argument("--sequences", type=Path, required=True, metavar="FILE.jsonl")
     c.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
     c.add_argument("--batch-size", type=_batch_size, default=None, metavar="N|auto")
@@ -315,6 +365,7 @@ def _parser() -> argparse.ArgumentParser:
     c.add_argument("--histogram-max", type=float, help="default: the pair's largest |score|")
     c.add_argument("--edges-only", action="store_true", help="do not count structural zeros as cells")
     c.add_argument("--resamples", type=_positive, default=10_000)
+    c.add_argument("--own-answers", action="store_true", help="the models' vocabularies may differ")
 
     c = command("pairs", pairs)
     c.add_argument("--json", action="store_true")
@@ -332,7 +383,16 @@ def _parser() -> argparse.ArgumentParser:
     c.add_argument("--delta", type=float, default=default.delta, help="largest gap in length (default: %(default)s)")
     rule = "T̄: the smaller of the two models' mean lengths, or their mean (default: %(default)s)"
     c.add_argument("--mean-length", choices=("min", "mean"), default=default.mean_length, help=rule)
+    c.add_argument("--rollouts", type=Path, metavar="FILE.jsonl", help="use these answers instead of generating any")
+    c.add_argument("--ungraded", action="store_true", help="all of that file's questions belong to --cohort")
+    c.add_argument("--dry-run", action="store_true", help="say what would be done, without loading any weights")
     computing(c)
+    stored(c)
+
+    c = command("rollouts", rollouts)
+    c.add_argument("pair", metavar="PAIR")
+    c.add_argument("--questions", metavar="NAME", help="default: the pair's first question set")
+    c.add_argument("--out", type=Path, required=True, metavar="FILE.jsonl")
     stored(c)
 
     c = command("runs", runs)

@@ -26,6 +26,10 @@ class SequenceError(PersonError):
     """A sequence that cannot be scored by the model it was given to."""
 
 
+class RolloutError(PersonError):
+    """A file of answers that cannot be read, used or written."""
+
+
 class SelectionError(PersonError):
     """Filters that leave no question."""
 

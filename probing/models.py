@@ -3,6 +3,8 @@
 Weights are read from safetensors and GGUF, pickles only where one says so, and no code of a checkpoint is run.
 """
 
+import hashlib
+import json
 import os
 import struct
 from collections.abc import Sequence
@@ -18,11 +20,14 @@ from transformers import (
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    StoppingCriteriaList,
 )
 from transformers.utils import logging as transformers_logging
 
 from probing.checkpoints import Checkpoint
 from probing.errors import ModelError
+from probing.fitting import free_bytes, shape_of
+from probing.pairs import Shape
 
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()
@@ -65,15 +70,60 @@ def _config(checkpoint: Checkpoint) -> Any:
         ) from error
 
 
-def load_model(
-    checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, attention: str = "sdpa"
-) -> PreTrainedModel:
-    """The model in evaluation mode with frozen parameters.
+def describe(checkpoint: Checkpoint) -> Shape:
+    """How large a model is, from its config alone.
 
     Raises:
-        ModelError: files are damaged, weights are missing from them, or the type is unknown to transformers.
+        ModelError: the config cannot be read, or its type is unknown to transformers.
     """
     config = _config(checkpoint)
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except _UNREADABLE as error:
+        raise ModelError(
+            f"The config.json of {checkpoint.name} does not describe a language model: {_short(error)}.",
+            "Is the folder a complete model?",
+        ) from error
+    return shape_of(config, model.num_parameters())
+
+
+def placement(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Where the weights can go: None for `device` alone, `auto` for all GPUs together.
+
+    Raises:
+        ModelError: there is not enough memory; the sentence says how much is needed.
+    """
+    needed = describe(checkpoint).parameters * dtype.itemsize
+    free = free_bytes(device)
+    if needed < free:
+        return None
+    gpus = [torch.device("cuda", i) for i in range(torch.cuda.device_count())] if device.type == "cuda" else []
+    together = sum(map(free_bytes, gpus))
+    if len(gpus) > 1 and needed < together:
+        return "auto"
+    raise ModelError(
+        f"The weights of {checkpoint.name} need {needed / 1e9:.1f} GB as {str(dtype).removeprefix('torch.')}, and "
+        f"{max(free, together) / 1e9:.1f} GB are free.",
+        "Close other programs, try --dtype bfloat16, or use a machine with more memory.",
+    )
+
+
+def load_model(
+    checkpoint: Checkpoint,
+    device: torch.device,
+    dtype: torch.dtype,
+    attention: str = "sdpa",
+    device_map: str | dict[str, Any] | None = None,
+) -> PreTrainedModel:
+    """The model in evaluation mode with frozen parameters, on `device` or spread as a `device_map` says.
+
+    Raises:
+        ModelError: files are damaged, weights are missing from them, the type is unknown to transformers, or memory
+            does not suffice.
+    """
+    config = _config(checkpoint)
+    device_map = device_map or placement(checkpoint, device, dtype)
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             checkpoint.folder,
@@ -82,6 +132,7 @@ def load_model(
             use_safetensors=None if checkpoint.pickled or checkpoint.gguf else True,
             trust_remote_code=False,
             output_loading_info=True,
+            device_map=device_map,
             **_in_one_file(checkpoint),
         )
     except _UNREADABLE as error:
@@ -96,7 +147,8 @@ def load_model(
         )
     if checkpoint.adapter is not None:
         model = _with_adapter(model, checkpoint)
-    return model.requires_grad_(False).eval().to(device)
+    model = model.requires_grad_(False).eval()
+    return model if device_map else model.to(device)
 
 
 def _in_one_file(checkpoint: Checkpoint) -> dict[str, str]:
@@ -130,11 +182,37 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
         ModelError: there is none, or it cannot be read.
     """
     try:
-        return AutoTokenizer.from_pretrained(checkpoint.tokenizer, trust_remote_code=False, **_in_one_file(checkpoint))
+        if checkpoint.own_tokenizer is not None:
+            return AutoTokenizer.from_pretrained(checkpoint.own_tokenizer, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False, **_in_one_file(checkpoint))
     except Exception as error:  # tokenizers raises bare exceptions for damaged files
         raise ModelError(
             f"The tokenizer of {checkpoint.name} cannot be read: {_short(error)}.", "Is tokenizer.json complete?"
         ) from error
+
+
+def vocabulary_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Identity of what a tokenizer's ids stand for."""
+    content = json.dumps(sorted(tokenizer.get_vocab().items()))
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def tokenizer_note(base: PreTrainedTokenizerBase, tuned: PreTrainedTokenizerBase) -> str | None:
+    """A sentence on what differs between a pair's tokenizers and templates; None if nothing that matters does."""
+    ours, theirs = base.get_vocab(), tuned.get_vocab()
+    differing = len(ours.items() ^ theirs.items())
+    special = {kind: (getattr(base, kind), getattr(tuned, kind)) for kind in ("bos_token", "eos_token")}
+    found = [
+        *([f"{differing} entries of their vocabularies"] if differing else []),
+        *(f"their {kind.replace('_', ' ')} ({a} and {b})" for kind, (a, b) in special.items() if a != b),
+        *(["their chat templates"] if base.chat_template != tuned.chat_template else []),
+    ]
+    if not found:
+        return None
+    return (
+        f"The two models' tokenizers differ in {', '.join(found)}. Each model is scored on its own answers in its own "
+        "tokens, so edges are compared here and tokens are not."
+    )
 
 
 def _short(error: Exception) -> str:
@@ -150,14 +228,27 @@ def use_threads_for(model: PreTrainedModel) -> None:
 
 @torch.inference_mode()
 def answer(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], max_new_tokens: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    stop: str | None = None,
 ) -> list[tuple[tuple[int, ...], tuple[int, ...], str]]:
     """Greedy answers to one batch of prompts: prompt tokens, answer tokens with the end token if reached, and text.
 
+    An answer ends with the model's end token, with the token that completes the text `stop`, or at `max_new_tokens`.
     Prompts are padded on the left, which is right for generation and wrong for anything else.
     """
     rows = [_tokens(tokenizer, prompt) for prompt in prompts]
     ends = _end_tokens(model, tokenizer)
+
+    def says(new: list[int]) -> bool:
+        """Whether the last of these tokens completes the text to stop at, which has no more tokens than bytes."""
+        return stop is not None and stop in tokenizer.decode(new[-len(stop.encode()) - 1 :])
+
+    def said(new: torch.Tensor) -> torch.Tensor:
+        return torch.tensor([says(row) for row in new.tolist()], device=new.device)
+
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(ends, default=0)
     width = max(map(len, rows))
     tokens = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=model.device)
@@ -172,11 +263,12 @@ def answer(
         top_k=None,
         max_new_tokens=max_new_tokens,
         pad_token_id=pad,
+        stopping_criteria=StoppingCriteriaList([lambda tokens, _, **__: said(tokens[:, width:])]) if stop else None,
     )
     answers = []
     for row, new in zip(rows, generated[:, width:].tolist(), strict=True):
-        stop = next((i + 1 for i, token in enumerate(new) if token in ends), len(new))
-        kept = tuple(new[:stop])
+        last = next((i for i, token in enumerate(new) if token in ends or says(new[: i + 1])), len(new) - 1)
+        kept = tuple(new[: last + 1])
         answers.append((tuple(row), kept, tokenizer.decode(kept, skip_special_tokens=True)))
     return answers
 

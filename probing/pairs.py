@@ -37,6 +37,10 @@ class QuestionSet(_Entry):
     """The column of ids; an empty string where there is none, for the number of the question."""
     question: str = "question"
     answer: str = "answer"
+    cohort: str | None = None
+    """The column that says who is right, where answers are not graded."""
+    size: int | None = Field(default=None, ge=1)
+    """How many questions it has, for plans made where it cannot be read."""
     final: Literal["whole", "boxed", "hashes"] = "whole"
     r"""Where in its column the reference stands: all of it, in the last \boxed{}, or behind ####."""
 
@@ -44,12 +48,39 @@ class QuestionSet(_Entry):
     def _one_source(self) -> "QuestionSet":
         if (self.file is None) == (self.hub is None):
             raise ValueError("name either a file or a data set on the hub")
+        if (self.grading == "none") == (self.cohort is None):
+            raise ValueError("grading 'none' and a column for the cohort go together")
         return self
 
     @property
     def source(self) -> str:
         """What a person calls it."""
         return str(self.file or self.hub)
+
+
+class Shape(_Entry):
+    """How large a decoder is."""
+
+    layers: int
+    width: int
+    mlp: int
+    """Width of the MLP; of a mixture, of the experts that are used together."""
+    heads: int
+    kv_heads: int
+    head_width: int
+    vocabulary: int
+    tied: bool = False
+    exactly: int | None = None
+    """Its number of parameters, where it has been counted."""
+
+    @property
+    def parameters(self) -> int:
+        """How many weights it has: counted, or those of a Llama of this shape."""
+        if self.exactly is not None:
+            return self.exactly
+        attention = 2 * self.width * self.head_width * (self.heads + self.kv_heads)
+        block = attention + 3 * self.width * self.mlp + 2 * self.width
+        return self.layers * block + self.width + (1 if self.tied else 2) * self.vocabulary * self.width
 
 
 class Pair(_Entry):
@@ -68,9 +99,13 @@ class Pair(_Entry):
     questions: tuple[str, ...] = Field(min_length=1)
     template: str = "plain"
     max_new_tokens: int = Field(default=32, ge=1)
+    stop: str | None = None
+    """A text with which an answer ends, beside the model's own end token."""
     checkpoints: Path | None = None
     """A folder whose folders `*-N` hold the model after N steps of the tuning."""
     about: str = ""
+    shape: Shape | None = None
+    """Of both models, as published, for plans made where their configs cannot be read."""
 
     @property
     def steps(self) -> dict[int, str]:
@@ -93,6 +128,8 @@ class Pair(_Entry):
     def model_name(self, side: str) -> str:
         """A short name for one side's model: a hub id, or the last part of a path."""
         model = getattr(self, side)
+        if model.endswith(".gguf"):
+            return Path(model).name.partition(".")[0]
         return Path(model).name if Path(model).exists() else model
 
 
@@ -151,10 +188,11 @@ def _load_registry(path: Path) -> Registry:
             entries["questions"][name] = entry.model_copy(update={"file": entry.file and folder / entry.file})
         for name, fields in content.get("pairs", {}).items():
             pair = Pair(name=name, **fields)
+            template = content.get("templates", {}).get(pair.template, pair.template)
             paths: dict[str, Any] = {side: _resolved(getattr(pair, side), folder) for side in ("base", "tuned")}
             if pair.checkpoints:
                 paths["checkpoints"] = folder / pair.checkpoints
-            entries["pairs"][name] = pair.model_copy(update=paths)
+            entries["pairs"][name] = pair.model_copy(update=paths | {"template": template})
     except (ValidationError, TypeError, AttributeError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else None
         detail = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else "it should be a table"

@@ -24,10 +24,12 @@ class Scores:
     ids: tuple[str, ...]
     scores: Float[np.ndarray, "sample writer reader"]
     loss: Float[np.ndarray, " sample"]
+    tokenizer: str = ""
+    """Identity of the vocabulary that the samples' tokens are of, where it is known."""
 
 
 def write_scores(path: Path, scores: Scores) -> None:
-    """Write an .npz with `scores`, `loss`, `ids`, `writers` and `readers`; complete or not at all.
+    """Write an .npz with `scores`, `loss`, `ids`, `writers`, `readers` and `tokenizer`; complete or not at all.
 
     Raises:
         ScoresError: the place cannot be written.
@@ -42,6 +44,7 @@ def write_scores(path: Path, scores: Scores) -> None:
                 ids=np.array(scores.ids),
                 writers=np.array(scores.graph.writers),
                 readers=np.array(scores.graph.readers),
+                tokenizer=np.array(scores.tokenizer),
             )
         part.replace(path)
     except OSError as error:
@@ -59,6 +62,7 @@ def read_scores(path: Path) -> Scores:
     try:
         with np.load(path, allow_pickle=False) as file:
             content = {name: file[name] for name in ("scores", "loss", "ids", "writers", "readers")}
+            tokenizer = str(file["tokenizer"]) if "tokenizer" in file.files else ""
     except FileNotFoundError as error:
         raise ScoresError(f"There is no file {path}.", "Make one with 'python -m probing attribute'.") from error
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
@@ -72,4 +76,4 @@ def read_scores(path: Path) -> Scores:
         raise ScoresError(f"The parts of {path} do not fit together.", "Make it again with attribute.")
     if not np.isfinite(content["scores"]).all() or content["scores"][:, ~graph.mask].any():
         raise ScoresError(f"{path} has scores that are not finite, or where no edge is.", "Make it again.")
-    return Scores(graph, ids, content["scores"].astype(np.float32), content["loss"].astype(np.float32))
+    return Scores(graph, ids, content["scores"].astype(np.float32), content["loss"].astype(np.float32), tokenizer)

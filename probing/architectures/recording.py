@@ -136,7 +136,11 @@ class _Attention:
         return _own_view(output, take)
 
     def _write(self, out: Float[Tensor, "sample reader position width"]) -> None:
+        """Pull the gradients back where this block is, which may be another device than that of `out`."""
+        near = out if out.device == self._residual.device else torch.empty_like(out, device=self._residual.device)
         for which, gradient in self._gradients.items():
-            out[:, which].copy_(gradient)
-        self._norm.pull_back(self._residual, out)
+            near[:, which].copy_(gradient)
+        self._norm.pull_back(self._residual, near)
+        if near is not out:
+            out.copy_(near)
         self._gradients = {}

@@ -47,6 +47,10 @@ class Spec:
     """Whether to compare the base with every checkpoint of the tuning too."""
     question: str | None = None
     """A selected question to score at every position too."""
+    pickled: bool = False
+    """Whether weights may be unpickled, whatever the pair says."""
+    rollouts: str | None = None
+    """Digest of answers that were made elsewhere and imported; None where the models are to answer."""
 
     def as_json(self) -> dict[str, Any]:
         """What the store keeps of it."""
@@ -79,12 +83,18 @@ class Plan:
             "questions": digest(self.questions),
             "grading": self.question_set.grading,
             "template": self.pair.template,
-            "decoding": {"greedy": True, "max_new_tokens": self.pair.max_new_tokens},
+            "decoding": self._decoding(),
             "device": self.spec.device,
             "dtype": self.spec.dtype,
             "attention": self.spec.attention,
             "version": ANSWERS_VERSION,
         }
+
+    def _decoding(self) -> dict[str, Any]:
+        if self.spec.rollouts:
+            return {"imported": self.spec.rollouts}
+        stop = {"stop": self.pair.stop} if self.pair.stop else {}
+        return {"greedy": True, "max_new_tokens": self.pair.max_new_tokens, **stop}
 
     def rollout_key(self, side: str) -> str:
         """Key of the answers of one side."""
@@ -96,6 +106,7 @@ class Plan:
             "rollouts": [self.rollout_key(side) for side in SIDES],
             "selection": asdict(selection),
             "method": METHOD,
+            **({"answers": "imported"} if self.spec.rollouts else {}),
         }
 
     def comparison_key(self, selection: Selection) -> str:
@@ -120,8 +131,8 @@ def _key(settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def make_plan(spec: Spec, registry: Registry) -> Plan:
-    """Find what a job needs.
+def make_plan(spec: Spec, registry: Registry, weights: bool = True) -> Plan:
+    """Find what a job needs; without `weights`, so that it can be planned but not done.
 
     Raises:
         PersonError: an unknown pair or question set, a model that is not there, questions that cannot be read.
@@ -129,13 +140,14 @@ def make_plan(spec: Spec, registry: Registry) -> Plan:
     pair = registry.pair(spec.pair)
     check_template(pair.template)
     question_set = registry.question_set(spec.questions)
+    pickled = pair.pickled or spec.pickled
     checkpoints = {
-        "base": find(pair.base, pair.base_revision, pair.pickled),
-        "tuned": find(pair.tuned, pair.tuned_revision, pair.pickled),
+        side: find(getattr(pair, side), getattr(pair, f"{side}_revision"), pickled, weights) for side in SIDES
     }
     if spec.timeline:
-        checkpoints |= {side_of_step(step): find(folder) for step, folder in pair.steps.items()}
-    return Plan(spec, pair, question_set, load_questions(question_set), checkpoints)
+        checkpoints |= {side_of_step(step): find(folder, pickled=pickled) for step, folder in pair.steps.items()}
+    questions = [] if spec.rollouts else load_questions(question_set)
+    return Plan(spec, pair, question_set, questions, checkpoints)
 
 
 def side_of_step(step: int) -> str:
@@ -153,6 +165,7 @@ def spec_of(comparison: dict[str, Any], **wanted: Any) -> Spec:
     rollout = json.loads(comparison["rollout_settings"])
     selection = Selection(**json.loads(comparison["settings"])["selection"])
     how = {name: rollout[name] for name in ("device", "dtype", "attention")}
+    how["rollouts"] = rollout["decoding"].get("imported")
     return Spec(comparison["pair"], comparison["question_set"], (selection.alpha,), selection, **how, **wanted)
 
 

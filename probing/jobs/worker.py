@@ -19,7 +19,8 @@ import torch
 
 from probing.attribution import Attributor
 from probing.checkpoints import Checkpoint
-from probing.errors import PersonError, SelectionError
+from probing.errors import PersonError, RolloutError, SelectionError
+from probing.fitting import batch_by_batch, batch_that_fits, cache_bytes, free_bytes, is_out_of_memory, shape_of
 from probing.jobs.plan import SIDES, Plan, Spec, make_plan
 from probing.models import (
     answer,
@@ -28,10 +29,11 @@ from probing.models import (
     pick_device,
     pick_dtype,
     pieces,
+    tokenizer_note,
     use_threads_for,
 )
 from probing.pairs import load_registry
-from probing.questions import grade, prompt_for
+from probing.questions import VERDICTS, Question, grade, prompt_for
 from probing.rollouts import Answer, Selected, Selection, samples, select
 from probing.store.database import Database
 from probing.store.sharing import try_lock
@@ -40,14 +42,18 @@ from probing.summary import summarise
 
 log = logging.getLogger(__name__)
 
-ANSWERS_AT_ONCE = 64
-"""Questions answered in one batch."""
-
 Progress = Callable[[str, int, int], None]
 
 
 class Cancelled(Exception):  # noqa: N818 - a request, not an error
     """The job should not go on."""
+
+
+def _right(question: Question, side: str, text: str, grading: str) -> bool:
+    """Whether an answer is right; a step of the tuning stands where the tuned model does."""
+    if question.cohort is not None:
+        return VERDICTS[question.cohort][side != "base"]
+    return grade(text, question.reference, grading)
 
 
 def worker_lock(store: Database) -> IO[bytes] | None:
@@ -78,12 +84,12 @@ class Worker:
         except PersonError as error:
             log.warning("job %d: %s", number, error)
             self.store.close_job(number, "failed", str(error))
-        except torch.OutOfMemoryError:
-            log.exception("job %d", number)
-            self.store.close_job(number, "failed", "The device ran out of memory. Try fewer or shorter samples.")
         except Exception as error:
             log.exception("job %d", number)
-            self.store.close_job(number, "failed", f"A fault in the program: {type(error).__name__}. See the log.")
+            reason = f"A fault in the program: {type(error).__name__}. See the log."
+            if is_out_of_memory(error):
+                reason = "The device ran out of memory with a single question. Try --dtype bfloat16, or shorter ones."
+            self.store.close_job(number, "failed", reason)
         else:
             self.store.close_job(number, "done")
         return True
@@ -119,6 +125,11 @@ class Worker:
         key = plan.rollout_key(side)
         if self.store.rollout_finished(key):
             return
+        if plan.spec.rollouts:
+            raise RolloutError(
+                "The answers that this job should use are not all in the store.",
+                "Import their file again with 'python -m probing probe PAIR --rollouts FILE'.",
+            )
         checkpoint = plan.checkpoints[side]
         settings = plan.rollout_settings(side)
         self.store.start_rollout(key, plan.name_of(side), checkpoint.identity, plan.question_set.name, settings,
@@ -126,27 +137,43 @@ class Worker:
         answered = self.store.answered(key)
         stage = f"{plan.name_of(side)} answers"
         started = time.monotonic()
-        for start in range(0, len(plan.questions), ANSWERS_AT_ONCE):
-            report(stage, start, len(plan.questions))
-            asked = plan.questions[start : start + ANSWERS_AT_ONCE]
+        done = 0
+
+        def do(batch: list[int]) -> None:
+            nonlocal done
+            report(stage, done, len(plan.questions))
+            done += len(batch)
+            asked = [plan.questions[i] for i in batch]
             if all(question.id in answered for question in asked):
-                continue
+                return
             attributor, tokenizer = self._load(plan, checkpoint)
             prompts = [prompt_for(question, plan.pair.template, tokenizer) for question in asked]
-            given = answer(attributor.model, tokenizer, prompts, plan.pair.max_new_tokens)
+            given = answer(attributor.model, tokenizer, prompts, plan.pair.max_new_tokens, plan.pair.stop)
             answers = tuple(
-                Answer(q.id, prompt, tokens, text, grade(text, q.reference, plan.question_set.grading))
+                Answer(q.id, prompt, tokens, text, _right(q, side, text, plan.question_set.grading))
                 for q, (prompt, tokens, text) in zip(asked, given, strict=True)
             )
-            positions = tuple(range(start, start + len(asked)))
             texts, references = tuple(q.text for q in asked), tuple(q.reference for q in asked)
             parts = [tuple(pieces(tokenizer, tokens) for tokens in (a.prompt_tokens, a.tokens)) for a in answers]
             prompt_pieces, answer_pieces = zip(*parts, strict=True)
             self.store.spool.put(
-                AnswerBatch(key, positions, texts, references, tuple(prompts), answers, prompt_pieces, answer_pieces)
+                AnswerBatch(key, tuple(batch), texts, references, tuple(prompts), answers, prompt_pieces, answer_pieces)
             )
             self.store.ingest()
+
+        at_once = self._answers_at_once(plan, checkpoint)
+        order = range(len(plan.questions))
+        batch_by_batch([list(order[i : i + at_once]) for i in range(0, len(order), at_once)], do)
         self.store.finish_rollout(key, self._provenance(plan), time.monotonic() - started)
+
+    def _answers_at_once(self, plan: Plan, checkpoint: Checkpoint) -> int:
+        """How many answers fit beside the weights, were all as long as they may be."""
+        attributor, tokenizer = self._load(plan, checkpoint)
+        model = attributor.model
+        longest = max((prompt_for(question, plan.pair.template, tokenizer) for question in plan.questions), key=len)
+        positions = len(tokenizer(longest)["input_ids"]) + plan.pair.max_new_tokens
+        each = cache_bytes(shape_of(model.config, 0), positions, model.dtype.itemsize)
+        return batch_that_fits(free_bytes(model.device), each)
 
     # -- selection -------------------------------------------------------------------------------------------------
 
@@ -160,7 +187,12 @@ class Worker:
         except SelectionError as error:
             failure = str(error)
         key, settings = plan.comparison_key(selection), plan.comparison_settings(selection)
-        self.store.save_comparison(key, plan.pair.name, plan.question_set.name, rollouts, settings, selected, failure)
+        if not self.store.has_comparison(key):
+            note = tokenizer_note(*(load_tokenizer(plan.checkpoints[side]) for side in SIDES))
+            warning = " ".join(filter(None, (selected.warning if selected else None, note))) or None
+            self.store.save_comparison(
+                key, plan.pair.name, plan.question_set.name, rollouts, settings, selected, warning, failure
+            )
         return selected
 
     # -- scores ----------------------------------------------------------------------------------------------------
@@ -183,14 +215,18 @@ class Worker:
         scored = self.store.scored(key)
         done = 0
         stage = f"{plan.name_of(side)} edges, α {selection.alpha:g}"
-        for batch in attributor.batches(chosen, batch_size):
+
+        def do(batch: list[int]) -> None:
+            nonlocal done
             report(stage, done, len(chosen))
             done += len(batch)
             if all(chosen[i].id in scored for i in batch):
-                continue
+                return
             part = attributor.score([chosen[i] for i in batch])
             self.store.spool.put(ScoreBatch(key, part.ids, part.loss, graph.to_edges(part.scores)))
             self.store.ingest()
+
+        batch_by_batch(attributor.batches(chosen, batch_size), do)
         self.store.finish_run(key, self._provenance(plan), time.monotonic() - started)
 
     def _summarise(self, plan: Plan, selection: Selection, side: str, report: Progress) -> None:

@@ -1,13 +1,14 @@
 """What is asked: `sets` loads questions, `templates` makes prompts of them, `grading` judges the answers."""
 
 from probing.questions.grading import GRADERS, grade
-from probing.questions.sets import Question, digest, load_questions
+from probing.questions.sets import VERDICTS, Question, digest, load_questions
 from probing.questions.templates import CHAT, TEMPLATES, check_template, prompt_for
 
 __all__ = [
     "CHAT",
     "GRADERS",
     "TEMPLATES",
+    "VERDICTS",
     "Question",
     "check_template",
     "digest",

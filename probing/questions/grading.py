@@ -60,7 +60,7 @@ def grade(answer: str, reference: str, rule: str) -> bool:
     if rule.startswith("number:"):
         return _same_last_number(answer, reference, _tolerance(rule))
     if rule not in GRADERS:
-        known = ", ".join((*GRADERS, "number:TOLERANCE"))
+        known = ", ".join((*GRADERS, "number:TOLERANCE", "none"))
         raise QuestionError(f"There is no grading rule '{rule}'.", f"Rules: {known}.")
     return GRADERS[rule](answer, reference)
 

@@ -10,10 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
 from probing.errors import QuestionError
+from probing.hub import fetch
 from probing.jsonl import read_rows
 from probing.pairs import QuestionSet
 
@@ -25,6 +24,17 @@ class Question:
     id: str
     text: str
     reference: str
+    cohort: str | None = None
+    """Who is right, where the set says it and answers are not graded."""
+
+
+VERDICTS = {
+    "both_correct": (True, True),
+    "both_wrong": (False, False),
+    "base_only": (True, False),
+    "tuned_only": (False, True),
+}
+"""Whether the base and the tuned model are right, by the name of the cohort."""
 
 
 def load_questions(questions: QuestionSet) -> list[Question]:
@@ -49,13 +59,20 @@ def load_questions(questions: QuestionSet) -> list[Question]:
 
 
 def _question(questions: QuestionSet, where: str, row: Any, number: int) -> Question:
-    wanted = [column for column in (questions.id, questions.question, questions.answer) if column]
+    graded = questions.cohort is None
+    last = questions.answer if graded else questions.cohort
+    wanted = [column for column in (questions.id, questions.question, last) if column]
     missing = [column for column in wanted if not isinstance(row, dict) or row.get(column) is None]
     if missing:
         there = f"It has {', '.join(map(str, row))}." if isinstance(row, dict) else "It is not a JSON object."
         columns = f"the columns {', '.join(wanted)}" if len(missing) > 1 else f"the column {missing[0]}"
         raise QuestionError(f"{where} does not have {columns}. {there}", "Name its columns in pairs.toml.")
     name = str(row[questions.id]) if questions.id else f"{number:05}"
+    if not graded:
+        cohort = str(row[questions.cohort])
+        if cohort not in VERDICTS:
+            raise QuestionError(f"{where} has the cohort '{cohort[:60]}'.", f"Cohorts: {', '.join(VERDICTS)}.")
+        return Question(name, str(row[questions.question]), str(row.get(questions.answer) or ""), cohort)
     reference = _FINAL[questions.final](str(row[questions.answer]))
     if reference is None:
         raise QuestionError(
@@ -90,25 +107,7 @@ def _files(questions: QuestionSet) -> list[Path]:
     if questions.file is not None:
         return [questions.file]
     assert questions.hub is not None
-    try:
-        folder = Path(
-            snapshot_download(
-                questions.hub,
-                repo_type="dataset",
-                revision=questions.hub_revision,
-                allow_patterns=list(questions.hub_files),
-            )
-        )
-    except RepositoryNotFoundError as error:
-        raise QuestionError(
-            f"There is no data set '{questions.hub}' on the hub that you may read.",
-            "Check the spelling; for a gated one, accept its terms and log in with 'hf auth login'.",
-        ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
-        raise QuestionError(
-            f"The hub did not deliver the data set '{questions.hub}'.",
-            "Check the network, or download its files and name one as `file` in pairs.toml.",
-        ) from error
+    folder = fetch(questions.hub, "dataset", questions.hub_revision, questions.hub_files, QuestionError)
     found = sorted({path for pattern in questions.hub_files for path in folder.glob(pattern)})
     if not found:
         raise QuestionError(
@@ -133,5 +132,8 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
 
 def digest(questions: list[Question]) -> str:
     """Identity of the content of a question set."""
-    rows = [[question.id, question.text, question.reference] for question in questions]
+    rows = [
+        [question.id, question.text, question.reference, *([question.cohort] if question.cohort else [])]
+        for question in questions
+    ]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:32]

@@ -113,6 +113,10 @@ class Database(Queue, Summaries):
         )
         return [Answer(i, tuple(prompt), tuple(tokens), text, correct) for i, prompt, tokens, text, correct in rows]
 
+    def question_texts(self, key: str) -> dict[str, str]:
+        """The text of each question of a rollout, by its id."""
+        return dict(self._rows("SELECT question_id, question FROM answers WHERE rollout_key = ?", key))
+
     # -- comparisons -----------------------------------------------------------------------------------------------
 
     def save_comparison(
@@ -123,9 +127,10 @@ class Database(Queue, Summaries):
         rollouts: tuple[str, str],
         settings: dict[str, Any],
         selected: Selected | None,
+        warning: str | None = None,
         failure: str | None = None,
     ) -> None:
-        """Enter what a selection kept, or why it kept nothing, unless it is there."""
+        """Enter what a selection kept and what should be said of it, or why it kept nothing, unless it is there."""
         with self._transaction() as cursor:
             cursor.execute(
                 "INSERT INTO comparisons VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
@@ -140,7 +145,7 @@ class Database(Queue, Summaries):
                     selected.cut if selected else None,
                     selected.mean_length if selected else None,
                     json.dumps(selected.counts) if selected else None,
-                    selected.warning if selected else None,
+                    warning,
                     failure,
                     now(),
                 ],
@@ -153,6 +158,10 @@ class Database(Queue, Summaries):
                     "reason": pa.array([o.reason for o in selected.outcomes], pa.string()),
                 }
                 insert(cursor, "outcomes", columns)
+
+    def has_comparison(self, key: str) -> bool:
+        """Whether what a selection kept has been entered."""
+        return bool(self._rows("SELECT 1 FROM comparisons WHERE comparison_key = ?", key))
 
     def settled(self, key: str, steps: Sequence[str] = ()) -> bool:
         """Whether nothing is left to compute for a comparison and `steps` of its training, or it cannot be made."""

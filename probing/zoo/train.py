@@ -20,11 +20,12 @@ from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTr
 
 from probing.errors import ModelError
 from probing.zoo import task
+from probing.zoo.adapters import train as train_adapter
 from probing.zoo.cards import write_card
 from probing.zoo.evaluate import generate, measure
 from probing.zoo.network import new_model, new_tokenizer, save
 from probing.zoo.ppo import train_ppo
-from probing.zoo.recipes import HELD_OUT, QUESTIONS, RECIPES, RL_PROBLEMS_SEED, ZOO, Recipe
+from probing.zoo.recipes import ADAPTERS, HELD_OUT, QUESTIONS, RECIPES, RL_PROBLEMS_SEED, ZOO, Recipe
 
 log = logging.getLogger(__name__)
 
@@ -201,9 +202,9 @@ def train_all(root: Path | None = None, only: list[str] | None = None) -> None:
         ModelError: there is no such member, or a parent has not been trained.
     """
     root = root or ZOO
-    unknown = sorted(set(only or ()) - set(RECIPES))
+    unknown = sorted(set(only or ()) - {*RECIPES, *ADAPTERS})
     if unknown:
-        raise ModelError(f"There is no member '{unknown[0]}'.", f"Members: {', '.join(RECIPES)}.")
+        raise ModelError(f"There is no member '{unknown[0]}'.", f"Members: {', '.join((*RECIPES, *ADAPTERS))}.")
     for name, recipe in RECIPES.items():
         if only and name not in only:
             continue
@@ -211,3 +212,7 @@ def train_all(root: Path | None = None, only: list[str] | None = None) -> None:
             raise ModelError(f"'{name}' starts from '{recipe.parent}', which is not in {root}.", "Train that first.")
         log.info("training %s", name)
         train(name, root)
+    for name in ADAPTERS:
+        if not only or name in only:
+            log.info("training %s", name)
+            train_adapter(name, root)

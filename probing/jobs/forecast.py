@@ -1,0 +1,213 @@
+"""What a job would do, and what it would take: said before anything is loaded or downloaded but configs.
+
+Where a config cannot be read (no network, a gated model), the shape that the registry states stands in; where nothing
+is known, that is said. Times are upper bounds: every answer is taken to reach its longest length.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from probing.checkpoints import Checkpoint, find
+from probing.errors import PersonError
+from probing.fitting import (
+    Speed,
+    activation_bytes,
+    answer_seconds,
+    batch_that_fits,
+    cache_bytes,
+    free_bytes,
+    measure_speed,
+    score_seconds,
+)
+from probing.jobs.plan import SIDES, Plan, Spec
+from probing.models import describe, pick_device, pick_dtype
+from probing.pairs import Pair, QuestionSet, Registry, Shape
+from probing.questions import Question, load_questions, prompt_for
+from probing.residual_graph import ResidualGraph
+from probing.store.database import Database
+
+CHARACTERS = 2.5
+"""Letters in a token, at least, where the text is mathematics in English."""
+
+ASSUMED_PROMPT = 256
+"""Tokens of a long prompt where the questions cannot be read."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is known of one side's model without its weights."""
+
+    checkpoint: Checkpoint | None
+    shape: Shape | None
+    note: str
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A job laid out: `lines` says it to a person."""
+
+    spec: Spec
+    pair: Pair
+    question_set: QuestionSet
+    questions: list[Question]
+    """Empty where the set cannot be read."""
+    questions_note: str
+    models: dict[str, Model]
+    device: torch.device
+    dtype: torch.dtype
+    speed: Speed
+    store: Database | None
+
+    @property
+    def plan(self) -> Plan | None:
+        """The plan with its keys, if all that goes into them is known."""
+        found = {side: model.checkpoint for side, model in self.models.items() if model.checkpoint is not None}
+        if len(found) < len(SIDES) or not self.questions:
+            return None
+        return Plan(self.spec, self.pair, self.question_set, self.questions, found)
+
+    @property
+    def asked(self) -> int | None:
+        """How many questions there are."""
+        return len(self.questions) or self.question_set.size
+
+    @property
+    def prompt(self) -> int:
+        """Tokens of a long prompt: of all but one in twenty."""
+        if not self.questions:
+            return ASSUMED_PROMPT
+        template = "{q}" if self.pair.template == "chat" else self.pair.template
+        lengths = sorted(len(prompt_for(question, template)) for question in self.questions)
+        return int(lengths[int(0.95 * (len(lengths) - 1))] / CHARACTERS) + 1
+
+    def lines(self) -> Iterator[str]:
+        """What would be done, a line each."""
+        pair, spec = self.pair, self.spec
+        yield f"{pair.name}: {pair.arrow} ({pair.algorithm})"
+        for side, model in self.models.items():
+            yield f"{side:10} {self._model(model)}"
+        known = f"{self.asked:,}" if self.asked else "an unknown number of"
+        yield (
+            f"questions  {self.question_set.title}: {known} questions, answers of at most {pair.max_new_tokens:,} "
+            f"tokens, graded by {self.question_set.grading}{self.questions_note}"
+        )
+        yield (
+            f"device     {self.device.type}, {self.free / 1e9:.1f} GB free, {self.speed.operations / 1e9:,.0f} GFLOP/s "
+            f"and {self.speed.bytes / 1e9:,.0f} GB/s as {str(self.dtype).removeprefix('torch.')}, measured just now"
+        )
+        total = 0.0
+        for side in SIDES:
+            line, seconds = self._answers(side)
+            total += seconds
+            yield f"answers    {side}: {line}"
+        yield f"           one set of answers serves {'all ' if len(spec.alphas) > 1 else ''}{len(spec.alphas)} cuts"
+        for alpha in spec.alphas:
+            for side in SIDES:
+                line, seconds = self._scores(alpha, side)
+                total += seconds
+                yield f"α {alpha:<8g} {side}: {line}"
+        yield f"in all     at most {duration(total)}, if every answer were as long as it may be"
+
+    @property
+    def free(self) -> int:
+        """Bytes that the device has left."""
+        return free_bytes(self.device)
+
+    def _model(self, model: Model) -> str:
+        if model.shape is None:
+            return f"of unknown size{model.note}"
+        layers, weights = model.shape.layers, model.shape.parameters * self.dtype.itemsize
+        short = "" if weights < self.free else ", MORE THAN IS FREE"
+        return (
+            f"{model.shape.parameters / 1e9:.2f} billion parameters, {layers} layers, "
+            f"{len(ResidualGraph(layers).edges):,} edges, {weights / 1e9:.1f} GB of weights{short}{model.note}"
+        )
+
+    def _answers(self, side: str) -> tuple[str, float]:
+        key, done = "", False
+        if self.plan is not None:
+            key = f" [{self.plan.rollout_key(side)}]"
+            done = self.store is not None and self.store.rollout_finished(self.plan.rollout_key(side))
+        if done:
+            return f"already computed{key}", 0.0
+        shape = self.models[side].shape
+        if shape is None or not self.asked:
+            return f"to be made{key}", 0.0
+        room = max(0, self.free - shape.parameters * self.dtype.itemsize)
+        each = cache_bytes(shape, self.prompt + self.pair.max_new_tokens, self.dtype.itemsize)
+        batch = batch_that_fits(room, each)
+        seconds = answer_seconds(
+            shape, self.speed, self.asked, self.prompt, self.pair.max_new_tokens, batch, self.dtype.itemsize
+        )
+        return (
+            f"to be made in batches of {batch}, {batch * each / 1e9:.1f} GB, at most {duration(seconds)}{key}",
+            seconds,
+        )
+
+    def _scores(self, alpha: float, side: str) -> tuple[str, float]:
+        key, done = "", False
+        selection = next(s for s in self.spec.selections() if s.alpha == alpha)
+        if self.plan is not None:
+            run = self.plan.run_key(selection, side)
+            key = f" [{run}]"
+            done = self.store is not None and self.store.run_finished(run)
+        if done:
+            return f"already computed{key}", 0.0
+        shape = self.models[side].shape
+        if shape is None:
+            return f"{selection.n} questions to be scored{key}", 0.0
+        answer = max(1, int(alpha * self.pair.max_new_tokens))
+        positions = self.prompt + answer
+        room = max(0, self.free - shape.parameters * self.dtype.itemsize)
+        each = activation_bytes(shape, positions, answer, self.dtype.itemsize)
+        batch = batch_that_fits(room, each)
+        seconds = score_seconds(shape, self.speed, selection.n, positions)
+        return (
+            f"{selection.n} questions of at most {positions:,} tokens to be scored in batches of {batch}, "
+            f"{batch * each / 1e9:.1f} GB, at most {duration(seconds)}{key}"
+        ), seconds
+
+
+def forecast(spec: Spec, registry: Registry, store: Database | None) -> Forecast:
+    """Lay out a job.
+
+    Raises:
+        PersonError: an unknown pair or question set, a file of questions that is wrong, or no such device.
+    """
+    pair, question_set = registry.pair(spec.pair), registry.question_set(spec.questions)
+    device = pick_device(spec.device)
+    models = {side: _look_at(pair, side) for side in SIDES}
+    checkpoint = models["base"].checkpoint
+    if checkpoint is not None:
+        dtype = pick_dtype(spec.dtype, checkpoint, device)
+    else:
+        fallback = "bfloat16" if device.type == "cuda" else "float32"
+        dtype = getattr(torch, fallback if spec.dtype == "auto" else spec.dtype)
+    questions, note = [], ""
+    try:
+        questions = load_questions(question_set)
+    except PersonError as error:
+        if question_set.file is not None:
+            raise
+        note = f" ({error.what})"
+    return Forecast(
+        spec, pair, question_set, questions, note, models, device, dtype, measure_speed(device, dtype), store
+    )
+
+
+def _look_at(pair: Pair, side: str) -> Model:
+    try:
+        checkpoint = find(getattr(pair, side), getattr(pair, f"{side}_revision"), pair.pickled, weights=False)
+        return Model(checkpoint, describe(checkpoint), f" ({checkpoint.identity})")
+    except PersonError as error:
+        return Model(None, pair.shape, f" ({error.what}{' Its published shape is taken.' if pair.shape else ''})")
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that suits it."""
+    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.0f} {unit}"
+    return f"{seconds:.0f} seconds"

@@ -1,0 +1,105 @@
+"""The plan that is printed before anything is loaded."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from transformers import LlamaConfig
+
+from probing.errors import QuestionError
+from probing.fitting import Speed, answer_seconds, score_seconds
+from probing.jobs.forecast import duration, forecast
+from probing.jobs.plan import SIDES, Spec, make_plan
+from probing.jobs.worker import follow
+from probing.pairs import load_registry
+from probing.rollouts import Selection
+from probing.store import open_store
+from tests.conftest import ROOT
+
+SPEC = Spec("grpo", "addition", (0.1, 0.3), Selection(n=20))
+COMMAND = ["probe", "deepseek-math", "--questions", "math", "--alpha", "0.03", "0.1", "0.3", "0.5", "--dry-run"]
+
+
+def _dry_run(folder: Path, *command: str) -> list[str]:
+    environment = os.environ | {"HF_HOME": str(folder), "PROBING_STORE": str(folder / "store.duckdb")}
+    run = subprocess.run(
+        [sys.executable, "-m", "probing", *command], cwd=ROOT, capture_output=True, text=True, env=environment
+    )
+    assert run.returncode == 0, run.stderr
+    assert not (folder / "store.duckdb").exists(), "planning makes no store"
+    return run.stdout.splitlines()
+
+
+def test_without_a_network_the_published_shape_stands_in_and_that_is_said(tmp_path: Path) -> None:
+    lines = _dry_run(tmp_path, *COMMAND)
+    assert lines[0] == ("deepseek-math: deepseek-ai/deepseek-math-7b-instruct → deepseek-ai/deepseek-math-7b-rl (GRPO)")
+    assert all("6.91 billion parameters, 30 layers, 3,691 edges" in line for line in lines[1:3])
+    assert all("Its published shape is taken" in line for line in lines[1:3])
+    assert "5,000 questions, answers of at most 4,096 tokens" in lines[3]
+    assert sum("to be scored in batches of" in line for line in lines) == 8
+    assert any("one set of answers serves all 4 cuts" in line for line in lines)
+
+
+def test_configs_from_the_hub_suffice_for_sizes_and_keys_need_no_weights(tmp_path: Path) -> None:
+    """A cache as the hub's client lays it out, with a config and not one byte of weights."""
+    commits = {"deepseek-math-7b-instruct": "a" * 40, "deepseek-math-7b-rl": "b" * 40}
+    for name, commit in commits.items():
+        repo = tmp_path / "hub" / f"models--deepseek-ai--{name}"
+        LlamaConfig(
+            hidden_size=512, intermediate_size=1024, num_hidden_layers=7, num_attention_heads=8
+        ).save_pretrained(repo / "snapshots" / commit)
+        (repo / "refs").mkdir()
+        (repo / "refs" / "main").write_text(commit)
+    data = tmp_path / "hub" / "datasets--EleutherAI--hendrycks_math"
+    (data / "snapshots" / ("c" * 40) / "algebra").mkdir(parents=True)
+    (data / "refs").mkdir()
+    (data / "refs" / "main").write_text("c" * 40)
+    pd.DataFrame({"problem": ["1+1?"] * 7, "solution": [r"$\boxed{2}$"] * 7}).to_parquet(
+        data / "snapshots" / ("c" * 40) / "algebra" / "test-0.parquet"
+    )
+    lines = _dry_run(tmp_path, *COMMAND)
+    assert "7 layers, 218 edges" in lines[1]
+    assert f"hub:deepseek-ai/deepseek-math-7b-instruct@{'a' * 40}" in lines[1]
+    assert "MATH: 7 questions" in lines[3]
+    assert sum(line.endswith("]") for line in lines) == 10, "a key for each answer and each run"
+
+
+def test_what_has_been_computed_is_said_with_the_keys_of_the_job(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store.duckdb")
+    before = list(forecast(SPEC, load_registry(), store).lines())
+    assert not any("already computed" in line for line in before)
+    job = follow(store, store.submit(replace(SPEC, alphas=(0.3,)).as_json()), lambda *_: None)
+    assert job["status"] == "done"
+    after = list(forecast(SPEC, load_registry(), store).lines())
+    plan = make_plan(SPEC, load_registry())
+    for side in SIDES:
+        assert f"answers    {side}: already computed [{plan.rollout_key(side)}]" in after
+        assert f"α 0.3      {side}: already computed [{plan.run_key(SPEC.selections()[1], side)}]" in after
+    assert sum("to be scored" in line for line in after) == 2
+    store.close()
+
+
+def test_times_by_hand() -> None:
+    shape = load_registry().pair("mistral").shape
+    assert shape is not None
+    speed = Speed(operations=1e12, bytes=1e11)
+    p = shape.parameters
+    # Ten questions in batches of 4 are three rounds; a step reads 14.5 GB, which takes longer than its arithmetic.
+    assert answer_seconds(shape, speed, 10, 100, 50, 4, 2) == pytest.approx(2 * p * 1000 / 1e12 + 3 * 50 * p * 2 / 1e11)
+    products = 2 * 65 * 129 * 4096
+    assert score_seconds(shape, speed, 8, 200) == pytest.approx(8 * 200 * (4 * p + products) / 1e12)
+    assert [duration(s) for s in (3, 119, 121, 7300, 200_000, 9e9)] == [
+        "3 seconds", "119 seconds", "2 minutes", "2 hours", "2 days", "104,167 days",
+    ]  # fmt: skip
+
+
+def test_a_file_of_questions_that_is_wrong_is_not_planned_around(tmp_path: Path) -> None:
+    registry = load_registry()
+    missing = registry.questions["addition"].model_copy(update={"file": tmp_path / "none.jsonl"})
+    broken = registry.model_copy(update={"questions": registry.questions | {"addition": missing}})
+    with pytest.raises(QuestionError, match="Cannot read"):
+        forecast(SPEC, broken, None)
