@@ -229,6 +229,15 @@ def runs(arguments: argparse.Namespace) -> None:
               f"{row.scored:>5}/{row.samples} samples  {state}")  # fmt: skip
 
 
+def report(arguments: argparse.Namespace) -> None:
+    """Print what has been found about some pairs, as tables in Markdown."""
+    from probing.report import report as lines
+
+    with closing(_open(arguments)) as store:
+        for line in lines(store, load_registry(), arguments.pairs, arguments.cohort):
+            print(line)
+
+
 def export(arguments: argparse.Namespace) -> None:
     """Write the scores of a run to a file."""
     from probing.scores import write_scores
@@ -397,6 +406,11 @@ def _parser() -> argparse.ArgumentParser:
 
     c = command("runs", runs)
     c.add_argument("--json", action="store_true")
+    stored(c)
+
+    c = command("report", report)
+    c.add_argument("pairs", nargs="+", metavar="PAIR")
+    c.add_argument("--cohort", choices=COHORTS, default="both_correct")
     stored(c)
 
     c = command("export", export)

@@ -203,7 +203,7 @@ def tokenizer_note(base: PreTrainedTokenizerBase, tuned: PreTrainedTokenizerBase
     differing = len(ours.items() ^ theirs.items())
     special = {kind: (getattr(base, kind), getattr(tuned, kind)) for kind in ("bos_token", "eos_token")}
     found = [
-        *([f"{differing} entries of their vocabularies"] if differing else []),
+        *([f"{differing} entr{'y' if differing == 1 else 'ies'} of their vocabularies"] if differing else []),
         *(f"their {kind.replace('_', ' ')} ({a} and {b})" for kind, (a, b) in special.items() if a != b),
         *(["their chat templates"] if base.chat_template != tuned.chat_template else []),
     ]

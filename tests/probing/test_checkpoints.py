@@ -159,7 +159,7 @@ def test_differing_tokenizers_are_described(zoo: Path) -> None:
     note = tokenizer_note(base, same)
     assert note is not None
     assert note.startswith(
-        "The two models' tokenizers differ in 1 entries of their vocabularies, their eos token (</s> and <pad>), "
+        "The two models' tokenizers differ in 1 entry of their vocabularies, their eos token (</s> and <pad>), "
         "their chat templates. Each model is scored on its own answers"
     )
 

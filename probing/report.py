@@ -1,0 +1,69 @@
+"""What a store has found about some pairs, as tables in Markdown: docs/findings.md is made of them."""
+
+from collections.abc import Iterable, Iterator
+
+import pandas as pd
+
+from probing.errors import StoreError
+from probing.pairs import Registry
+from probing.store.database import Database
+
+COLUMNS = {
+    "loss": "loss (nats per token)",
+    "activation_intensity": "intensity",
+    "information_complexity": "complexity (nats)",
+    "distribution_kurtosis": "kurtosis",
+    "inter_sample_diversity": "diversity",
+}
+"""The metrics shown, and what their columns are called; the loss stands beside the intensity that follows it."""
+
+
+def report(store: Database, registry: Registry, names: Iterable[str], cohort: str = "both_correct") -> Iterator[str]:
+    """The lines of one table for each pair: every cut that has been compared, the newest comparison of each.
+
+    Raises:
+        PersonError: there is no such pair, or the store has no finished comparison of it.
+    """
+    comparisons, metrics = store.comparisons(), store.metric_summaries()
+    for name in names:
+        pair = registry.pair(name)
+        rows = comparisons[comparisons["ready"] & (comparisons["pair"] == name) & (comparisons["cohort"] == cohort)]
+        if rows.empty:
+            raise StoreError(f"The store has no comparison of {name}.", f"Run 'python -m probing probe {name}'.")
+        rows = rows[rows["question_set"] == rows.iloc[0]["question_set"]].drop_duplicates("alpha").sort_values("alpha")
+        yield f"**{pair.title}** ({pair.arrow}, {pair.algorithm})"
+        yield ""
+        yield _accuracy(store, rows.iloc[0])
+        yield ""
+        yield f"| α | tokens | questions | {' | '.join(COLUMNS.values())} |"
+        yield "|---" * (3 + len(COLUMNS)) + "|"
+        for row in rows.to_dict("records"):
+            kept = metrics[(metrics["comparison_key"] == row["comparison_key"]) & (metrics["side"] == "tuned")]
+            found = kept.set_index("metric")
+            asked = len(store.scores(row["base_run"]).ids)
+            cells = [_cell(found.loc[metric]) for metric in COLUMNS]
+            yield f"| {row['alpha']:g} | {row['cut']:.0f} | {asked} | {' | '.join(cells)} |"
+        yield ""
+
+
+def _accuracy(store: Database, row: pd.Series) -> str:
+    base, tuned = (
+        pd.Series({answer.question_id: float(answer.correct) for answer in store.answers(row[f"{side}_rollout"])})
+        for side in ("base", "tuned")
+    )
+    gain = tuned - base
+    margin = 1.96 * gain.std() / len(gain) ** 0.5
+    return (
+        f"Right answers: {base.mean():.1%} → {tuned.mean():.1%} of {len(gain)} questions, "
+        f"{100 * gain.mean():+.1f} points (95 % interval {100 * (gain.mean() - margin):+.1f} to "
+        f"{100 * (gain.mean() + margin):+.1f})."
+    )
+
+
+def _cell(found: pd.Series) -> str:
+    """base → tuned, and the relative difference with its 95 % interval."""
+    values = f"{found['base']:.3g} → {found['tuned']:.3g}"
+    if pd.isna(found["relative"]) or not found["base"]:
+        return values
+    low, high = (100 * found[end] / abs(found["base"]) for end in ("ci_low", "ci_high"))
+    return f"{values}, {100 * found['relative']:+.0f} % ({low:+.0f} to {high:+.0f})"

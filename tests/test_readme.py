@@ -1,0 +1,48 @@
+"""What the README tells a researcher to type, typed."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import ROOT
+
+
+def test_the_commands_for_ones_own_pair_do_what_they_say(tmp_path: Path, zoo: Path) -> None:
+    section = (ROOT / "README.md").read_text().split("## Your own pair")[1].split("\n## ")[0]
+    (registry,) = re.findall(r"```toml\n(.*?)```", section, re.DOTALL)
+    (line,) = re.findall(r"`(\{\"id\".*?\})`", section)
+    assert json.loads(line) == {"id": "1", "question": "12+34=", "answer": "46"}
+    commands = re.findall(r"^    python -m (probing .*?)(?:  +#.*)?$", section, re.MULTILINE)
+    assert len(commands) == 5
+    mine = tmp_path / "mine"
+    shutil.copytree(zoo / "base", mine / "base-model")
+    shutil.copytree(zoo / "grpo", mine / "tuned-model")
+    sums = [(100 + 7 * i, 200 + 11 * i) for i in range(40)]
+    rows = [{"id": str(i), "question": f"{a}+{b}=", "answer": str(a + b)} for i, (a, b) in enumerate(sums)]
+    (mine / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (mine / "pairs.toml").write_text(registry)
+    environment = os.environ | {
+        "PROBING_PAIRS": "mine/pairs.toml", "PROBING_STORE": str(tmp_path / "store.duckdb"), "PYTHONPATH": str(ROOT)
+    }  # fmt: skip
+    said = []
+    for command in commands:
+        run = subprocess.run(
+            [sys.executable, "-m", *shlex.split(command)], cwd=tmp_path, capture_output=True, text=True, env=environment
+        )
+        assert run.returncode == 0, (command, run.stderr)
+        said.append(run.stdout)
+    planned, probed, reported, written, imported = said
+    assert "40 questions" in planned
+    assert "163 edges" in planned
+    assert [text.split(":")[0] for text in probed.splitlines() if text.startswith("α")] == ["α 0.1", "α 0.3"]
+    assert reported.count("\n| 0.") == 2
+    assert "base-model → tuned-model, GRPO" in reported
+    assert "40 questions" in written
+    assert len((mine / "answers.jsonl").read_text().splitlines()) == 40
+    numbers = [re.search(r"intensity .*", text)[0] for text in (probed, imported)]  # type: ignore[index]
+    assert numbers[0] == numbers[1], "the same answers have the same scores"
