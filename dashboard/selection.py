@@ -74,6 +74,7 @@ def controls() -> None:
         format_func=lambda n: pairs[n].title,
         key="pair",
         bind="query-params",
+        persist_state="session",
         help="The model before and after tuning.",
     )
     pair = pairs[name or next(iter(pairs))]
@@ -83,6 +84,7 @@ def controls() -> None:
         format_func=lambda n: registry.questions[n].title,
         key="questions",
         bind="query-params",
+        persist_state="session",
         help="What both models were asked.",
     )
     st.selectbox(
@@ -91,6 +93,7 @@ def controls() -> None:
         format_func=COHORT_NAMES.__getitem__,
         key="cohort",
         bind="query-params",
+        persist_state="session",
         help="Which questions: by who answered them correctly. The paper uses those that both solve.",
     )
     st.segmented_control(
@@ -101,6 +104,7 @@ def controls() -> None:
         format_func=lambda a: f"{a:g}",
         key="alpha",
         bind="query-params",
+        persist_state="session",
         help="The share of the mean answer length that is scored: the first α·T̄ tokens of each answer.",
     )
 

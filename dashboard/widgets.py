@@ -45,8 +45,13 @@ def _say_why(view: View) -> None:
         st.error(f"This comparison could not be computed. {view.job['message']}", icon=":material/error:")
         _offer(_missing(view), "Try again")
     else:
-        st.info("This comparison has not been computed yet.", icon=":material/hourglass_empty:")
+        st.info(f"This comparison has not been computed yet. {view.pair.about}", icon=":material/hourglass_empty:")
         _offer(_missing(view), "Compute it")
+        if not view.pair.is_local:
+            st.caption(
+                "It needs weights that do not ship with this program. What they are, and what it would take: "
+                f"`python -m probing probe {view.pair.name} --dry-run`"
+            )
 
 
 def _missing(view: View) -> Spec:
@@ -147,7 +152,7 @@ def subtitle(view: View) -> None:
             icon=":material/group_remove:",
         )
     elif view.row.get("warning"):
-        st.caption(f":material/group_remove: {view.row['warning']}")
+        st.caption(f":material/info: {view.row['warning']}")
 
 
 def metric_card(metric: str, compared: Comparison, published: tuple[float, float] | None = None) -> None:

@@ -140,7 +140,7 @@ def _weights_in(folder: Path, pickled: bool) -> None:
 def _digest(folder: Path, pickled: bool) -> str:
     _weights_in(folder, pickled)
     weights = ("*.safetensors", *(("*.bin",) if pickled else ()))
-    patterns = (*weights, "*.json", "vocab.*", "merges.txt", "tokenizer.model")
+    patterns = (*weights, "*.json", "*.jinja", "vocab.*", "merges.txt", "tokenizer.model")
     return _digest_of(sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}))
 
 

@@ -3,11 +3,13 @@
 Weights are read from safetensors and GGUF, pickles only where one says so, and no code of a checkpoint is run.
 """
 
+import copy
 import hashlib
 import json
 import os
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -62,6 +64,13 @@ def pick_dtype(wanted: str, checkpoint: Checkpoint, device: torch.device) -> tor
 
 
 def _config(checkpoint: Checkpoint) -> Any:
+    """A copy of the checkpoint's config."""
+    return copy.deepcopy(_read_config(checkpoint))
+
+
+@lru_cache(maxsize=4)
+def _read_config(checkpoint: Checkpoint) -> Any:
+    """Of a GGUF file this takes seconds."""
     try:
         return AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, **_in_one_file(checkpoint))
     except _UNREADABLE as error:
@@ -127,6 +136,7 @@ def load_model(
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             checkpoint.folder,
+            config=config,
             dtype=dtype,
             attn_implementation=_attention_for(config, attention),
             use_safetensors=None if checkpoint.pickled or checkpoint.gguf else True,

@@ -144,7 +144,6 @@ def train(name: str, root: Path) -> None:
         lora_alpha=s["lora_alpha"],
         target_modules="all-linear",
         task_type="CAUSAL_LM",
-        base_model_name_or_path=recipe.parent,
     )
     model = get_peft_model(load_model(base, torch.device("cpu"), torch.float32), config)
     asker = Asker(model, tokenizer, s["temperature"])
@@ -171,24 +170,25 @@ def train(name: str, root: Path) -> None:
                 kept[step] = asker.accuracy(problems)
                 log.info("step %d: held-out accuracy %.3f", step, sum(kept[step]) / len(problems))
                 if recipe.checkpoints:
-                    _save(model, root / "checkpoints" / name / f"step-{step:03d}")
+                    _save(model, recipe, root / "checkpoints" / name / f"step-{step:03d}")
             if step < s["steps"]:
                 row = {"step": step + 1, **next(learning), "seconds": round(time.monotonic() - started, 1)}
                 record.write(json.dumps(row) + "\n")
                 log.info("%s", row)
-    _save(model, folder)
+    _save(model, recipe, folder)
     solved = {str(step): "".join(str(int(right)) for right in each) for step, each in kept.items()}
     (folder / "held-out.json").write_text(json.dumps(solved, indent=1) + "\n", encoding="utf-8")
     write_cards(name, root)
 
 
-def _save(model: PeftModel, folder: Path) -> None:
-    """Write the adapter as bfloat16 safetensors."""
+def _save(model: PeftModel, recipe: Recipe, folder: Path) -> None:
+    """Write the adapter as bfloat16 safetensors, with the base that it belongs to."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: w.to(torch.bfloat16).contiguous() for name, w in get_peft_model_state_dict(model).items()}
     save_file(weights, folder / "adapter_model.safetensors", {"format": "pt"})
     config = model.peft_config["default"]
     config.inference_mode = True
+    config.base_model_name_or_path = recipe.parent  # PEFT puts the folder of this machine there
     config.save_pretrained(str(folder))
 
 

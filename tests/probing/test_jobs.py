@@ -136,6 +136,22 @@ def test_a_timeline_compares_every_checkpoint_on_the_questions_of_the_pair(undis
     store.close()
 
 
+def test_a_pair_with_other_tokenizers_is_compared_with_a_note(tmp_path: Path, zoo: Path) -> None:
+    shutil.copytree(zoo / "grpo", tmp_path / "grpo")
+    (tmp_path / "grpo" / "chat_template.jinja").write_text("{{ messages }}")
+    pair = load_registry().pair("grpo").model_copy(update={"tuned": str(tmp_path / "grpo"), "checkpoints": None})
+    plan = make_plan(SPEC, Registry(questions=load_registry().questions, pairs={"grpo": pair}))
+    store = open_store(tmp_path / "store.duckdb")
+    worker = Worker(store)
+    job = store.submit(SPEC.as_json())
+    store.claim(worker.name, job)
+    worker._run(job, plan)
+    (row,) = store.comparisons().to_dict("records")
+    assert row["ready"]
+    assert row["warning"].startswith("The two models' tokenizers differ in their chat templates. Each model is scored")
+    store.close()
+
+
 def test_nothing_is_computed_twice(undisturbed: Path) -> None:
     store = open_store(undisturbed)
     before = store.runs()
