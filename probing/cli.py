@@ -169,6 +169,9 @@ def _probe(spec: "Spec", registry: Registry, arguments: argparse.Namespace) -> N
         if arguments.rollouts:
             spec = import_rollouts(store, spec, registry, arguments.rollouts, arguments.ungraded)
         plan = make_plan(spec, registry)
+        if arguments.detach:
+            print(f"job {store.submit(spec.as_json())}; the dashboard's worker does it, or 'python -m probing worker'")
+            return
         with _progress() as progress:
             job = follow(store, store.submit(spec.as_json()), progress)
         if job["status"] != "done":
@@ -214,6 +217,31 @@ def rollouts(arguments: argparse.Namespace) -> None:
         texts = store.question_texts(rows.iloc[0]["base_rollout"])
     write_rollouts(arguments.out, texts, base, tuned)
     print(f"{arguments.out}: {len(base)} questions, both models' answers")
+
+
+def jobs(arguments: argparse.Namespace) -> None:
+    """List the jobs of a store, the newest first."""
+    with closing(_open(arguments)) as store:
+        table = store.jobs()
+    if arguments.json:
+        print(table.to_json(orient="records", date_format="iso", indent=2))
+        return
+    for row in table.itertuples():
+        spec = json.loads(row.spec)
+        cuts = " ".join(f"{alpha:g}" for alpha in spec.get("alphas", ()))
+        far = f"{row.stage} {row.done}/{row.total}" if row.status == "running" else row.message
+        print(f"{row.job_id:>5}  {row.status:10} {spec.get('pair', ''):12} {spec.get('questions', ''):14} α {cuts}  "
+              f"{far}".rstrip())  # fmt: skip
+
+
+def cancel(arguments: argparse.Namespace) -> None:
+    """Cancel a job; what it has finished is kept."""
+    with closing(_open(arguments)) as store:
+        job = store.job(arguments.job)
+        if job["status"] not in ("queued", "running"):
+            raise StoreError(f"Job {arguments.job} is {job['status']} already.")
+        store.close_job(arguments.job, "cancelled", "Cancelled.")
+    print(f"job {arguments.job} cancelled; what it has finished is kept")
 
 
 def runs(arguments: argparse.Namespace) -> None:
@@ -395,7 +423,16 @@ def _parser() -> argparse.ArgumentParser:
     c.add_argument("--rollouts", type=Path, metavar="FILE.jsonl", help="use these answers instead of generating any")
     c.add_argument("--ungraded", action="store_true", help="all of that file's questions belong to --cohort")
     c.add_argument("--dry-run", action="store_true", help="say what would be done, without loading any weights")
+    c.add_argument("--detach", action="store_true", help="queue the job and return; a worker does it")
     computing(c)
+    stored(c)
+
+    c = command("jobs", jobs)
+    c.add_argument("--json", action="store_true")
+    stored(c)
+
+    c = command("cancel", cancel)
+    c.add_argument("job", type=int, metavar="JOB")
     stored(c)
 
     c = command("rollouts", rollouts)

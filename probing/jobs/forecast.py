@@ -94,7 +94,7 @@ class Forecast:
             f"tokens, graded by {self.question_set.grading}{self.questions_note}"
         )
         yield (
-            f"device     {self.device.type}, {self.free / 1e9:.1f} GB free, {self.speed.operations / 1e9:,.0f} GFLOP/s "
+            f"device     {self.device.type}, {size(self.free)} free, {self.speed.operations / 1e9:,.0f} GFLOP/s "
             f"and {self.speed.bytes / 1e9:,.0f} GB/s as {str(self.dtype).removeprefix('torch.')}, measured just now"
         )
         total = 0.0
@@ -121,8 +121,8 @@ class Forecast:
         layers, weights = model.shape.layers, model.shape.parameters * self.dtype.itemsize
         short = "" if weights < self.free else ", MORE THAN IS FREE"
         return (
-            f"{model.shape.parameters / 1e9:.2f} billion parameters, {layers} layers, "
-            f"{len(ResidualGraph(layers).edges):,} edges, {weights / 1e9:.1f} GB of weights{short}{model.note}"
+            f"{count(model.shape.parameters)} parameters, {layers} layers, "
+            f"{len(ResidualGraph(layers).edges):,} edges, {size(weights)} of weights{short}{model.note}"
         )
 
     def _answers(self, side: str) -> tuple[str, float]:
@@ -142,7 +142,7 @@ class Forecast:
             shape, self.speed, self.asked, self.prompt, self.pair.max_new_tokens, batch, self.dtype.itemsize
         )
         return (
-            f"to be made in batches of {batch}, {batch * each / 1e9:.1f} GB, at most {duration(seconds)}{key}",
+            f"to be made in batches of {batch}, {size(batch * each)}, at most {duration(seconds)}{key}",
             seconds,
         )
 
@@ -166,7 +166,7 @@ class Forecast:
         seconds = score_seconds(shape, self.speed, selection.n, positions)
         return (
             f"{selection.n} questions of at most {positions:,} tokens to be scored in batches of {batch}, "
-            f"{batch * each / 1e9:.1f} GB, at most {duration(seconds)}{key}"
+            f"{size(batch * each)}, at most {duration(seconds)}{key}"
         ), seconds
 
 
@@ -211,3 +211,15 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:,.0f} {unit}"
     return f"{seconds:.0f} seconds"
+
+
+def count(parameters: int) -> str:
+    """A number of parameters in words."""
+    if parameters >= 1e9:
+        return f"{parameters / 1e9:.2f} billion"
+    return f"{parameters / 1e6:.3g} million"
+
+
+def size(number: float) -> str:
+    """Bytes in the unit that suits them."""
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.3g} MB"

@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import IO, Any
 
 import torch
@@ -54,6 +55,12 @@ def _right(question: Question, side: str, text: str, grading: str) -> bool:
     if question.cohort is not None:
         return VERDICTS[question.cohort][side != "base"]
     return grade(text, question.reference, grading)
+
+
+@lru_cache(maxsize=4)
+def _note_on(base: Checkpoint, tuned: Checkpoint) -> str | None:
+    """What differs between the tokenizers of a pair."""
+    return tokenizer_note(load_tokenizer(base), load_tokenizer(tuned))
 
 
 def worker_lock(store: Database) -> IO[bytes] | None:
@@ -188,7 +195,7 @@ class Worker:
             failure = str(error)
         key, settings = plan.comparison_key(selection), plan.comparison_settings(selection)
         if not self.store.has_comparison(key):
-            note = tokenizer_note(*(load_tokenizer(plan.checkpoints[side]) for side in SIDES))
+            note = _note_on(plan.checkpoints["base"], plan.checkpoints["tuned"])
             warning = " ".join(filter(None, (selected.warning if selected else None, note))) or None
             self.store.save_comparison(
                 key, plan.pair.name, plan.question_set.name, rollouts, settings, selected, warning, failure

@@ -8,8 +8,8 @@ import pandas as pd
 from probing.errors import StoreError
 from probing.store.connection import Connection, now
 
-ATTEMPTS = 3
-"""Deaths of its worker after which a job is given up."""
+DEATHS = 3
+"""Deaths of its worker at the same batch after which a job is given up."""
 
 ACTIVE = ("queued", "running")
 
@@ -35,13 +35,20 @@ class Queue(Connection):
     def claim(self, worker: str, job_id: int | None = None) -> tuple[int, dict[str, Any]] | None:
         """Give the next queued job (or the one named) to `worker`, which holds the worker's lock.
 
-        Jobs that a dead worker left running are queued again first, at most `ATTEMPTS` times.
+        Jobs that a dead worker left running are queued again first, unless their workers died `DEATHS` times in a row
+        at the same batch: `attempts` counts those.
         """
         with self._transaction(of_jobs=True) as cursor:
             cursor.execute(
-                "UPDATE jobs SET status = 'failed', finished = ?, message = ? "
-                "WHERE status = 'running' AND worker != ? AND attempts >= ?",
-                [now(), f"Its worker died {ATTEMPTS} times. See the log, then try again.", worker, ATTEMPTS],
+                "UPDATE jobs SET attempts = CASE WHEN died_at = stage || ' ' || done THEN attempts + 1 ELSE 1 END, "
+                "died_at = stage || ' ' || done WHERE status = 'running' AND worker != ?",
+                [worker],
+            )
+            cursor.execute(
+                "UPDATE jobs SET status = 'failed', finished = ?, message = 'Its worker died ' || attempts || "
+                "' times at the same batch (' || stage || ', ' || done || ' of ' || total || "
+                "'). See the log, then try again.' WHERE status = 'running' AND worker != ? AND attempts >= ?",
+                [now(), worker, DEATHS],
             )
             cursor.execute("UPDATE jobs SET status = 'queued' WHERE status = 'running' AND worker != ?", [worker])
             job = cursor.execute(
@@ -52,8 +59,7 @@ class Queue(Connection):
             if job is None:
                 return None
             cursor.execute(
-                "UPDATE jobs SET status = 'running', worker = ?, attempts = attempts + 1, "
-                "started = coalesce(started, ?) WHERE job_id = ?",
+                "UPDATE jobs SET status = 'running', worker = ?, started = coalesce(started, ?) WHERE job_id = ?",
                 [worker, now(), job[0]],
             )
             return job[0], json.loads(job[1])
@@ -62,7 +68,9 @@ class Queue(Connection):
         """Note how far a running job is; False if it should stop."""
         with self._transaction(of_jobs=True) as cursor:
             cursor.execute(
-                "UPDATE jobs SET stage = ?, done = ?, total = ? WHERE job_id = ?", [stage, done, total, job_id]
+                "UPDATE jobs SET stage_started = CASE WHEN stage = $1 THEN coalesce(stage_started, $4) ELSE $4 END, "
+                "stage = $1, done = $2, total = $3 WHERE job_id = $5",
+                [stage, done, total, now(), job_id],
             )
             row = cursor.execute("SELECT status FROM jobs WHERE job_id = ?", [job_id]).fetchone()
             return row is not None and row[0] == "running"

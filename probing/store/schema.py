@@ -76,6 +76,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             run_key VARCHAR NOT NULL, question_id VARCHAR NOT NULL, positions INTEGER NOT NULL, scores FLOAT[] NOT NULL,
             PRIMARY KEY (run_key, question_id))""",
     ),
+    (
+        "ALTER TABLE jobs ADD COLUMN stage_started TIMESTAMP",
+        "ALTER TABLE jobs ADD COLUMN died_at VARCHAR",
+    ),
 )
 """Statements that lead from each version to the next; an empty file has version 0."""
 

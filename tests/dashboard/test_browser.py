@@ -24,6 +24,7 @@ PAGES = {
     "intensity": "Intensity: base → ppo",
     "questions": "Questions: base → ppo",
     "timeline": "Timeline: base → ppo",
+    "runs": "Runs",
     "methods": "Methods: base → ppo",
 }
 

@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -216,3 +217,32 @@ def test_probe_works_while_another_process_has_the_store_and_export_gives_the_sa
 def test_zoo_train_refuses_unknown_members(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     code, _, err = _run(capsys, "zoo", "train", "--only", "nope", "--out", tmp_path)
     assert _one_sentence(code, err), err
+
+
+def test_a_job_is_left_to_a_worker_listed_and_cancelled(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = tmp_path / "store.duckdb"
+    code, out, _ = _run(capsys, "probe", "ppo", "--alpha", "0.5", "--detach", "--store", path)
+    assert (code, out.split(";")[0]) == (0, "job 1")
+    code, out, _ = _run(capsys, "jobs", "--store", path)
+    assert out.split() == ["1", "queued", "ppo", "addition", "α", "0.5"]
+    assert json.loads(_run(capsys, "jobs", "--json", "--store", path)[1])[0]["status"] == "queued"
+    code, out, _ = _run(capsys, "cancel", 1, "--store", path)
+    assert (code, out) == (0, "job 1 cancelled; what it has finished is kept\n")
+    code, _, err = _run(capsys, "cancel", 1, "--store", path)
+    assert _one_sentence(code, err)
+    assert "Job 1 is cancelled already." in err
+    code, _, err = _run(capsys, "cancel", 9, "--store", path)
+    assert _one_sentence(code, err)
+
+
+def test_scores_under_different_vocabularies_are_not_compared_unless_each_answered_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for name, tokenizer in (("a", "one"), ("b", "two"), ("c", "")):
+        write_scores(tmp_path / f"{name}.npz", replace(_scores(0), tokenizer=tokenizer))
+    code, _, err = _run(capsys, "compare", tmp_path / "a.npz", tmp_path / "b.npz")
+    assert _one_sentence(code, err)
+    assert "different vocabularies" in err
+    few = ("--resamples", 50)
+    assert _run(capsys, "compare", tmp_path / "a.npz", tmp_path / "b.npz", "--own-answers", *few)[0] == 0
+    assert _run(capsys, "compare", tmp_path / "a.npz", tmp_path / "c.npz", *few)[0] == 0

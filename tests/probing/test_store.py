@@ -21,7 +21,7 @@ from probing.rollouts import Answer, Selection, select
 from probing.scores import Scores
 from probing.store import open_store
 from probing.store.database import Database
-from probing.store.queue import ATTEMPTS
+from probing.store.queue import DEATHS
 from probing.store.schema import MIGRATIONS, VERSION
 from probing.store.spool import AnswerBatch, ScoreBatch, Spool
 from probing.summary import summarise
@@ -406,13 +406,38 @@ def test_identical_requests_share_a_job_until_it_ends(path: Path) -> None:
 def test_a_job_of_a_dead_worker_is_given_out_again_and_at_last_given_up(path: Path) -> None:
     store = open_store(path)
     job = store.submit({"pair": "a"})
-    for attempt in range(ATTEMPTS):
+    for attempt in range(DEATHS):
         claimed = store.claim(f"worker {attempt}")
         assert claimed is not None
         assert claimed[0] == job
+        assert store.report(job, "base answers", 64, 500)
     assert store.claim("one more") is None
     assert store.job(job)["status"] == "failed"
-    assert "died 3 times" in store.job(job)["message"]
+    assert "died 3 times at the same batch (base answers, 64 of 500)" in store.job(job)["message"]
+    store.close()
+
+
+def test_a_job_that_gets_on_between_deaths_is_never_given_up(path: Path) -> None:
+    store = open_store(path)
+    job = store.submit({"pair": "a"})
+    for attempt in range(4 * DEATHS):
+        assert store.claim(f"worker {attempt}") is not None
+        assert store.report(job, "base answers", attempt // (DEATHS - 1), 500)
+    store.close_job(job, "done")
+    assert store.job(job)["status"] == "done"
+    store.close()
+
+
+def test_a_job_knows_when_its_stage_began(path: Path) -> None:
+    store = open_store(path)
+    job = store.submit({"pair": "a"})
+    store.claim("w")
+    times = []
+    for stage, done in (("answers", 0), ("answers", 64), ("edges", 0)):
+        store.report(job, stage, done, 100)
+        times.append(store.job(job)["stage_started"])
+        time.sleep(0.01)
+    assert times[0] == times[1] < times[2]
     store.close()
 
 

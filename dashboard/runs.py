@@ -1,0 +1,222 @@
+"""The queue as a person sees it: what to ask for, how far each job is, its log, and what it made."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from dashboard import data, tables
+from dashboard.selection import COHORT_NAMES, current_choice
+from dashboard.service import store
+from probing.jobs.plan import Spec
+from probing.pairs import load_registry
+from probing.rollouts import ALPHAS, Selection
+from probing.store import default_path
+from probing.store.queue import ACTIVE
+
+ICONS = {
+    "queued": ":material/hourglass_empty:",
+    "running": ":material/progress_activity:",
+    "done": ":material/check_circle:",
+    "failed": ":material/error:",
+    "cancelled": ":material/cancel:",
+}
+
+LOG_READ = 256 * 1024
+"""Bytes of the log's end that are looked through."""
+
+LOG_LINES = 200
+"""Lines of a job that are shown, its last."""
+
+
+def form() -> Spec:
+    """The controls of a new job; its pair, questions and cohort are those of the sidebar."""
+    choice = current_choice()
+    questions = load_registry().question_set(choice.question_set).title
+    st.markdown(
+        f"**{choice.pair.title}** ({choice.pair.arrow}) on **{questions}**, questions "
+        f"{COHORT_NAMES[choice.cohort]}, as chosen in the sidebar"
+    )
+    alphas = st.multiselect("Cuts α", ALPHAS, default=list(ALPHAS), format_func=lambda a: f"{a:g}", key="run_alphas")
+    left, right = st.columns(2)
+    count = left.number_input("Questions drawn", 1, 10_000, Selection().n, key="run_samples")
+    dtype = right.selectbox(
+        "Numbers",
+        ("auto", "float32", "bfloat16"),
+        key="run_dtype",
+        help="auto: the checkpoint's own on a GPU, float32 on the CPU.",
+    )
+    cuts = tuple(sorted(alphas)) or ALPHAS
+    return Spec(choice.pair.name, choice.question_set, cuts, Selection(n=int(count), cohort=choice.cohort), dtype=dtype)  # type: ignore[arg-type]
+
+
+def queue(spec: Spec) -> None:
+    """Queue a job, or say which one does the same already."""
+    before = set(data.jobs()["job_id"])
+    job = store().submit(spec.as_json())
+    st.toast(f"Job {job} is queued." if job not in before else f"Job {job} does just that already.")
+
+
+def show_forecast(spec: Spec) -> None:
+    """What a job would take, as `probe --dry-run` says it in a process of its own: pages never load a model library."""
+    command = [
+        sys.executable, "-m", "probing", "probe", spec.pair, "--questions", spec.questions,
+        "--alpha", *map(str, spec.alphas), "--samples", str(spec.selection.n), "--cohort", spec.selection.cohort,
+        "--dtype", spec.dtype, "--store", str(default_path().absolute()), "--dry-run",
+    ]  # fmt: skip
+    with st.spinner("Measuring this machine …"):
+        try:
+            run = subprocess.run(
+                command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).resolve().parents[1]
+            )
+        except subprocess.TimeoutExpired:
+            st.warning("That took longer than two minutes, and was given up.", icon=":material/schedule:")
+            return
+    if run.returncode:
+        st.error(run.stderr.strip().splitlines()[-1] if run.stderr.strip() else "It could not be planned.")
+        return
+    st.code(run.stdout, language=None, wrap_lines=True)
+
+
+def active_jobs() -> None:
+    """The jobs that wait or run; polls while there are any."""
+    busy = data.jobs()["status"].isin(ACTIVE).any()
+    st.fragment(_active, run_every=1.0 if busy else None)()
+
+
+def _active() -> None:
+    jobs = data.jobs()
+    active = jobs[jobs["status"].isin(ACTIVE)].sort_values("job_id")
+    if active.empty:
+        if st.session_state.pop("runs_were_busy", False):
+            st.rerun()
+        st.caption("Nothing is queued.")
+        return
+    st.session_state["runs_were_busy"] = True
+    for job in active.to_dict("records"):
+        with st.container(border=True, key=f"job-{job['job_id']}"):
+            title, button = st.columns([5, 1], vertical_alignment="center")
+            title.markdown(f"{ICONS[job['status']]} **Job {job['job_id']}** {describe(job)}")
+            if button.button("Cancel", key=f"cancel-{job['job_id']}"):
+                store().close_job(int(job["job_id"]), "cancelled", "Cancelled.")
+                st.rerun(scope="fragment")
+            if job["status"] == "running" and job["total"]:
+                st.progress(job["done"] / job["total"], progress(job, datetime.now(UTC).replace(tzinfo=None)))
+
+
+def describe(job: dict[str, Any]) -> str:
+    """What a job is to make."""
+    spec = json.loads(job["spec"])
+    pair = load_registry().pairs.get(spec["pair"])
+    parts = [pair.title if pair else spec["pair"], spec["questions"]]
+    parts += [COHORT_NAMES.get(spec["selection"]["cohort"], spec["selection"]["cohort"])]
+    parts += [f"α {', '.join(f'{alpha:g}' for alpha in spec['alphas'])}", f"{spec['selection']['n']} questions"]
+    if spec.get("timeline"):
+        parts.append("every checkpoint")
+    if spec.get("question"):
+        parts.append(f"token by token: {spec['question']}")
+    return " · ".join(parts)
+
+
+def progress(job: dict[str, Any], now: datetime) -> str:
+    """How far the present stage of a job is, how fast it goes, and how long it will take."""
+    far = f"{job['stage']}: {job['done']} of {job['total']}"
+    began = job.get("stage_started")
+    if began is None or pd.isna(began) or not job["done"]:
+        return far
+    seconds = (now - began).total_seconds()
+    if seconds < 1:
+        return far
+    rate = job["done"] / seconds
+    left = (job["total"] - job["done"]) / rate
+    speed = f"{rate:.1f} a second" if rate >= 1 else f"{60 * rate:.1f} a minute"
+    time = f"{left:.0f} s" if left < 100 else f"{left / 60:.0f} min"
+    return f"{far}, {speed}, about {time} left in this stage"
+
+
+def finished_jobs() -> dict[str, Any] | None:
+    """The jobs that have ended, the newest first; returns the one that is picked."""
+    jobs = data.jobs()
+    ended = jobs[~jobs["status"].isin(ACTIVE)].to_dict("records")
+    if not ended:
+        return None
+    by_id = {str(job["job_id"]): job for job in ended}
+    table = pd.DataFrame(
+        {
+            "Job": [job["job_id"] for job in ended],
+            "State": [job["status"] for job in ended],
+            "What": [describe(job) for job in ended],
+            "Seconds": [(job["finished"] - job["started"]).total_seconds() if _ran(job) else None for job in ended],
+            "Finished (UTC)": [job["finished"] for job in ended],
+            "Message": [job["message"] for job in ended],
+        }
+    )
+    st.dataframe(
+        table,
+        hide_index=True,
+        height=min(320, 36 * (len(table) + 1)),
+        column_config={"Seconds": st.column_config.NumberColumn(format="%.0f")},
+    )
+    chosen = st.selectbox("Look at job", list(by_id), key="job", bind="query-params")
+    return by_id.get(chosen or "")
+
+
+def _ran(job: dict[str, Any]) -> bool:
+    return not pd.isna(job["started"]) and not pd.isna(job["finished"])
+
+
+def details(job: dict[str, Any]) -> None:
+    """One ended job: what became of it, its log, and with what its runs were made."""
+    st.markdown(f"{ICONS[job['status']]} **Job {job['job_id']}**, {job['status']}: {describe(job)}")
+    if job["message"]:
+        st.info(job["message"], icon=":material/info:")
+    spec = Spec.from_json(json.loads(job["spec"]))
+    if job["status"] != "done" and st.button("Try again", icon=":material/replay:"):
+        queue(spec)
+        st.rerun()
+    lines = list(log_of(default_path(), int(job["job_id"])))
+    with st.expander(f"Log ({len(lines)} lines)" if lines else "Log"):
+        if lines:
+            st.code("\n".join(lines[-LOG_LINES:]), language=None)
+        else:
+            st.caption("It was done from a terminal, or its log is gone.")
+    for row in _made_by(spec):
+        with st.expander(f"Provenance, α = {row['alpha']:g}"):
+            tables.provenance(data.provenance(row["base_run"], row["tuned_run"]))
+
+
+def _made_by(spec: Spec) -> list[dict[str, Any]]:
+    """The finished comparisons that a job asked for."""
+    table = data.comparisons()
+    found = table[
+        table["ready"]
+        & (table["pair"] == spec.pair)
+        & (table["question_set"] == spec.questions)
+        & (table["cohort"] == spec.selection.cohort)
+        & table["alpha"].isin(spec.alphas)
+    ]
+    return found.drop_duplicates("alpha").sort_values("alpha").to_dict("records")
+
+
+def log_of(path: Path, job: int) -> Iterator[str]:
+    """The lines of the worker's log, which lies beside the store, that belong to a job."""
+    log = path.with_name(path.name + ".log")
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - LOG_READ))
+            text = file.read().decode("utf-8", errors="replace")
+    except OSError:
+        return
+    inside = False
+    for line in text.splitlines():
+        words = line.split(" job ", 1)
+        if len(words) == 2 and (number := words[1].partition(":")[0].strip()).isdigit():
+            inside = int(number) == job
+        if inside:
+            yield line

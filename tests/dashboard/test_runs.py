@@ -1,0 +1,125 @@
+"""The Runs page: jobs asked for, watched, cancelled, tried again and looked into."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from dashboard import service
+from dashboard.runs import log_of, progress
+from probing.jobs.plan import Spec
+from probing.rollouts import Selection
+from tests.conftest import ROOT
+
+
+def _use(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("PROBING_STORE", str(path))
+    service.store.cache_clear()
+    st.cache_resource.clear()
+    yield path
+    service.store().close()
+    service.store.cache_clear()
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    yield from _use(tmp_path / "store.duckdb", monkeypatch)
+
+
+@pytest.fixture
+def full(computed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    yield from _use(Path(shutil.copy(computed, tmp_path / "store.duckdb")), monkeypatch)
+
+
+def _open() -> AppTest:
+    app = AppTest.from_file(str(ROOT / "dashboard" / "shell.py"), default_timeout=60).run()
+    return app.switch_page("../pages/runs.py").run()
+
+
+def _button(app: AppTest, label: str) -> AppTest:
+    return next(button for button in app.button if button.label == label).click().run()
+
+
+def _texts(app: AppTest) -> str:
+    return "\n".join(str(element.value) for element in (*app.markdown, *app.caption, *app.info, *app.toast, *app.error))
+
+
+def test_a_job_is_queued_once_and_cancelled_and_tried_again(empty: Path) -> None:
+    app = _open()
+    assert not app.exception
+    assert "Nothing is queued." in _texts(app)
+    app.multiselect[0].set_value([0.1, 0.5]).run()
+    app.number_input[0].set_value(20).run()
+    app = _button(app, "Queue it")
+    assert "Job 1 is queued." in _texts(app)
+    assert Spec.from_json(json.loads(service.store().job(1)["spec"])) == Spec(
+        "grpo", "addition", (0.1, 0.5), Selection(n=20)
+    )
+    app = _button(app, "Queue it")
+    assert "Job 1 does just that already." in _texts(app)
+    assert "GRPO · addition · both correct · α 0.1, 0.5 · 20 questions" in _texts(app)
+    app = _button(app, "Cancel")
+    assert service.store().job(1)["status"] == "cancelled"
+    app = _open()
+    assert "**Job 1**, cancelled" in _texts(app)
+    _button(app, "Try again")
+    assert service.store().job(2)["status"] == "queued"
+    assert service.store().job(2)["spec"] == service.store().job(1)["spec"]
+
+
+def test_a_running_job_shows_how_far_it_is(empty: Path) -> None:
+    job = service.store().submit(Spec("ppo", "addition", (0.3,)).as_json())
+    service.store().claim("worker")
+    service.store().report(job, "base answers", 0, 500)
+    service.store().report(job, "base answers", 128, 500)
+    app = _open()
+    assert not app.exception
+    (bar,) = [bar for bar in app.get("progress") if "128 of 500" in bar.proto.text][-1:]
+    assert bar.proto.text.startswith("base answers: 128 of 500")
+
+
+def test_what_a_job_would_take_is_measured(empty: Path) -> None:
+    app = AppTest.from_file(str(ROOT / "dashboard" / "shell.py"), default_timeout=120).run()
+    app = _button(app.switch_page("../pages/runs.py").run(), "What would it take?")
+    (plan,) = [code.value for code in app.code if "in all" in code.value]
+    assert "500 questions" in plan
+    assert plan.count("to be scored in batches of") == 8
+
+
+def test_a_job_that_is_done_shows_with_what_it_was_made(full: Path) -> None:
+    full.with_name(full.name + ".log").write_text("10:00 job 1: begins\n10:01 more of it\n10:02 job 2: begins\n")
+    app = _open()
+    app.selectbox(key="job").set_value("1").run()
+    assert not app.exception
+    assert "**Job 1**, done" in _texts(app)
+    assert any(code.value == "10:00 job 1: begins\n10:01 more of it" for code in app.code)
+    assert any(expander.label == "Provenance, α = 0.3" for expander in app.expander)
+
+
+def test_the_log_of_a_job_is_cut_out_of_the_workers(tmp_path: Path) -> None:
+    (tmp_path / "s.duckdb.log").write_text(
+        "1 job 3: {spec}\n2 loading\n3 job 4: {spec}\nTraceback\n  deep\n4 job 3: again\n5 job four: odd\n"
+    )
+    assert list(log_of(tmp_path / "s.duckdb", 3)) == [
+        "1 job 3: {spec}",
+        "2 loading",
+        "4 job 3: again",
+        "5 job four: odd",
+    ]
+    assert list(log_of(tmp_path / "s.duckdb", 4)) == ["3 job 4: {spec}", "Traceback", "  deep"]
+    assert list(log_of(tmp_path / "none.duckdb", 3)) == []
+
+
+def test_rate_and_time_left_by_hand() -> None:
+    now = datetime(2026, 1, 1, 12)
+    job = {"stage": "edges", "done": 30, "total": 90, "stage_started": now - timedelta(seconds=15)}
+    assert progress(job, now) == "edges: 30 of 90, 2.0 a second, about 30 s left in this stage"
+    slow = job | {"stage_started": now - timedelta(minutes=10)}
+    assert progress(slow, now) == "edges: 30 of 90, 3.0 a minute, about 20 min left in this stage"
+    assert progress(job | {"done": 0}, now) == "edges: 0 of 90"
+    assert progress(job | {"stage_started": None}, now) == "edges: 30 of 90"
