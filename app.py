@@ -1,7 +1,9 @@
 """The door: `streamlit run app.py`."""
 
 import streamlit as st
+from starlette.middleware import Middleware
 
+from dashboard.security import SecurityHeaders
 from dashboard.service import lifespan
 
-app = st.App("dashboard/shell.py", lifespan=lifespan)
+app = st.App("dashboard/shell.py", lifespan=lifespan, middleware=[Middleware(SecurityHeaders)])

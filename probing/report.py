@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import pandas as pd
 
 from probing.errors import StoreError
@@ -35,13 +36,14 @@ def report(store: Database, registry: Registry, names: Iterable[str], cohort: st
         yield ""
         yield _accuracy(store, rows.iloc[0])
         yield ""
-        yield f"| α | tokens | questions | {' | '.join(COLUMNS.values())} |"
-        yield "|---" * (3 + len(COLUMNS)) + "|"
+        yield f"| α | tokens | questions | {' | '.join(COLUMNS.values())} | intensity / loss |"
+        yield "|---" * (4 + len(COLUMNS)) + "|"
         for row in rows.to_dict("records"):
             kept = metrics[(metrics["comparison_key"] == row["comparison_key"]) & (metrics["side"] == "tuned")]
             found = kept.set_index("metric")
             asked = len(store.scores(row["base_run"]).ids)
             cells = [_cell(found.loc[metric]) for metric in COLUMNS]
+            cells.append(_per_nat(store.question_summary(row["comparison_key"])))
             yield f"| {row['alpha']:g} | {row['cut']:.0f} | {asked} | {' | '.join(cells)} |"
         yield ""
 
@@ -58,6 +60,24 @@ def _accuracy(store: Database, row: pd.Series) -> str:
         f"{100 * gain.mean():+.1f} points (95 % interval {100 * (gain.mean() - margin):+.1f} to "
         f"{100 * (gain.mean() + margin):+.1f})."
     )
+
+
+def _per_nat(long: pd.DataFrame, resamples: int = 10_000, seed: int = 0) -> str:
+    """Mean intensity over mean loss, base → tuned, with the paired bootstrap interval of the relative difference."""
+    wide = long.pivot(index="question_id", columns="metric", values=["base", "tuned"])
+    values = wide.to_numpy(np.float64)
+    place = {column: i for i, column in enumerate(wide.columns)}
+    drawn = np.random.default_rng(seed).multinomial(len(wide), np.full(len(wide), 1 / len(wide)), resamples)
+
+    def ratio(weights: np.ndarray, side: str) -> np.ndarray:
+        columns = [place[side, metric] for metric in ("activation_intensity", "loss")]
+        intensity, loss = (weights @ values[:, columns]).T
+        return intensity / loss
+
+    once = np.ones((1, len(wide)))
+    base, tuned = (float(ratio(once, side)[0]) for side in ("base", "tuned"))
+    low, high = np.quantile(ratio(drawn, "tuned") / ratio(drawn, "base") - 1, [0.025, 0.975])
+    return f"{base:.3g} → {tuned:.3g}, {100 * (tuned / base - 1):+.0f} % ({100 * low:+.0f} to {100 * high:+.0f})"
 
 
 def _cell(found: pd.Series) -> str:

@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,3 +93,19 @@ def test_a_store_that_cannot_be_opened_stops_the_server_with_a_sentence(tmp_path
     assert run.returncode == 2
     assert f"{store} is not a store that this program can open" in run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_every_answer_says_what_a_browser_may_do(tmp_path: Path) -> None:
+    server = Server(tmp_path / "store.duckdb")
+    for path in ("", "circuits", "_stcore/health", "static/nothing"):
+        try:
+            with urllib.request.urlopen(f"{server.url}/{path}") as reply:
+                headers = reply.headers
+        except urllib.error.HTTPError as error:
+            headers = error.headers
+        policy = headers["Content-Security-Policy"]
+        assert "frame-ancestors 'self'" in policy
+        assert "'unsafe-inline'" not in policy.split("script-src")[1].split(";")[0]
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Referrer-Policy"] == "same-origin"
+    server.stop()

@@ -1,14 +1,19 @@
+import json
 import random
+import re
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
+from scipy.stats import bootstrap
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from probing.zoo import task
 from probing.zoo.evaluate import measure, surprise
-from probing.zoo.recipes import QUESTIONS, RECIPES
+from probing.zoo.recipes import ADAPTERS, HELD_OUT, QUESTIONS, RECIPES
 
 
 @pytest.mark.parametrize("problem", [task.Problem(347, 285), task.Problem(99999, 99999), task.Problem(100, 100)])
@@ -41,7 +46,8 @@ def test_the_demonstrator_is_right_as_often_as_its_carelessness_says() -> None:
 
 
 def test_every_member_loads_plainly_and_has_a_card(zoo: Path) -> None:
-    folders = [zoo / name for name in RECIPES] + sorted((zoo / "checkpoints").glob("*/*"))
+    kept = [folder for algorithm in ("grpo", "ppo") for folder in sorted((zoo / "checkpoints" / algorithm).iterdir())]
+    folders = [zoo / name for name in RECIPES] + kept
     for algorithm in ("grpo", "ppo"):
         steps = sorted(int(p.name.removeprefix("step-")) for p in (zoo / "checkpoints" / algorithm).iterdir())
         assert len(steps) >= 8
@@ -55,6 +61,38 @@ def test_every_member_loads_plainly_and_has_a_card(zoo: Path) -> None:
         card = (folder / "README.md").read_text()
         for said in ("Data", "Seed", "learning_rate", "Wall time", "greedy", "sampled once", "Size"):
             assert said in card, (folder, said)
+
+
+@pytest.mark.parametrize("name", list(ADAPTERS))
+def test_every_adapter_is_small_and_has_learnt_and_its_card_says_so(zoo: Path, name: str) -> None:
+    recipe = ADAPTERS[name]
+    assert (zoo / name / "adapter_model.safetensors").stat().st_size < 10e6
+    solved = json.loads((zoo / name / "held-out.json").read_text())
+    before, after = (np.array([int(right) for right in solved[step]]) for step in ("0", str(recipe.settings["steps"])))
+    assert len(before) == len(after) == HELD_OUT
+    interval = bootstrap((after - before,), np.mean, random_state=0).confidence_interval
+    assert after.mean() - before.mean() >= 0.10
+    assert interval.low > 0
+    card = (zoo / name / "README.md").read_text()
+    said = re.search(r"paired \| \+([\d.]+) \(\+([\d.]+) to \+([\d.]+)\)", card)
+    assert said is not None
+    assert [float(x) for x in said.groups()] == pytest.approx([after.mean() - before.mean(), *interval], abs=6e-3)
+    rows = [json.loads(line) for line in (zoo / name / "training.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, recipe.settings["steps"] + 1))
+    for step in recipe.checkpoints:
+        folder = zoo / "checkpoints" / name / f"step-{step:03d}"
+        assert (
+            f"greedy | {np.mean([int(right) for right in solved[str(step)]]):.3f}" in (folder / "README.md").read_text()
+        )
+        assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == recipe.parent
+
+
+def test_the_first_adapter_does_nothing_and_the_last_is_the_member(zoo: Path) -> None:
+    checkpoints = zoo / "checkpoints" / "smollm2-grpo"
+    first = load_file(checkpoints / "step-000" / "adapter_model.safetensors")
+    assert all((weight == 0).all() for name, weight in first.items() if "lora_B" in name)
+    last = checkpoints / f"step-{ADAPTERS['smollm2-grpo'].settings['steps']:03d}" / "adapter_model.safetensors"
+    assert last.read_bytes() == (zoo / "smollm2-grpo" / "adapter_model.safetensors").read_bytes()
 
 
 def test_the_zoo_is_small(zoo: Path) -> None:

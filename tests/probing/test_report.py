@@ -1,0 +1,48 @@
+"""The tables that docs/findings.md is made of."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from probing.errors import StoreError
+from probing.jobs.plan import SIDES, Spec
+from probing.jobs.worker import follow
+from probing.pairs import load_registry
+from probing.report import _per_nat, report
+from probing.rollouts import Selection
+from probing.store import open_store
+
+
+def test_a_table_says_what_the_scores_say(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store.duckdb")
+    with pytest.raises(StoreError, match="no comparison of grpo"):
+        list(report(store, load_registry(), ["grpo"]))
+    spec = Spec("grpo", "addition", (0.1, 0.3), Selection(n=15))
+    follow(store, store.submit(spec.as_json()), lambda *_: None)
+    lines = list(report(store, load_registry(), ["grpo"]))
+    assert lines[0] == "**GRPO** (base → grpo, GRPO)"
+    assert lines[2].startswith("Right answers: 58.8% → 100.0% of 500 questions, +41.2 points")
+    rows = [line.split(" | ") for line in lines if line.startswith("| 0.")]
+    assert [row[0] for row in rows] == ["| 0.1", "| 0.3"]
+    assert all(row[2] == "15" for row in rows)
+    for row, (_, kept) in zip(rows, store.comparisons().sort_values("alpha").iterrows(), strict=True):
+        base, tuned = (store.scores(kept[f"{side}_run"]) for side in SIDES)
+        cells = [[float(x) for x in re.findall(r"[\d.]+(?:e-\d+)?", cell)[:2]] for cell in row[3:]]
+        losses = [base.loss.mean(), tuned.loss.mean()]
+        intensities = [np.abs(s.scores).mean() for s in (base, tuned)]
+        assert cells[0] == pytest.approx(losses, rel=1e-2)
+        assert cells[1] == pytest.approx(intensities, rel=1e-2)
+        assert cells[-1] == pytest.approx(np.divide(intensities, losses), rel=1e-2)
+    store.close()
+
+
+def test_intensity_per_nat_by_hand() -> None:
+    rows = [
+        {"question_id": q, "metric": metric, "base": base, "tuned": tuned}
+        for q in ("a", "b", "c")
+        for metric, base, tuned in (("activation_intensity", 2.0, 3.0), ("loss", 4.0, 2.0))
+    ]
+    assert _per_nat(pd.DataFrame(rows), resamples=50) == "0.5 → 1.5, +200 % (+200 to +200)"
