@@ -14,7 +14,8 @@ RUN pip install --no-cache-dir --extra-index-url "$TORCH_INDEX" \
 COPY --chown=explorer . .
 
 USER explorer
-ENV HOME=/home/explorer HF_HOME=/data/huggingface PROBING_STORE=/data/store.duckdb PYTHONUNBUFFERED=1
+ENV HOME=/home/explorer HF_HOME=/data/huggingface PROBING_STORE=/data/store.duckdb PROBING_MODE=hosted \
+    PYTHONUNBUFFERED=1
 VOLUME /data
 EXPOSE 8501
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \

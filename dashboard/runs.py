@@ -11,9 +11,10 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dashboard import data, tables
+from dashboard import data, roles, tables
 from dashboard.selection import COHORT_NAMES, current_choice
-from dashboard.service import store
+from dashboard.service import is_hosted
+from probing.errors import PersonError
 from probing.jobs.plan import Spec
 from probing.pairs import load_registry
 from probing.rollouts import ALPHAS, Selection
@@ -59,7 +60,11 @@ def form() -> Spec:
 def queue(spec: Spec) -> None:
     """Queue a job, or say which one does the same already."""
     before = set(data.jobs()["job_id"])
-    job = store().submit(spec.as_json())
+    try:
+        job = roles.submit(spec)
+    except PersonError as error:
+        st.error(str(error), icon=":material/lock:")
+        return
     st.toast(f"Job {job} is queued." if job not in before else f"Job {job} does just that already.")
 
 
@@ -103,8 +108,8 @@ def _active() -> None:
         with st.container(border=True, key=f"job-{job['job_id']}"):
             title, button = st.columns([5, 1], vertical_alignment="center")
             title.markdown(f"{ICONS[job['status']]} **Job {job['job_id']}** {describe(job)}")
-            if button.button("Cancel", key=f"cancel-{job['job_id']}"):
-                store().close_job(int(job["job_id"]), "cancelled", "Cancelled.")
+            if roles.may_cancel(job) and button.button("Cancel", key=f"cancel-{job['job_id']}"):
+                roles.cancel(int(job["job_id"]))
                 st.rerun(scope="fragment")
             if job["status"] == "running" and job["total"]:
                 st.progress(job["done"] / job["total"], progress(job, datetime.now(UTC).replace(tzinfo=None)))
@@ -177,15 +182,15 @@ def details(job: dict[str, Any]) -> None:
     if job["message"]:
         st.info(job["message"], icon=":material/info:")
     spec = Spec.from_json(json.loads(job["spec"]))
-    if job["status"] != "done" and st.button("Try again", icon=":material/replay:"):
+    if job["status"] != "done" and roles.person() is not None and st.button("Try again", icon=":material/replay:"):
         queue(spec)
         st.rerun()
-    lines = list(log_of(default_path(), int(job["job_id"])))
+    lines = [] if is_hosted() else list(log_of(default_path(), int(job["job_id"])))
     with st.expander(f"Log ({len(lines)} lines)" if lines else "Log"):
         if lines:
             st.code("\n".join(lines[-LOG_LINES:]), language=None)
         else:
-            st.caption("It was done from a terminal, or its log is gone.")
+            st.caption("It was done from a terminal, its log is gone, or this is a hosted server.")
     for row in _made_by(spec):
         with st.expander(f"Provenance, α = {row['alpha']:g}"):
             tables.provenance(data.provenance(row["base_run"], row["tuned_run"]))

@@ -42,6 +42,18 @@ def store() -> Database:
     return open_store()
 
 
+def is_hosted() -> bool:
+    """Whether strangers look at the pages.
+
+    Raises:
+        PersonError: `PROBING_MODE` is neither `local` nor `hosted`.
+    """
+    mode = os.environ.get("PROBING_MODE", "local")
+    if mode not in ("local", "hosted"):
+        raise PersonError(f"PROBING_MODE is '{mode}'.", "It can be local or hosted.")
+    return mode == "hosted"
+
+
 def queue_shipped() -> None:
     """Queue what the shipped pairs still lack; nothing on a store that has it all."""
     registry = load_registry()
@@ -123,6 +135,7 @@ async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
     """
     started = time.monotonic()
     try:
+        is_hosted()
         store()
     except PersonError as error:
         print(error, file=sys.stderr, flush=True)  # noqa: T201 - the one thing said before logging is set up

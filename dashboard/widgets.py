@@ -7,9 +7,8 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from dashboard import data, exports
+from dashboard import data, exports, roles
 from dashboard.selection import COHORT_NAMES, View, current, newest_job, unknown
-from dashboard.service import store
 from dashboard.theme import CHART, ink, number
 from dashboard.words import TERMS, VERDICTS, interval, relative_interval
 from probing.jobs.plan import Spec, spec_of
@@ -60,8 +59,10 @@ def _missing(view: View) -> Spec:
 
 
 def _offer(spec: Spec, label: str) -> None:
-    if st.button(label, type="primary", icon=":material/play_arrow:"):
-        store().submit(spec.as_json())
+    if roles.person() is None:
+        st.caption(":material/lock: On this server only those who have signed in, on the page Runs, may compute.")
+    elif st.button(label, type="primary", icon=":material/play_arrow:"):
+        roles.submit(spec)
         st.rerun()
 
 

@@ -2,20 +2,23 @@
 
 import streamlit as st
 
-from dashboard import runs
+from dashboard import roles, runs
 
 st.title("Runs")
 st.caption("A worker computes one job after the other. What has been computed is kept, and never computed twice.")
 
-st.subheader("Queue a comparison")
-spec = runs.form()
-with st.container(horizontal=True):
-    asked = st.button("What would it take?", icon=":material/schedule:")
-    queued = st.button("Queue it", type="primary", icon=":material/play_arrow:")
-if asked:
-    runs.show_forecast(spec)
-if queued:
-    runs.queue(spec)
+roles.sign_in()
+
+if roles.person() is not None:
+    st.subheader("Queue a comparison")
+    spec = runs.form()
+    with st.container(horizontal=True):
+        asked = st.button("What would it take?", icon=":material/schedule:")
+        queued = st.button("Queue it", type="primary", icon=":material/play_arrow:")
+    if asked:
+        runs.show_forecast(spec)
+    if queued:
+        runs.queue(spec)
 
 st.subheader("Jobs")
 runs.active_jobs()

@@ -17,7 +17,7 @@ ACTIVE = ("queued", "running")
 class Queue(Connection):
     """Jobs, by number."""
 
-    def submit(self, spec: dict[str, Any]) -> int:
+    def submit(self, spec: dict[str, Any], requested_by: str | None = None) -> int:
         """Queue a job, or return the one with the same spec that is queued or running."""
         text = json.dumps(spec, sort_keys=True)
         with self._transaction(of_jobs=True) as cursor:
@@ -27,7 +27,8 @@ class Queue(Connection):
             if same:
                 return same[0]
             new = cursor.execute(
-                "INSERT INTO jobs (spec, status, created) VALUES (?, 'queued', ?) RETURNING job_id", [text, now()]
+                "INSERT INTO jobs (spec, status, created, requested_by) VALUES (?, 'queued', ?, ?) RETURNING job_id",
+                [text, now(), requested_by],
             ).fetchone()
             assert new is not None
             return new[0]

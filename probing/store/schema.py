@@ -79,6 +79,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         "ALTER TABLE jobs ADD COLUMN stage_started TIMESTAMP",
         "ALTER TABLE jobs ADD COLUMN died_at VARCHAR",
+        "ALTER TABLE jobs ADD COLUMN requested_by VARCHAR",
     ),
 )
 """Statements that lead from each version to the next; an empty file has version 0."""

@@ -10,8 +10,9 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from dashboard import service
+from dashboard import roles, service
 from dashboard.runs import log_of, progress
+from probing.errors import PairError
 from probing.jobs.plan import Spec
 from probing.rollouts import Selection
 from tests.conftest import ROOT
@@ -123,3 +124,64 @@ def test_rate_and_time_left_by_hand() -> None:
     assert progress(slow, now) == "edges: 30 of 90, 3.0 a minute, about 20 min left in this stage"
     assert progress(job | {"done": 0}, now) == "edges: 0 of 90"
     assert progress(job | {"stage_started": None}, now) == "edges: 30 of 90"
+
+
+# -- a hosted server ---------------------------------------------------------------------------------------------------
+
+
+def test_viewers_of_a_hosted_server_look_and_do_not_queue(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROBING_MODE", "hosted")
+    app = _open()
+    assert not app.exception
+    assert not app.button
+    assert "everybody may look" in _texts(app)
+    compare = AppTest.from_file(str(ROOT / "dashboard" / "shell.py"), default_timeout=60).run()
+    assert not compare.button
+    assert "only those who have signed in" in _texts(compare)
+
+
+def test_a_wrong_token_unlocks_nothing_and_the_right_one_does(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROBING_MODE", "hosted")
+    monkeypatch.setenv("PROBING_ADMIN_TOKEN", "right")
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    app = _open()
+    app.text_input[0].set_value("wrong")
+    app = _button(app, "Unlock")
+    assert "That is not the token." in _texts(app)
+    assert [button.label for button in app.button] == ["Unlock"]
+    app.text_input[0].set_value("right")
+    app = _button(app, "Unlock")
+    assert "Signed in as admin." in _texts(app)
+    app = _button(app, "Queue it")
+    assert "Job 1 is queued." in _texts(app)
+    assert service.store().job(1)["requested_by"] == "admin"
+
+
+def test_a_session_gets_few_tries(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROBING_MODE", "hosted")
+    monkeypatch.setenv("PROBING_ADMIN_TOKEN", "right")
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    app = _open()
+    for _ in range(roles.TRIES):
+        app.text_input[0].set_value("wrong")
+        app = _button(app, "Unlock")
+    assert not app.run().text_input
+
+
+def test_the_queue_of_a_hosted_server_is_bounded(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROBING_MODE", "hosted")
+    monkeypatch.setattr(roles, "person", lambda: "somebody")
+    jobs = [Spec("grpo", "addition", (0.3,), Selection(n=n)) for n in range(1, roles.QUEUE_LIMIT + 2)]
+    for spec in jobs[: roles.PERSON_LIMIT]:
+        roles.submit(spec)
+    with pytest.raises(roles.NotAllowedError, match="You have 3 jobs"):
+        roles.submit(jobs[roles.PERSON_LIMIT])
+    for number, spec in enumerate(jobs[roles.PERSON_LIMIT : roles.QUEUE_LIMIT]):
+        monkeypatch.setattr(roles, "person", lambda number=number: f"person {number}")
+        roles.submit(spec)
+    with pytest.raises(roles.NotAllowedError, match="The queue is full"):
+        roles.submit(jobs[-1])
+    with pytest.raises(roles.NotAllowedError, match="not yours"):
+        roles.cancel(1)
+    with pytest.raises(PairError):
+        roles.submit(Spec("../secrets", "addition"))

@@ -1,0 +1,116 @@
+"""Who may queue and cancel jobs.
+
+On one's own machine everybody who reaches the pages, which is oneself. Where `PROBING_MODE=hosted`, viewers read;
+those who know the token in `PROBING_ADMIN_TOKEN`, or have signed in where sign-in is set up (Streamlit's `[auth]`
+secrets), may queue registered pairs, each a few at a time, into a queue that is bounded.
+"""
+
+import hmac
+import os
+import time
+from typing import Any
+
+import streamlit as st
+
+from dashboard import data
+from dashboard.service import is_hosted, store
+from probing.errors import PersonError
+from probing.jobs.plan import Spec
+from probing.pairs import load_registry
+from probing.store.queue import ACTIVE
+
+QUEUE_LIMIT = 20
+"""Jobs that may wait or run at a time on a hosted server."""
+
+PERSON_LIMIT = 3
+"""Of them, jobs of one person."""
+
+TRIES = 5
+"""Wrong tokens after which a session gets no more."""
+
+
+class NotAllowedError(PersonError):
+    """Something that this person may not do here."""
+
+
+def person() -> str | None:
+    """Who asks, if they may queue jobs; None for a viewer."""
+    if not is_hosted():
+        return "local"
+    if st.session_state.get("admin"):
+        return "admin"
+    if st.user.get("is_logged_in"):
+        return str(st.user.get("email") or st.user.get("sub"))
+    return None
+
+
+def submit(spec: Spec) -> int:
+    """Queue a job, or return the one that does the same already.
+
+    Raises:
+        NotAllowedError: this person may not, has enough jobs, or the queue is full.
+        PairError: the pair or question set is not registered.
+    """
+    who = person()
+    if who is None:
+        raise NotAllowedError("Only those who have signed in may compute here.", "Sign in on the page Runs.")
+    registry = load_registry()
+    registry.pair(spec.pair)
+    registry.question_set(spec.questions)
+    if is_hosted():
+        active = data.jobs()
+        active = active[active["status"].isin(ACTIVE)]
+        if len(active) >= QUEUE_LIMIT:
+            raise NotAllowedError(f"The queue is full ({QUEUE_LIMIT} jobs).", "Try again when some are done.")
+        if (active["requested_by"] == who).sum() >= PERSON_LIMIT:
+            raise NotAllowedError(f"You have {PERSON_LIMIT} jobs in the queue.", "Wait until one is done.")
+    return store().submit(spec.as_json(), who)
+
+
+def may_cancel(job: dict[str, Any]) -> bool:
+    """Whether this person may cancel a job: any on one's own machine and as admin, else one's own."""
+    who = person()
+    return who in ("local", "admin") or (who is not None and job["requested_by"] == who)
+
+
+def cancel(job: int) -> None:
+    """Cancel a job.
+
+    Raises:
+        NotAllowedError: it is somebody else's.
+    """
+    if not may_cancel(store().job(job)):
+        raise NotAllowedError("This job is not yours.", "")
+    store().close_job(job, "cancelled", "Cancelled.")
+
+
+def sign_in() -> None:
+    """Where a viewer of a hosted server becomes somebody; nothing on one's own machine."""
+    if not is_hosted():
+        return
+    who = person()
+    if who is not None:
+        st.caption(f":material/person: Signed in as {who}.")
+        return
+    st.info("This is a hosted server: everybody may look, and those who sign in may compute.", icon=":material/lock:")
+    if _sign_in_is_set_up() and st.button("Sign in", icon=":material/login:"):
+        st.login()
+    expected = os.environ.get("PROBING_ADMIN_TOKEN", "")
+    if not expected or st.session_state.get("wrong_tokens", 0) >= TRIES:
+        return
+    with st.form("token", clear_on_submit=True):
+        given = st.text_input("Admin token", type="password", max_chars=200)
+        if st.form_submit_button("Unlock"):
+            if hmac.compare_digest(given.encode(), expected.encode()):
+                st.session_state["admin"] = True
+                st.rerun()
+            st.session_state["wrong_tokens"] = st.session_state.get("wrong_tokens", 0) + 1
+            time.sleep(1)
+            st.error("That is not the token.")
+
+
+def _sign_in_is_set_up() -> bool:
+    try:
+        return "auth" in st.secrets
+    except FileNotFoundError:
+        return False
