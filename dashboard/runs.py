@@ -165,7 +165,7 @@ def finished_jobs() -> dict[str, Any] | None:
     st.dataframe(
         table,
         hide_index=True,
-        height=min(320, 36 * (len(table) + 1)),
+        height=min(320, 35 * (len(table) + 1) + 2),
         column_config={"Seconds": st.column_config.NumberColumn(format="%.0f")},
     )
     chosen = st.selectbox("Look at job", list(by_id), key="job", bind="query-params")
