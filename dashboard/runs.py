@@ -186,7 +186,7 @@ def details(job: dict[str, Any]) -> None:
         queue(spec)
         st.rerun()
     lines = [] if is_hosted() else list(log_of(default_path(), int(job["job_id"])))
-    with st.expander(f"Log ({len(lines)} lines)" if lines else "Log"):
+    with st.expander(f"Log ({len(lines)} line{'s' if len(lines) != 1 else ''})" if lines else "Log"):
         if lines:
             st.code("\n".join(lines[-LOG_LINES:]), language=None)
         else:

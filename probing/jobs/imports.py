@@ -3,12 +3,13 @@
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from probing.errors import RolloutError
-from probing.jobs.plan import SIDES, Spec, make_plan
+from probing.jobs.plan import SIDES, Plan, Spec, make_plan
 from probing.models import load_tokenizer, pieces
 from probing.pairs import Registry
-from probing.questions import VERDICTS, Question, grade, load_questions
+from probing.questions import Question, is_right, load_questions
 from probing.rollout_files import Row, digest, read_rollouts
 from probing.rollouts import Answer
 from probing.store.database import Database
@@ -47,26 +48,13 @@ def import_rollouts(store: Database, spec: Spec, registry: Registry, path: Path,
         )
         for start in range(0, len(rows), AT_ONCE):
             chosen = rows[start : start + AT_ONCE]
-            answers = []
-            for row in chosen:
-                prompt, tokens = row.tokens[side]
-                outside = next((t for t in (*prompt, *tokens) if t >= len(tokenizer)), None)
-                if outside is not None:
-                    raise RolloutError(
-                        f"{row.where} has token {outside} for {plan.name_of(side)}, which knows {len(tokenizer)}.",
-                        "Were these answers made with this pair?",
-                    )
-                text = tokenizer.decode(tokens, skip_special_tokens=True)
-                answers.append(
-                    Answer(row.id, prompt, tokens, text, _right(row, side, text, known, question_set.grading))
-                )
-            found = [known.get(row.question.strip()) for row in chosen]
+            answers = [_answer(row, side, plan, tokenizer, known) for row in chosen]
             store.spool.put(
                 AnswerBatch(
                     key,
                     tuple(range(start, start + len(chosen))),
                     tuple(row.question for row in chosen),
-                    tuple(question.reference if question else "" for question in found),
+                    tuple(_question(row, known).reference for row in chosen),
                     tuple(tokenizer.decode(answer.prompt_tokens) for answer in answers),
                     tuple(answers),
                     tuple(pieces(tokenizer, answer.prompt_tokens) for answer in answers),
@@ -78,13 +66,28 @@ def import_rollouts(store: Database, spec: Spec, registry: Registry, path: Path,
     return spec
 
 
-def _right(row: Row, side: str, text: str, known: dict[str, Question], grading: str) -> bool:
+def _answer(row: Row, side: str, plan: Plan, tokenizer: Any, known: dict[str, Question]) -> Answer:
+    """One side's answer in a row, graded."""
+    prompt, tokens = row.tokens[side]
+    outside = next((token for token in (*prompt, *tokens) if token >= len(tokenizer)), None)
+    if outside is not None:
+        raise RolloutError(
+            f"{row.where} has token {outside} for {plan.name_of(side)}, which knows {len(tokenizer)}.",
+            "Were these answers made with this pair?",
+        )
+    text = tokenizer.decode(tokens, skip_special_tokens=True)
+    right = is_right(_question(row, known), side == "tuned", text, plan.question_set.grading)
+    return Answer(row.id, prompt, tokens, text, right)
+
+
+def _question(row: Row, known: dict[str, Question]) -> Question:
+    """What a row's answers are judged by."""
+    found = known.get(row.question.strip())
     if row.cohort is not None:
-        return VERDICTS[row.cohort][SIDES.index(side)]
-    question = known.get(row.question.strip())
-    if question is None:
+        return Question(row.id, row.question, found.reference if found else "", row.cohort)
+    if found is None:
         raise RolloutError(
             f"{row.where} has no cohort, and its question is not in the question set.",
             "Name the set it comes from with --questions, add a column cohort, or use --ungraded.",
         )
-    return grade(text, question.reference, grading)
+    return found

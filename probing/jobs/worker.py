@@ -34,7 +34,7 @@ from probing.models import (
     use_threads_for,
 )
 from probing.pairs import load_registry
-from probing.questions import VERDICTS, Question, grade, prompt_for
+from probing.questions import is_right, prompt_for
 from probing.rollouts import Answer, Selected, Selection, samples, select
 from probing.store.database import Database
 from probing.store.sharing import try_lock
@@ -48,13 +48,6 @@ Progress = Callable[[str, int, int], None]
 
 class Cancelled(Exception):  # noqa: N818 - a request, not an error
     """The job should not go on."""
-
-
-def _right(question: Question, side: str, text: str, grading: str) -> bool:
-    """Whether an answer is right; a step of the tuning stands where the tuned model does."""
-    if question.cohort is not None:
-        return VERDICTS[question.cohort][side != "base"]
-    return grade(text, question.reference, grading)
 
 
 @lru_cache(maxsize=4)
@@ -157,7 +150,7 @@ class Worker:
             prompts = [prompt_for(question, plan.pair.template, tokenizer) for question in asked]
             given = answer(attributor.model, tokenizer, prompts, plan.pair.max_new_tokens, plan.pair.stop)
             answers = tuple(
-                Answer(q.id, prompt, tokens, text, _right(q, side, text, plan.question_set.grading))
+                Answer(q.id, prompt, tokens, text, is_right(q, side != "base", text, plan.question_set.grading))
                 for q, (prompt, tokens, text) in zip(asked, given, strict=True)
             )
             texts, references = tuple(q.text for q in asked), tuple(q.reference for q in asked)

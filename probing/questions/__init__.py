@@ -1,6 +1,6 @@
 """What is asked: `sets` loads questions, `templates` makes prompts of them, `grading` judges the answers."""
 
-from probing.questions.grading import GRADERS, grade
+from probing.questions.grading import GRADERS, grade, is_right
 from probing.questions.sets import VERDICTS, Question, digest, load_questions
 from probing.questions.templates import CHAT, TEMPLATES, check_template, prompt_for
 
@@ -13,6 +13,7 @@ __all__ = [
     "check_template",
     "digest",
     "grade",
+    "is_right",
     "load_questions",
     "prompt_for",
 ]

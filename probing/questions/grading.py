@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 
 from probing.errors import QuestionError
+from probing.questions.sets import VERDICTS, Question
 
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?")
 
@@ -63,6 +64,13 @@ def grade(answer: str, reference: str, rule: str) -> bool:
         known = ", ".join((*GRADERS, "number:TOLERANCE", "none"))
         raise QuestionError(f"There is no grading rule '{rule}'.", f"Rules: {known}.")
     return GRADERS[rule](answer, reference)
+
+
+def is_right(question: Question, tuned: bool, answer: str, rule: str) -> bool:
+    """Whether an answer of the base, or of the tuned model, is right: as its question's cohort says, or by grading."""
+    if question.cohort is not None:
+        return VERDICTS[question.cohort][tuned]
+    return grade(answer, question.reference, rule)
 
 
 def _tolerance(rule: str) -> float:
