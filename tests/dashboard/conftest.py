@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import streamlit as st
 from filelock import FileLock
 
 from benchmarks.serving import Server, compute_shipped
+from dashboard import service
 from probing.store import open_store
 
 
@@ -50,3 +52,24 @@ def specs_of(store: Path) -> list[dict]:
     specs = [json.loads(text) for text in opened.jobs()["spec"]]
     opened.close()
     return specs
+
+
+def _use(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("PROBING_STORE", str(path))
+    service.store.cache_clear()
+    st.cache_resource.clear()
+    yield path
+    service.store().close()
+    service.store.cache_clear()
+
+
+@pytest.fixture
+def full(computed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """This process uses a copy of the computed store."""
+    yield from _use(Path(shutil.copy(computed, tmp_path / "store.duckdb")), monkeypatch)
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """This process uses a store that is new."""
+    yield from _use(tmp_path / "store.duckdb", monkeypatch)

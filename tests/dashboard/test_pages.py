@@ -1,13 +1,11 @@
 """Every page run by AppTest, without a browser."""
 
 import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from dashboard import service
@@ -16,25 +14,6 @@ from probing.store.database import Database
 from tests.conftest import ROOT
 
 PAGES = ("compare", "circuits", "distributions", "intensity", "questions", "timeline", "methods")
-
-
-def _use(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setenv("PROBING_STORE", str(path))
-    service.store.cache_clear()
-    st.cache_resource.clear()
-    yield path
-    service.store().close()
-    service.store.cache_clear()
-
-
-@pytest.fixture
-def full(computed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    yield from _use(Path(shutil.copy(computed, tmp_path / "store.duckdb")), monkeypatch)
-
-
-@pytest.fixture
-def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    yield from _use(tmp_path / "store.duckdb", monkeypatch)
 
 
 def _open(page: str, **state: object) -> AppTest:

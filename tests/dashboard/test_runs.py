@@ -1,13 +1,10 @@
 """The Runs page: jobs asked for, watched, cancelled, tried again and looked into."""
 
 import json
-import shutil
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from dashboard import roles, service
@@ -16,25 +13,6 @@ from probing.errors import PairError
 from probing.jobs.plan import Spec
 from probing.rollouts import Selection
 from tests.conftest import ROOT
-
-
-def _use(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setenv("PROBING_STORE", str(path))
-    service.store.cache_clear()
-    st.cache_resource.clear()
-    yield path
-    service.store().close()
-    service.store.cache_clear()
-
-
-@pytest.fixture
-def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    yield from _use(tmp_path / "store.duckdb", monkeypatch)
-
-
-@pytest.fixture
-def full(computed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    yield from _use(Path(shutil.copy(computed, tmp_path / "store.duckdb")), monkeypatch)
 
 
 def _open() -> AppTest:
