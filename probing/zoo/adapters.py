@@ -24,6 +24,7 @@ from torch.nn.functional import logsigmoid
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probing.checkpoints import find
+from probing.errors import ModelError
 from probing.models import load_model, load_tokenizer
 from probing.questions import grade
 from probing.zoo import word_problems
@@ -107,6 +108,8 @@ def _dpo(recipe: Recipe, asker: Asker, stream: Iterator[Problem], optimise: Call
             if 0 < right.sum() < len(right):  # the first right one and the first wrong one
                 pairs.append((question, [answers[int(right.argmax())], answers[int(right.argmin())]]))
     log.info("%d pairs of a right and a wrong answer", len(pairs))
+    if not pairs:
+        raise ModelError("The base gave no right and wrong answer to the same problem.", "Ask more, or easier ones.")
     shuffled = torch.Generator().manual_seed(recipe.seed)
     while True:
         drawn = [pairs[i] for i in torch.randperm(len(pairs), generator=shuffled)[: s["batch"]].tolist()]

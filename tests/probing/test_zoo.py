@@ -1,6 +1,7 @@
 import json
 import random
 import re
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -11,9 +12,16 @@ from safetensors.torch import load_file
 from scipy.stats import bootstrap
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from probing.zoo import task
+from probing.checkpoints import find
+from probing.errors import ModelError
+from probing.models import load_model
+from probing.zoo import adapters, task, word_problems
 from probing.zoo.evaluate import measure, surprise
 from probing.zoo.recipes import ADAPTERS, HELD_OUT, QUESTIONS, RECIPES
+
+HELD_OUT_WORDS = QUESTIONS / "word-problems.jsonl"
+
+ASK = adapters.Asker.ask
 
 
 @pytest.mark.parametrize("problem", [task.Problem(347, 285), task.Problem(99999, 99999), task.Problem(100, 100)])
@@ -93,6 +101,40 @@ def test_the_first_adapter_does_nothing_and_the_last_is_the_member(zoo: Path) ->
     assert all((weight == 0).all() for name, weight in first.items() if "lora_B" in name)
     last = checkpoints / f"step-{ADAPTERS['smollm2-grpo'].settings['steps']:03d}" / "adapter_model.safetensors"
     assert last.read_bytes() == (zoo / "smollm2-grpo" / "adapter_model.safetensors").read_bytes()
+
+
+def test_an_adapter_is_tuned_and_kept_with_its_records(
+    zoo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both loops on the zoo's base, which cannot read: nothing is learnt, but everything is done and written."""
+    few = {"steps": 2, "problems": 3, "generations": 4, "samples": 4, "batch": 2}
+    base = str(zoo / "base")
+    for name in ("smollm2-grpo", "smollm2-dpo"):
+        changed = replace(ADAPTERS[name], parent=base, checkpoints=(1,), settings=ADAPTERS[name].settings | few)
+        monkeypatch.setitem(ADAPTERS, name, changed)
+    monkeypatch.setattr(adapters, "held_out", lambda: word_problems.read_problems(HELD_OUT_WORDS)[:20])
+    rewards = iter([[1.0, 0.0, 0.0, 1.0]] * 6)
+
+    def judged(asker: adapters.Asker, *asked: object, **how: object) -> object:
+        branches, found = ASK(asker, *asked, **how)  # type: ignore[arg-type]
+        if found.shape[1] == 1:
+            return branches, found
+        return branches, torch.tensor([next(rewards) for _ in range(len(found))])
+
+    monkeypatch.setattr(adapters.Asker, "ask", judged)
+    adapters.train("smollm2-grpo", tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "smollm2-grpo" / "training.jsonl").read_text().splitlines()]
+    assert [(row["step"], row["reward"], row["telling"]) for row in rows] == [(1, 0.5, 3), (2, 0.5, 3)]
+    kept = [load_file(path / "adapter_model.safetensors") for path in
+            (tmp_path / "checkpoints" / "smollm2-grpo" / "step-001", tmp_path / "smollm2-grpo")]  # fmt: skip
+    assert any((kept[0][name] != kept[1][name]).any() for name in kept[0]), "the second step did something"
+    assert "Optimiser steps taken | 2" in (tmp_path / "smollm2-grpo" / "README.md").read_text()
+    checkpoint = find(str(tmp_path / "smollm2-grpo"))
+    assert checkpoint.folder == zoo / "base"
+    assert load_model(checkpoint, torch.device("cpu"), torch.float32).num_parameters() == 666_336
+    monkeypatch.setattr(adapters.Asker, "ask", ASK)
+    with pytest.raises(ModelError, match="no right and wrong answer"):
+        adapters.train("smollm2-dpo", tmp_path)
 
 
 def test_the_zoo_is_small(zoo: Path) -> None:
