@@ -44,7 +44,14 @@ def form() -> Spec:
         f"**{choice.pair.title}** ({choice.pair.arrow}) on **{questions}**, questions "
         f"{COHORT_NAMES[choice.cohort]}, as chosen in the sidebar"
     )
-    alphas = st.multiselect("Cuts α", ALPHAS, default=list(ALPHAS), format_func=lambda a: f"{a:g}", key="run_alphas")
+    alphas = st.segmented_control(
+        "Cuts α",
+        ALPHAS,
+        selection_mode="multi",
+        default=list(ALPHAS),
+        format_func=lambda a: f"{a:g}",
+        key="run_alphas",
+    )
     left, right = st.columns(2)
     count = left.number_input("Questions drawn", 1, 10_000, Selection().n, key="run_samples")
     dtype = right.selectbox(

@@ -47,10 +47,8 @@ def _say_why(view: View) -> None:
         st.info(f"This comparison has not been computed yet. {view.pair.about}", icon=":material/hourglass_empty:")
         _offer(_missing(view), "Compute it")
         if not view.pair.is_local:
-            st.caption(
-                "It needs weights that do not ship with this program. What they are, and what it would take: "
-                f"`python -m probing probe {view.pair.name} --dry-run`"
-            )
+            st.caption("It needs weights that do not ship with this program. This says which, and what it would take:")
+            st.code(f"python -m probing probe {view.pair.name} --dry-run", language=None)
 
 
 def _missing(view: View) -> Spec:

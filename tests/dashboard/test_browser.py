@@ -423,12 +423,15 @@ def test_a_circuit_taken_away_comes_back(shared: Server, browser: Browser, tmp_p
 
 # -- for everybody -----------------------------------------------------------------------------------------------------
 
+STATES = ("?pair=Nonsense", "?pair=SmolLM2+GRPO")
+"""What stands in the link is unknown, or not computed."""
+
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_page_passes_the_accessibility_rules(shared: Server, browser: Browser, scheme: str) -> None:
-    for path in (*PAGES, "circuits?pick=a5-%3Elogits", "distributions?part=Diversity", "?pair=Nonsense"):
+    for path in (*PAGES, "circuits?pick=a5-%3Elogits", "distributions?part=Diversity", *STATES):
         page = _open(browser, f"{shared.url}/{path}", Complaints(), scheme=scheme)
         expect(page.get_by_role("heading", level=1)).to_be_visible()
         _settled(page)
@@ -466,7 +469,8 @@ def test_the_keyboard_reaches_every_control(shared: Server, browser: Browser, pa
         """() => [...window.controls].filter(c => {
             if (window.reached.has(c)) return false;
             if (c.querySelector("input, button, [tabindex]")) return false;  // a frame around the control itself
-            const group = c.closest("[role=radiogroup], [role=tablist], [data-testid=stButtonGroup]");
+            const kinds = "[role=radiogroup], [role=tablist], [data-testid=stButtonGroup], [data-testid=stNumberInput]";
+            const group = c.closest(kinds);
             return !(group && [...window.reached].some(r => group.contains(r)));  // arrows reach the rest of a group
         }).map(c => c.outerHTML.slice(0, 160))"""
     )

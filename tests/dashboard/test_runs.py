@@ -32,7 +32,7 @@ def test_a_job_is_queued_once_and_cancelled_and_tried_again(empty: Path) -> None
     app = _open()
     assert not app.exception
     assert "Nothing is queued." in _texts(app)
-    app.multiselect[0].set_value([0.1, 0.5]).run()
+    app.segmented_control(key="run_alphas").set_value([0.1, 0.5]).run()
     app.number_input[0].set_value(20).run()
     app = _button(app, "Queue it")
     assert "Job 1 is queued." in _texts(app)

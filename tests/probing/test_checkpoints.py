@@ -95,7 +95,7 @@ def test_the_identity_is_that_of_the_content(zoo: Path, tmp_path: Path) -> None:
     ("name", "says"),
     [
         ("./nowhere", "There is no folder ./nowhere"),
-        ("owner/model", "the hub did not deliver it"),
+        ("owner/model", "The hub did not deliver the model 'owner/model'"),
         (
             "package:no_such_package/m.gguf",
             r"package no-such-package, which is not installed.*--no-deps no-such-package",
