@@ -1,11 +1,13 @@
 """What a store has found about some pairs, as tables in Markdown: docs/findings.md is made of them."""
 
+import json
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pandas as pd
 
 from probing.errors import StoreError
+from probing.metrics import Definition, interval, resample_counts
 from probing.pairs import Registry
 from probing.store.database import Database
 
@@ -41,9 +43,9 @@ def report(store: Database, registry: Registry, names: Iterable[str], cohort: st
         for row in rows.to_dict("records"):
             kept = metrics[(metrics["comparison_key"] == row["comparison_key"]) & (metrics["side"] == "tuned")]
             found = kept.set_index("metric")
-            asked = len(store.scores(row["base_run"]).ids)
+            asked = json.loads(row["counts"])["selected"]
             cells = [_cell(found.loc[metric]) for metric in COLUMNS]
-            cells.append(_per_nat(store.question_summary(row["comparison_key"])))
+            cells.append(_per_nat(store.question_summary(row["comparison_key"]), Definition()))
             yield f"| {row['alpha']:g} | {row['cut']:.0f} | {asked} | {' | '.join(cells)} |"
         yield ""
 
@@ -62,12 +64,12 @@ def _accuracy(store: Database, row: pd.Series) -> str:
     )
 
 
-def _per_nat(long: pd.DataFrame, resamples: int = 10_000, seed: int = 0) -> str:
+def _per_nat(long: pd.DataFrame, definition: Definition) -> str:
     """Mean intensity over mean loss, base → tuned, with the paired bootstrap interval of the relative difference."""
     wide = long.pivot(index="question_id", columns="metric", values=["base", "tuned"])
     values = wide.to_numpy(np.float64)
     place = {column: i for i, column in enumerate(wide.columns)}
-    drawn = np.random.default_rng(seed).multinomial(len(wide), np.full(len(wide), 1 / len(wide)), resamples)
+    drawn = resample_counts(len(wide), definition)
 
     def ratio(weights: np.ndarray, side: str) -> np.ndarray:
         columns = [place[side, metric] for metric in ("activation_intensity", "loss")]
@@ -76,7 +78,7 @@ def _per_nat(long: pd.DataFrame, resamples: int = 10_000, seed: int = 0) -> str:
 
     once = np.ones((1, len(wide)))
     base, tuned = (float(ratio(once, side)[0]) for side in ("base", "tuned"))
-    low, high = np.quantile(ratio(drawn, "tuned") / ratio(drawn, "base") - 1, [0.025, 0.975])
+    low, high = interval(ratio(drawn, "tuned") / ratio(drawn, "base") - 1, len(wide), definition)
     return f"{base:.3g} → {tuned:.3g}, {100 * (tuned / base - 1):+.0f} % ({100 * low:+.0f} to {100 * high:+.0f})"
 
 

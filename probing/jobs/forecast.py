@@ -6,10 +6,11 @@ is known, that is said. Times are upper bounds: every answer is taken to reach i
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
-from probing.checkpoints import Checkpoint, find
+from probing.checkpoints import Checkpoint
 from probing.errors import PersonError
 from probing.fitting import (
     Speed,
@@ -21,7 +22,7 @@ from probing.fitting import (
     measure_speed,
     score_seconds,
 )
-from probing.jobs.plan import SIDES, Plan, Spec
+from probing.jobs.plan import SIDES, Plan, Spec, find_side
 from probing.models import describe, pick_device, pick_dtype
 from probing.pairs import Pair, QuestionSet, Registry, Shape
 from probing.questions import Question, load_questions, prompt_for
@@ -60,7 +61,7 @@ class Forecast:
     speed: Speed
     store: Database | None
 
-    @property
+    @cached_property
     def plan(self) -> Plan | None:
         """The plan with its keys, if all that goes into them is known."""
         found = {side: model.checkpoint for side, model in self.models.items() if model.checkpoint is not None}
@@ -73,7 +74,7 @@ class Forecast:
         """How many questions there are."""
         return len(self.questions) or self.question_set.size
 
-    @property
+    @cached_property
     def prompt(self) -> int:
         """Tokens of a long prompt: of all but one in twenty."""
         if not self.questions:
@@ -125,6 +126,10 @@ class Forecast:
             f"{len(ResidualGraph(layers).edges):,} edges, {size(weights)} of weights{short}{model.note}"
         )
 
+    def _room(self, shape: Shape) -> int:
+        """Bytes that are left beside a model's weights."""
+        return max(0, self.free - shape.parameters * self.dtype.itemsize)
+
     def _answers(self, side: str) -> tuple[str, float]:
         key, done = "", False
         if self.plan is not None:
@@ -135,9 +140,8 @@ class Forecast:
         shape = self.models[side].shape
         if shape is None or not self.asked:
             return f"to be made{key}", 0.0
-        room = max(0, self.free - shape.parameters * self.dtype.itemsize)
         each = cache_bytes(shape, self.prompt + self.pair.max_new_tokens, self.dtype.itemsize)
-        batch = batch_that_fits(room, each)
+        batch = batch_that_fits(self._room(shape), each)
         seconds = answer_seconds(
             shape, self.speed, self.asked, self.prompt, self.pair.max_new_tokens, batch, self.dtype.itemsize
         )
@@ -160,9 +164,8 @@ class Forecast:
             return f"{selection.n} questions to be scored{key}", 0.0
         answer = max(1, int(alpha * self.pair.max_new_tokens))
         positions = self.prompt + answer
-        room = max(0, self.free - shape.parameters * self.dtype.itemsize)
         each = activation_bytes(shape, positions, answer, self.dtype.itemsize)
-        batch = batch_that_fits(room, each)
+        batch = batch_that_fits(self._room(shape), each)
         seconds = score_seconds(shape, self.speed, selection.n, positions)
         return (
             f"{selection.n} questions of at most {positions:,} tokens to be scored in batches of {batch}, "
@@ -178,7 +181,7 @@ def forecast(spec: Spec, registry: Registry, store: Database | None) -> Forecast
     """
     pair, question_set = registry.pair(spec.pair), registry.question_set(spec.questions)
     device = pick_device(spec.device)
-    models = {side: _look_at(pair, side) for side in SIDES}
+    models = {side: _look_at(spec, pair, side) for side in SIDES}
     checkpoint = models["base"].checkpoint
     if checkpoint is not None:
         dtype = pick_dtype(spec.dtype, checkpoint, device)
@@ -197,9 +200,9 @@ def forecast(spec: Spec, registry: Registry, store: Database | None) -> Forecast
     )
 
 
-def _look_at(pair: Pair, side: str) -> Model:
+def _look_at(spec: Spec, pair: Pair, side: str) -> Model:
     try:
-        checkpoint = find(getattr(pair, side), getattr(pair, f"{side}_revision"), pair.pickled, weights=False)
+        checkpoint = find_side(spec, pair, side, weights=False)
         return Model(checkpoint, describe(checkpoint), f" ({checkpoint.identity})")
     except PersonError as error:
         return Model(None, pair.shape, f" ({error.what}{' Its published shape is taken.' if pair.shape else ''})")

@@ -131,8 +131,18 @@ def _key(settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def make_plan(spec: Spec, registry: Registry, weights: bool = True) -> Plan:
-    """Find what a job needs; without `weights`, so that it can be planned but not done.
+def find_side(spec: Spec, pair: Pair, side: str, weights: bool = True) -> Checkpoint:
+    """The base or the tuned model of a pair; without `weights`, so that it can be planned with but not loaded.
+
+    Raises:
+        ModelError: it is not there.
+    """
+    pickled = pair.pickled or spec.pickled
+    return find(getattr(pair, side), getattr(pair, f"{side}_revision"), pickled, weights)
+
+
+def make_plan(spec: Spec, registry: Registry) -> Plan:
+    """Find what a job needs.
 
     Raises:
         PersonError: an unknown pair or question set, a model that is not there, questions that cannot be read.
@@ -140,11 +150,9 @@ def make_plan(spec: Spec, registry: Registry, weights: bool = True) -> Plan:
     pair = registry.pair(spec.pair)
     check_template(pair.template)
     question_set = registry.question_set(spec.questions)
-    pickled = pair.pickled or spec.pickled
-    checkpoints = {
-        side: find(getattr(pair, side), getattr(pair, f"{side}_revision"), pickled, weights) for side in SIDES
-    }
+    checkpoints = {side: find_side(spec, pair, side) for side in SIDES}
     if spec.timeline:
+        pickled = pair.pickled or spec.pickled
         checkpoints |= {side_of_step(step): find(folder, pickled=pickled) for step, folder in pair.steps.items()}
     questions = [] if spec.rollouts else load_questions(question_set)
     return Plan(spec, pair, question_set, questions, checkpoints)

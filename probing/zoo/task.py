@@ -13,11 +13,14 @@ a choice of style that no reward cares about and that keeps every model a little
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from probing.questions import grade
+
+Kind = TypeVar("Kind")
 
 DIGITS = (3, 4, 5)
 """Numbers of digits of the operands; both operands of a problem have the same number."""
@@ -60,11 +63,16 @@ def draw(rng: random.Random) -> Problem:
 
 def problems(seed: int, exclude: frozenset[Problem] = frozenset()) -> Iterator[Problem]:
     """An endless stream of problems, the same for the same seed, without those in `exclude`."""
+    return endless(draw, seed, exclude)
+
+
+def endless(draw_one: Callable[[random.Random], Kind], seed: int, exclude: frozenset[Kind]) -> Iterator[Kind]:
+    """What `draw_one` draws from `seed`, again and again, without what is in `exclude`."""
     rng = random.Random(seed)
     while True:
-        problem = draw(rng)
-        if problem not in exclude:
-            yield problem
+        drawn = draw_one(rng)
+        if drawn not in exclude:
+            yield drawn
 
 
 def write_out(

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from probing.zoo.task import endless
+
 NAMES = ("Sam", "Mia", "Tom", "Ana", "Leo", "Eva", "Max", "Zoe", "Ben", "Ivy")
 THINGS = ("apples", "books", "coins", "cards", "shells", "pens", "stamps", "eggs", "marbles", "cookies")
 
@@ -63,11 +65,7 @@ def draw(rng: random.Random) -> Problem:
 
 def problems(seed: int, exclude: frozenset[Problem] = frozenset()) -> Iterator[Problem]:
     """An endless stream of problems, the same for the same seed, without those in `exclude`."""
-    rng = random.Random(seed)
-    while True:
-        problem = draw(rng)
-        if problem not in exclude:
-            yield problem
+    return endless(draw, seed, exclude)
 
 
 def read_problems(path: Path) -> list[Problem]:

@@ -10,6 +10,7 @@ import pytest
 from probing.errors import StoreError
 from probing.jobs.plan import SIDES, Spec
 from probing.jobs.worker import follow
+from probing.metrics import Definition
 from probing.pairs import load_registry
 from probing.report import _per_nat, report
 from probing.rollouts import Selection
@@ -45,4 +46,4 @@ def test_intensity_per_nat_by_hand() -> None:
         for q in ("a", "b", "c")
         for metric, base, tuned in (("activation_intensity", 2.0, 3.0), ("loss", 4.0, 2.0))
     ]
-    assert _per_nat(pd.DataFrame(rows), resamples=50) == "0.5 → 1.5, +200 % (+200 to +200)"
+    assert _per_nat(pd.DataFrame(rows), Definition(resamples=50)) == "0.5 → 1.5, +200 % (+200 to +200)"
