@@ -1,23 +1,36 @@
-# The dashboard with its worker. CPU by default; for CUDA: --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130
-FROM python:3.11-slim
+# The dashboard, with the results of the pairs that ship. CPU by default; for CUDA:
+#   --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu130
+FROM python:3.11-slim AS program
 
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 
-RUN useradd --create-home --uid 1000 explorer && mkdir /data && chown explorer /data
 WORKDIR /app
-
-COPY requirements.txt .
+COPY requirements.txt constraints.txt ./
 RUN pip install --no-cache-dir --extra-index-url "$TORCH_INDEX" \
         "$(grep -o '^torch==[0-9.]*' requirements.txt)+$(basename "$TORCH_INDEX")" \
     && pip install --no-cache-dir --extra-index-url "$TORCH_INDEX" -r requirements.txt
 
-COPY --chown=explorer . .
-
+COPY . .
+RUN python -m compileall -q . \
+    && useradd --uid 1000 --create-home explorer && mkdir /data && chown explorer /data
 USER explorer
-ENV HOME=/home/explorer HF_HOME=/data/huggingface PROBING_STORE=/data/store.duckdb PROBING_MODE=hosted \
-    PYTHONUNBUFFERED=1
+# Only /data is written to, so that the rest of the file system can be read-only.
+ENV PROBING_MODE=hosted PROBING_STORE=/data/store.duckdb PROBING_LOG=json \
+    HOME=/data HF_HOME=/data/huggingface TMPDIR=/data \
+    PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 VOLUME /data
 EXPOSE 8501
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
     CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://localhost:8501/_stcore/health', timeout=4)"]
 CMD ["streamlit", "run", "app.py", "--server.address=0.0.0.0"]
+
+
+# Every number that the demo shows is computed here, from the models in the repository.
+FROM program AS results
+RUN python -m probing prepare --store /tmp/store.duckdb \
+    && python -m probing snapshot --store /tmp/store.duckdb --out /tmp/snapshot.duckdb
+
+
+FROM program
+COPY --from=results /tmp/snapshot.duckdb snapshot.duckdb
+ENV PROBING_SNAPSHOT=/app/snapshot.duckdb

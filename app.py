@@ -3,7 +3,8 @@
 import streamlit as st
 from starlette.middleware import Middleware
 
-from dashboard.security import SecurityHeaders
+from dashboard.monitoring import CountSessions
+from dashboard.security import Security
 from dashboard.service import lifespan
 
-app = st.App("dashboard/shell.py", lifespan=lifespan, middleware=[Middleware(SecurityHeaders)])
+app = st.App("dashboard/shell.py", lifespan=lifespan, middleware=[Middleware(Security), Middleware(CountSessions)])

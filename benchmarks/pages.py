@@ -100,7 +100,8 @@ def controls(page: Page, rounds: int) -> dict[str, list[float]]:
     return seconds
 
 
-def _percentile(values: list[float], share: float) -> float:
+def percentile(values: list[float], share: float) -> float:
+    """The value that a share of the values does not pass."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, round(share * (len(ordered) - 1)))]
 
@@ -108,7 +109,7 @@ def _percentile(values: list[float], share: float) -> float:
 def _report(title: str, seconds: dict[str, list[float]]) -> None:
     print(f"\n{title}")
     for name, values in seconds.items():
-        print(f"  {name:24} median {statistics.median(values):5.2f} s   95 % {_percentile(values, 0.95):5.2f} s")
+        print(f"  {name:24} median {statistics.median(values):5.2f} s   95 % {percentile(values, 0.95):5.2f} s")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -152,7 +153,7 @@ def main(argv: list[str] | None = None) -> int:
     factor = 2 if arguments.synthetic else 1
     found = {
         "switch, median": (statistics.median(every), 1.0 * factor),
-        "switch, 95 %": (_percentile(every, 0.95), 1.5 * factor),
+        "switch, 95 %": (percentile(every, 0.95), 1.5 * factor),
         "control, median": (statistics.median(redraws), 0.5 * factor),
     }
     print()

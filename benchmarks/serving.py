@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 
 from probing.jobs.plan import shipped
-from probing.jobs.worker import follow
+from probing.jobs.worker import do_all
 from probing.pairs import load_registry
 from probing.store import open_store
 
@@ -33,11 +33,21 @@ def compute_shipped(path: Path, first_only: bool = False) -> None:
     """Compute every shipped comparison, or only the first, into a store."""
     store = open_store(path)
     specs = shipped(load_registry())
-    for spec in specs[:1] if first_only else specs:
-        job = follow(store, store.submit(spec.as_json()), lambda stage, done, total: None)
-        if job["status"] != "done":
-            raise RuntimeError(job["message"])
+    do_all(store, specs[:1] if first_only else specs, lambda stage, done, total: None)
     store.close()
+
+
+def small_registry(folder: Path, questions: int = 48) -> Path:
+    """A registry with one pair, two of the models that ship, and few questions: a comparison of seconds."""
+    data = ROOT / "data"
+    lines = (data / "questions" / "addition.jsonl").read_text().splitlines(keepends=True)[:questions]
+    (folder / "few.jsonl").write_text("".join(lines))
+    (folder / "pairs.toml").write_text(
+        f'[questions.few]\ntitle = "Few"\nfile = "few.jsonl"\ngrading = "last-number"\n'
+        f'[pairs.small]\ntitle = "Small"\nalgorithm = "GRPO"\nkind = "online RL"\nquestions = ["few"]\n'
+        f'base = "{data / "zoo" / "base"}"\ntuned = "{data / "zoo" / "grpo"}"\n'
+    )
+    return folder / "pairs.toml"
 
 
 class Server:

@@ -6,14 +6,13 @@ secrets), may queue registered pairs, each a few at a time, into a queue that is
 """
 
 import hmac
-import os
 import time
 from typing import Any
 
 import streamlit as st
 
 from dashboard import data
-from dashboard.service import is_hosted, store
+from dashboard.service import admin_token, is_hosted, is_read_only, sign_in_is_set_up, store
 from probing.errors import PersonError
 from probing.jobs.plan import Spec
 from probing.pairs import load_registry
@@ -92,10 +91,13 @@ def sign_in() -> None:
     if who is not None:
         st.caption(f":material/person: Signed in as {who}.")
         return
+    if is_read_only():
+        st.info("This server shows what has been computed; nothing new is computed here.", icon=":material/lock:")
+        return
     st.info("This is a hosted server: everybody may look, and those who sign in may compute.", icon=":material/lock:")
-    if _sign_in_is_set_up() and st.button("Sign in", icon=":material/login:"):
+    if sign_in_is_set_up() and st.button("Sign in", icon=":material/login:"):
         st.login()
-    expected = os.environ.get("PROBING_ADMIN_TOKEN", "")
+    expected = admin_token()
     if not expected or st.session_state.get("wrong_tokens", 0) >= TRIES:
         return
     with st.form("token", clear_on_submit=True):
@@ -107,10 +109,3 @@ def sign_in() -> None:
             st.session_state["wrong_tokens"] = st.session_state.get("wrong_tokens", 0) + 1
             time.sleep(1)
             st.error("That is not the token.")
-
-
-def _sign_in_is_set_up() -> bool:
-    try:
-        return "auth" in st.secrets
-    except FileNotFoundError:
-        return False

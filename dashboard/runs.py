@@ -1,6 +1,7 @@
 """The queue as a person sees it: what to ask for, how far each job is, its log, and what it made."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,9 +14,10 @@ import streamlit as st
 
 from dashboard import data, roles, tables
 from dashboard.selection import COHORT_NAMES, current_choice
-from dashboard.service import is_hosted
+from dashboard.service import is_hosted, public
 from probing.errors import PersonError
 from probing.jobs.plan import Spec
+from probing.jobs.supervisor import log_path
 from probing.pairs import load_registry
 from probing.rollouts import ALPHAS, Selection
 from probing.store import default_path
@@ -70,7 +72,7 @@ def queue(spec: Spec) -> None:
     try:
         job = roles.submit(spec)
     except PersonError as error:
-        st.error(str(error), icon=":material/lock:")
+        st.error(public(str(error)), icon=":material/lock:")
         return
     st.toast(f"Job {job} is queued." if job not in before else f"Job {job} does just that already.")
 
@@ -91,9 +93,9 @@ def show_forecast(spec: Spec) -> None:
             st.warning("That took longer than two minutes, and was given up.", icon=":material/schedule:")
             return
     if run.returncode:
-        st.error(run.stderr.strip().splitlines()[-1] if run.stderr.strip() else "It could not be planned.")
+        st.error(public(run.stderr.strip().splitlines()[-1]) if run.stderr.strip() else "It could not be planned.")
         return
-    st.code(run.stdout, language=None, wrap_lines=True)
+    st.code(public(run.stdout), language=None, wrap_lines=True)
 
 
 def active_jobs() -> None:
@@ -166,7 +168,7 @@ def finished_jobs() -> dict[str, Any] | None:
             "What": [describe(job) for job in ended],
             "Seconds": [(job["finished"] - job["started"]).total_seconds() if _ran(job) else None for job in ended],
             "Finished (UTC)": [job["finished"] for job in ended],
-            "Message": [job["message"] for job in ended],
+            "Message": [public(job["message"]) for job in ended],
         }
     )
     st.dataframe(
@@ -187,7 +189,7 @@ def details(job: dict[str, Any]) -> None:
     """One ended job: what became of it, its log, and with what its runs were made."""
     st.markdown(f"{ICONS[job['status']]} **Job {job['job_id']}**, {job['status']}: {describe(job)}")
     if job["message"]:
-        st.info(job["message"], icon=":material/info:")
+        st.info(public(job["message"]), icon=":material/info:")
     spec = Spec.from_json(json.loads(job["spec"]))
     if job["status"] != "done" and roles.person() is not None and st.button("Try again", icon=":material/replay:"):
         queue(spec)
@@ -218,7 +220,7 @@ def _made_by(spec: Spec) -> list[dict[str, Any]]:
 
 def log_of(path: Path, job: int) -> Iterator[str]:
     """The lines of the worker's log, which lies beside the store, that belong to a job."""
-    log = path.with_name(path.name + ".log")
+    log = log_path(path)
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - LOG_READ))
@@ -227,8 +229,7 @@ def log_of(path: Path, job: int) -> Iterator[str]:
         return
     inside = False
     for line in text.splitlines():
-        words = line.split(" job ", 1)
-        if len(words) == 2 and (number := words[1].partition(":")[0].strip()).isdigit():
-            inside = int(number) == job
+        if found := re.search(r"\bjob (\d+): ", line):
+            inside = int(found[1]) == job
         if inside:
             yield line

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 from starlette.datastructures import MutableHeaders
+from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
@@ -41,14 +42,22 @@ HEADERS = {
 """No script but our own, no frame but our own, and no address of ours told to others."""
 
 
-class SecurityHeaders:
-    """ASGI middleware that sets `HEADERS`."""
+CLOSED = ("/_stcore/metrics", "/_stcore/agent")
+"""Beginnings of paths on which Streamlit tells how it is doing, or lets programs drive it: nobody's business here."""
+
+
+class Security:
+    """ASGI middleware that sets `HEADERS`, and knows nothing of the paths in `CLOSED`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and add the headers to what comes back."""
+
+        if scope["type"] != "lifespan" and scope["path"].startswith(CLOSED):
+            await PlainTextResponse("Not Found", 404, headers=HEADERS)(scope, receive, send)
+            return
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -1,12 +1,13 @@
 """What runs behind the pages for as long as the server does: the store, and a worker process for its queue.
 
-The worker is a process of its own, started when there is something to do and started again, after a pause that grows,
-when it dies. Pages never compute scores; they read the store and add jobs to its queue.
+Pages never compute scores; they read the store and add jobs to its queue. How a server behaves is decided by its
+environment, which docs/hosting.md describes.
 """
 
+import gc
 import logging
 import os
-import subprocess
+import re
 import sys
 import threading
 import time
@@ -16,30 +17,29 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import streamlit as st
+
+from dashboard import monitoring
+from probing import logs
 from probing.errors import PersonError
 from probing.jobs.plan import make_plan, shipped
+from probing.jobs.supervisor import Supervisor
 from probing.pairs import load_registry
-from probing.store import default_path, open_store
+from probing.store import default_path, open_snapshot, open_store
 from probing.store.database import Database
-from probing.store.queue import ACTIVE
+from probing.store.sharing import restore
 
 log = logging.getLogger(__name__)
 
-_PAUSE = 0.5
-"""Seconds between looks at the queue, doubled with every death of the worker in a row."""
-
-_LONGEST_PAUSE = 30.0
-"""Where the doubling stops."""
+SHORTEST_TOKEN = 16
+"""Characters of an admin token that cannot be guessed."""
 
 
-@lru_cache(maxsize=1)
-def store() -> Database:
-    """The store of this server.
-
-    Raises:
-        StoreError: it cannot be opened.
-    """
-    return open_store()
+def _one_of(name: str, *values: str) -> str:
+    value = os.environ.get(name, values[0])
+    if value not in values:
+        raise PersonError(f"{name} is '{value}'.", f"It can be {' or '.join(values)}.")
+    return value
 
 
 def is_hosted() -> bool:
@@ -48,10 +48,45 @@ def is_hosted() -> bool:
     Raises:
         PersonError: `PROBING_MODE` is neither `local` nor `hosted`.
     """
-    mode = os.environ.get("PROBING_MODE", "local")
-    if mode not in ("local", "hosted"):
-        raise PersonError(f"PROBING_MODE is '{mode}'.", "It can be local or hosted.")
-    return mode == "hosted"
+    return _one_of("PROBING_MODE", "local", "hosted") == "hosted"
+
+
+def admin_token() -> str:
+    """What unlocks a hosted server; empty where nothing does."""
+    return os.environ.get("PROBING_ADMIN_TOKEN", "")
+
+
+def sign_in_is_set_up() -> bool:
+    """Whether Streamlit's secrets say how people sign in."""
+    try:
+        return "auth" in st.secrets
+    except FileNotFoundError:
+        return False
+
+
+def public(text: str) -> str:
+    """A text for those who look at the pages: strangers are not told in which folders things lie."""
+    return re.sub(r"(?<![\w/:])/(?:[^\s/'\"]+/)+", "", text) if is_hosted() else text
+
+
+def is_read_only() -> bool:
+    """Whether nobody can compute here: a hosted server that nobody can unlock."""
+    return is_hosted() and not admin_token() and not sign_in_is_set_up()
+
+
+@lru_cache(maxsize=1)
+def store() -> Database:
+    """The store of this server; a new one starts from `PROBING_SNAPSHOT` where that is set.
+
+    Raises:
+        StoreError: it cannot be opened.
+    """
+    path, snapshot = default_path(), os.environ.get("PROBING_SNAPSHOT")
+    if is_read_only():
+        return open_snapshot(Path(snapshot) if snapshot and not path.exists() else path)
+    if snapshot and not path.exists():
+        restore(Path(snapshot), path)
+    return open_store(path)
 
 
 def queue_shipped() -> None:
@@ -66,86 +101,41 @@ def queue_shipped() -> None:
             log.warning("pair %s: %s", spec.pair, error)
 
 
-class Supervisor:
-    """Keeps a worker process going while there are jobs."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._ending = threading.Event()
-        self._worker: subprocess.Popen | None = None
-        self._thread = threading.Thread(target=self._watch, daemon=True, name="supervisor")
-
-    def start(self) -> None:
-        """Begin to watch the queue."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the worker and stop watching; a job under way goes on at the next start."""
-        self._ending.set()
-        self._thread.join(timeout=5)
-        if self._worker is not None and self._worker.poll() is None:
-            self._worker.terminate()
-            try:
-                self._worker.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                self._worker.kill()
-
-    def _watch(self) -> None:
-        try:
-            queue_shipped()
-        except PersonError as error:
-            log.error("%s", error)
-        deaths = 0
-        while not self._ending.wait(_PAUSE):
-            if self._worker is not None:
-                code = self._worker.poll()
-                if code is None:
-                    continue
-                deaths = deaths + 1 if code else 0
-                self._worker = None
-                if code:
-                    log.warning("the worker ended with code %d", code)
-                    self._ending.wait(min(_LONGEST_PAUSE, _PAUSE * 2**deaths))
-            try:
-                waiting = store().jobs()["status"].isin(ACTIVE).any()
-            except PersonError as error:
-                log.error("%s", error)
-                continue
-            if waiting and not self._ending.is_set():
-                self._worker = self._start_worker()
-
-    def _start_worker(self) -> subprocess.Popen:
-        command = [sys.executable, "-m", "probing", "--verbose", "worker", "--store", str(self.path)]
-        root = Path(__file__).resolve().parents[1]
-        with self.path.with_name(self.path.name + ".log").open("ab") as output:
-            return subprocess.Popen(
-                [*command, "--parent", str(os.getpid())],
-                cwd=root,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-            )
+def _work(supervisor: Supervisor) -> None:
+    try:
+        queue_shipped()
+    except PersonError as error:
+        log.error("%s", error)
+    supervisor.watch()
 
 
 @asynccontextmanager
 async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
-    """Open the store and supervise a worker for as long as the server runs.
+    """Open the store and keep a worker for as long as the server runs.
 
-    A store that cannot be opened stops the server with a sentence, before anybody sees a page.
+    Settings or a store with which it cannot run stop the server with a sentence, before anybody sees a page.
     """
     started = time.monotonic()
     try:
-        is_hosted()
-        store()
+        logs.set_up(verbose=True)
+        if is_hosted() and 0 < len(admin_token()) < SHORTEST_TOKEN:
+            raise PersonError(f"PROBING_ADMIN_TOKEN has fewer than {SHORTEST_TOKEN} characters.", "Choose a long one.")
+        here = _one_of("PROBING_WORKER", "here", "elsewhere") == "here" and not is_read_only()
+        supervisor = Supervisor(store(), log_to_file=not is_hosted()) if here else None
+        monitoring.serve(store, supervisor)
     except PersonError as error:
-        print(error, file=sys.stderr, flush=True)  # noqa: T201 - the one thing said before logging is set up
+        print(error, file=sys.stderr, flush=True)  # noqa: T201 - the one thing that is not a log
         os._exit(2)
-    supervisor = Supervisor(default_path().absolute())
-    supervisor.start()
-    log.info("ready after %.1f s", time.monotonic() - started)
+    thread = threading.Thread(target=_work, args=(supervisor,), daemon=True, name="supervisor") if supervisor else None
+    if thread:
+        thread.start()
+    gc.freeze()  # what has been imported stays, and need not be looked through again and again
+    log.info("ready after %.1f s, %s", time.monotonic() - started, "read only" if is_read_only() else "with a queue")
     try:
         yield {}
     finally:
-        supervisor.stop()
+        if supervisor and thread:
+            supervisor.stop()
+            thread.join(timeout=20)
         store().close()
         store.cache_clear()

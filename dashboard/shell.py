@@ -1,12 +1,16 @@
 """What surrounds every page: navigation, the sidebar with the shared selection, and the state of the queue."""
 
+import logging
 from pathlib import Path
 
 import streamlit as st
 
 from dashboard import selection
+from dashboard.service import public
 from dashboard.widgets import queue_status
 from probing.errors import PersonError
+
+log = logging.getLogger(__name__)
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -32,4 +36,5 @@ try:
         queue_status()
     page.run()
 except PersonError as error:
-    st.error(str(error), icon=":material/error:")
+    log.warning("%s", error)
+    st.error(public(str(error)), icon=":material/error:")

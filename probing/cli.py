@@ -6,7 +6,7 @@ needs them, so that `--help` and listings answer at once.
 
 import argparse
 import json
-import logging
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
@@ -15,11 +15,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from probing import logs
 from probing.errors import PersonError, ScoresError, StoreError
 from probing.pairs import Registry, load_registry
 from probing.rollouts import ALPHAS, COHORTS, Selection
 from probing.store import open_store
 from probing.store.database import Database
+from probing.store.sharing import move
 
 if TYPE_CHECKING:
     from probing.jobs.plan import Plan, Spec
@@ -39,8 +41,8 @@ LABELS = {
 def main(argv: list[str] | None = None) -> int:
     """Run a command; returns the exit code."""
     arguments = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING, format="%(asctime)s %(message)s")
     try:
+        logs.set_up(arguments.verbose)
         arguments.run(arguments)
     except PersonError as error:
         print(error, file=sys.stderr)
@@ -163,7 +165,7 @@ def _print_forecast(spec: "Spec", registry: Registry, arguments: argparse.Namesp
 def _probe(spec: "Spec", registry: Registry, arguments: argparse.Namespace) -> None:
     from probing.jobs.imports import import_rollouts
     from probing.jobs.plan import make_plan
-    from probing.jobs.worker import follow
+    from probing.jobs.worker import do_all
 
     with closing(_open(arguments)) as store:
         if arguments.rollouts:
@@ -173,10 +175,17 @@ def _probe(spec: "Spec", registry: Registry, arguments: argparse.Namespace) -> N
             print(f"job {store.submit(spec.as_json())}; the dashboard's worker does it, or 'python -m probing worker'")
             return
         with _progress() as progress:
-            job = follow(store, store.submit(spec.as_json()), progress)
-        if job["status"] != "done":
-            raise StoreError(job["message"] or f"The job was {job['status']}.")
+            do_all(store, [spec], progress)
         _print_comparisons(store, plan)
+
+
+def prepare(arguments: argparse.Namespace) -> None:
+    """Compute every pair whose models are here, as the dashboard does when it starts."""
+    from probing.jobs.plan import shipped
+    from probing.jobs.worker import do_all
+
+    with closing(_open(arguments)) as store, _progress() as progress:
+        do_all(store, shipped(load_registry()), progress)
 
 
 def _print_comparisons(store: Database, plan: "Plan") -> None:
@@ -294,11 +303,40 @@ def export(arguments: argparse.Namespace) -> None:
 
 
 def worker(arguments: argparse.Namespace) -> None:
-    """Work on the queue of a store until stopped."""
-    from probing.jobs.worker import serve
-
+    """Work on the queue of a store until stopped, in a process that is watched and started again when it dies."""
     with closing(_open(arguments)) as store:
-        serve(store, arguments.parent)
+        if arguments.parent is not None:
+            from probing.jobs.worker import serve
+
+            serve(store, arguments.parent)
+        else:
+            from probing.jobs.supervisor import Supervisor
+
+            supervisor = Supervisor(store, log_to_file=False)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: supervisor.stop())
+            supervisor.watch()
+
+
+def snapshot(arguments: argparse.Namespace) -> None:
+    """Copy the store as it is now to a file, also while it is in use."""
+    if arguments.out is not None and arguments.out.exists():
+        raise StoreError(f"{arguments.out} is there already.", "Name another file.")
+    with closing(_open(arguments)) as store:
+        made = store.snapshot()
+    if arguments.out is not None:
+        made = move(made, arguments.out)
+    print(made)
+
+
+def restore(arguments: argparse.Namespace) -> None:
+    """Put a snapshot in the store's place; what was there is kept beside it."""
+    from probing.store import default_path
+    from probing.store.sharing import restore as put
+
+    target = arguments.store or default_path()
+    before = put(arguments.snapshot, target)
+    print(f"{target} is now {arguments.snapshot}" + (f"; what was there is {before}" if before else ""))
 
 
 def zoo_train(arguments: argparse.Namespace) -> None:
@@ -427,6 +465,8 @@ def _parser() -> argparse.ArgumentParser:
     computing(c)
     stored(c)
 
+    stored(command("prepare", prepare))
+
     c = command("jobs", jobs)
     c.add_argument("--json", action="store_true")
     stored(c)
@@ -457,7 +497,15 @@ def _parser() -> argparse.ArgumentParser:
     stored(c)
 
     c = command("worker", worker)
-    c.add_argument("--parent", type=int, help="end when this process does")
+    c.add_argument("--parent", type=int, help=argparse.SUPPRESS)  # given to the process that is watched
+    stored(c)
+
+    c = command("snapshot", snapshot)
+    c.add_argument("--out", type=Path, metavar="FILE", help="default: a new file in the folder *.snapshots beside it")
+    stored(c)
+
+    c = command("restore", restore)
+    c.add_argument("snapshot", type=Path, metavar="FILE")
     stored(c)
 
     zoo = commands.add_parser("zoo", help="the small models that ship").add_subparsers(required=True, metavar="COMMAND")

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -243,11 +243,13 @@ def answer(
     prompts: Sequence[str],
     max_new_tokens: int,
     stop: str | None = None,
+    at_each_token: Callable[[], None] = lambda: None,
 ) -> list[tuple[tuple[int, ...], tuple[int, ...], str]]:
     """Greedy answers to one batch of prompts: prompt tokens, answer tokens with the end token if reached, and text.
 
     An answer ends with the model's end token, with the token that completes the text `stop`, or at `max_new_tokens`.
-    Prompts are padded on the left, which is right for generation and wrong for anything else.
+    Prompts are padded on the left, which is right for generation and wrong for anything else. What `at_each_token`
+    raises ends the generation.
     """
     rows = [_tokens(tokenizer, prompt) for prompt in prompts]
     ends = _end_tokens(model, tokenizer)
@@ -256,8 +258,10 @@ def answer(
         """Whether the last of these tokens completes the text to stop at, which has no more tokens than bytes."""
         return stop is not None and stop in tokenizer.decode(new[-len(stop.encode()) - 1 :])
 
-    def said(new: torch.Tensor) -> torch.Tensor:
-        return torch.tensor([says(row) for row in new.tolist()], device=new.device)
+    def said(tokens: torch.Tensor, _scores: torch.Tensor, **_rest: Any) -> torch.Tensor:
+        at_each_token()
+        new = tokens[:, width:]
+        return torch.tensor([says(row) for row in new.tolist()] if stop else [False] * len(new), device=new.device)
 
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(ends, default=0)
     width = max(map(len, rows))
@@ -273,7 +277,7 @@ def answer(
         top_k=None,
         max_new_tokens=max_new_tokens,
         pad_token_id=pad,
-        stopping_criteria=StoppingCriteriaList([lambda tokens, _, **__: said(tokens[:, width:])]) if stop else None,
+        stopping_criteria=StoppingCriteriaList([said]),
     )
     answers = []
     for row, new in zip(rows, generated[:, width:].tolist(), strict=True):

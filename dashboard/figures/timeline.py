@@ -1,5 +1,7 @@
 """Metrics and edges over the steps of a training."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -34,6 +36,7 @@ def metrics(table: pd.DataFrame, final: dict[str, Comparison]) -> go.Figure:
     names = ("accuracy", *_SHOWN)
     titles = ["Accuracy", *(f"{TERMS[m].name}{f' ({TERMS[m].unit})' if TERMS[m].unit else ''}" for m in _SHOWN)]
     figure = make_subplots(2, 3, subplot_titles=titles, horizontal_spacing=0.07, vertical_spacing=0.17)
+    levels: list[dict[str, Any]] = []
     for i, name in enumerate(names):
         place = {"row": i // 3 + 1, "col": i % 3 + 1}
         rows = table[table["metric"] == name].sort_values("step")
@@ -53,13 +56,19 @@ def metrics(table: pd.DataFrame, final: dict[str, Comparison]) -> go.Figure:
             **place,
         )
         if name in final:
-            for value, colour in ((final[name].base, BASE), (final[name].tuned, TUNED)):
-                figure.add_hline(value, line={"color": colour, "dash": "dot", "width": 1}, **place)
+            levels += [_level(i, final[name].base, BASE), _level(i, final[name].tuned, TUNED)]
         figure.update_yaxes(rangemode="tozero", nticks=5, **place)
     figure.update_yaxes(tickformat=".0%", row=1, col=1)
     figure.update_xaxes(title="step", row=2)
     figure.update_annotations(font={"size": 13})
-    return style(figure, 520)
+    return style(figure, 520, shapes=levels)
+
+
+def _level(panel: int, value: float, colour: str) -> dict[str, Any]:
+    """A dotted line across a panel."""
+    axis = str(panel + 1) if panel else ""
+    across = {"type": "line", "xref": f"x{axis} domain", "x0": 0, "x1": 1, "yref": f"y{axis}", "y0": value, "y1": value}
+    return across | {"line": {"color": colour, "dash": "dot", "width": 1}}
 
 
 def moving(tables: dict[int, pd.DataFrame], count: int) -> pd.DataFrame:

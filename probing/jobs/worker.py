@@ -11,16 +11,16 @@ import os
 import platform
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import IO, Any
 
 import torch
 
 from probing.attribution import Attributor
 from probing.checkpoints import Checkpoint
-from probing.errors import PersonError, RolloutError, SelectionError
+from probing.errors import PersonError, RolloutError, SelectionError, StoreError
 from probing.fitting import batch_by_batch, batch_that_fits, cache_bytes, free_bytes, is_out_of_memory, shape_of
 from probing.jobs.plan import SIDES, Plan, Spec, make_plan
 from probing.models import (
@@ -141,14 +141,16 @@ class Worker:
 
         def do(batch: list[int]) -> None:
             nonlocal done
-            report(stage, done, len(plan.questions))
+            say = partial(report, stage, done, len(plan.questions))
+            say()
             done += len(batch)
             asked = [plan.questions[i] for i in batch]
             if all(question.id in answered for question in asked):
                 return
             attributor, tokenizer = self._load(plan, checkpoint)
             prompts = [prompt_for(question, plan.pair.template, tokenizer) for question in asked]
-            given = answer(attributor.model, tokenizer, prompts, plan.pair.max_new_tokens, plan.pair.stop)
+            given = answer(attributor.model, tokenizer, prompts, plan.pair.max_new_tokens, plan.pair.stop,
+                           _now_and_then(say))  # fmt: skip
             answers = tuple(
                 Answer(q.id, prompt, tokens, text, is_right(q, side != "base", text, plan.question_set.grading))
                 for q, (prompt, tokens, text) in zip(asked, given, strict=True)
@@ -278,17 +280,29 @@ class Worker:
         }
 
 
-def serve(store: Database, parent: int | None = None, idle: float = 60.0, pause: float = 0.5) -> None:
-    """Work on the queue.
+def _now_and_then(do: Callable[[], None], pause: float = 2.0) -> Callable[[], None]:
+    """`do`, but not when called within `pause` seconds of the last time."""
+    last = time.monotonic()
 
-    With a `parent` process: until that is gone, or nothing has been queued for `idle` seconds; a job under way is
-    finished. Without one: forever.
+    def perhaps() -> None:
+        nonlocal last
+        if time.monotonic() > last + pause:
+            do()
+            last = time.monotonic()
+
+    return perhaps
+
+
+def serve(store: Database, parent: int, idle: float = 60.0, pause: float = 0.5) -> None:
+    """Work on the queue until the `parent` process is gone, or nothing has been queued for `idle` seconds.
+
+    A job under way is finished first.
     """
     worker = Worker(store)
     last = time.monotonic()
 
     def is_wanted() -> bool:
-        return parent is None or (os.getppid() == parent and time.monotonic() < last + idle)
+        return os.getppid() == parent and time.monotonic() < last + idle
 
     while is_wanted():
         lock = worker_lock(store)
@@ -297,6 +311,18 @@ def serve(store: Database, parent: int | None = None, idle: float = 60.0, pause:
                 while is_wanted() and worker.work():
                     last = time.monotonic()
         time.sleep(pause)
+
+
+def do_all(store: Database, specs: Iterable[Spec], progress: Progress) -> None:
+    """Do several jobs, one after the other.
+
+    Raises:
+        StoreError: one of them failed.
+    """
+    for spec in specs:
+        job = follow(store, store.submit(spec.as_json()), progress)
+        if job["status"] != "done":
+            raise StoreError(job["message"] or f"The job was {job['status']}.")
 
 
 def follow(store: Database, job_id: int, progress: Progress, pause: float = 0.2) -> dict[str, Any]:

@@ -5,6 +5,6 @@ pages show at once) and `database` (answers, comparisons, scores, and all of the
 processes use one store although only one may hold its file, and `spool` carries finished batches from a worker to it.
 """
 
-from probing.store.sharing import default_path, open_store
+from probing.store.sharing import default_path, open_snapshot, open_store
 
-__all__ = ["default_path", "open_store"]
+__all__ = ["default_path", "open_snapshot", "open_store"]

@@ -27,30 +27,31 @@ def now() -> datetime:
 
 
 class Connection:
-    """An open store: its file, and the two ways in.
+    """An open store: its file, and the two ways in. With `read_only` others may read the file too, and none writes it.
 
     Raises:
         StoreError: the file is not a store, is of a later version, is held by another program or cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, read_only: bool = False) -> None:
         self.path = path
+        self.read_only = read_only
         self.spool = Spool(path)
         self._write = threading.RLock()
         self._opened = time.time_ns()
         self._revision = 0
         self._jobs_revision = 0
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = duckdb.connect(
-                str(path), config={"enable_external_access": "false", "lock_configuration": "true"}
-            )
+            if not read_only:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = duckdb.connect(str(path), read_only)
         except OSError as error:
             raise StoreError(f"Cannot make the folder of {path}: {error.strerror}.", "Name another file.") from error
         except duckdb.Error as error:
             raise _cannot_open(path, error) from error
         try:
-            migrate(self._connection)
+            _lock_down(self._connection, self._snapshots)
+            migrate(self._connection, read_only)
         except StoreError:
             self._connection.close()
             raise
@@ -62,6 +63,44 @@ class Connection:
         """Close the file."""
         with self._write:
             self._connection.close()
+
+    def verify(self) -> None:
+        """Read every value of every table.
+
+        Raises:
+            StoreError: one cannot be read.
+        """
+        for (table,) in self._rows("SELECT table_name FROM duckdb_tables() ORDER BY ALL"):
+            self._rows(f"SELECT bit_xor(hash(row)) FROM {table} AS row")
+
+    @property
+    def _snapshots(self) -> Path:
+        """The one folder in which the database may open other files."""
+        return self.path.with_name(self.path.name + ".snapshots")
+
+    def snapshot(self) -> Path:
+        """Copy the store as it is now to a new file in the folder `*.snapshots` beside it, and return its path.
+
+        Raises:
+            StoreError: there is no room for it.
+        """
+        target = self._snapshots / f"{now():%Y-%m-%dT%H-%M-%S}-{time.time_ns() % 10**9:09d}.duckdb"
+        part = target.with_suffix(".part")
+        try:
+            self._snapshots.mkdir(exist_ok=True)
+            with self._write:
+                cursor = self._connection.cursor()
+                source = cursor.execute("SELECT current_database()").fetchall()[0][0]
+                cursor.execute(f"ATTACH '{_quoted(part)}' AS copied")
+                try:
+                    cursor.execute(f'COPY FROM DATABASE "{source}" TO copied')
+                finally:
+                    cursor.execute("DETACH copied")
+            part.replace(target)
+        except (OSError, duckdb.Error) as error:
+            part.unlink(missing_ok=True)
+            raise StoreError(f"No snapshot could be written: {_first_line(error)}.", "Free some disk space.") from error
+        return target
 
     # -- the two ways in ------------------------------------------------------------------------------------------
 
@@ -89,6 +128,8 @@ class Connection:
 
     @contextmanager
     def _transaction(self, of_jobs: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+        if self.read_only:
+            raise StoreError("This store is a snapshot that is only read here.", "Nothing can be computed into it.")
         with self._write:
             cursor = self._connection.cursor()
             try:
@@ -114,6 +155,22 @@ def insert(cursor: duckdb.DuckDBPyConnection, table: str, columns: dict[str, Any
     cursor.register("batch", rows)
     cursor.execute(f"INSERT INTO {table} BY NAME SELECT * FROM batch ON CONFLICT DO NOTHING")
     cursor.unregister("batch")
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")
+
+
+def _lock_down(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    """No file but those in `folder`, no network, no extensions, and no way to change that.
+
+    A process that opens a file again shares the database that it has of it, which is locked already.
+    """
+    if connection.execute("SELECT current_setting('lock_configuration')").fetchall()[0][0]:
+        return
+    connection.execute(f"SET allowed_directories = ['{_quoted(folder)}/']")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
 
 
 def _first_line(error: Exception) -> str:

@@ -1,9 +1,12 @@
 """The queue of jobs, and what has become of them."""
 
 import json
+import time
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from prometheus_client import Histogram
 
 from probing.errors import StoreError
 from probing.store.connection import Connection, now
@@ -13,9 +16,21 @@ DEATHS = 3
 
 ACTIVE = ("queued", "running")
 
+BATCH_SECONDS = Histogram(
+    "probing_batch_seconds",
+    "Time between two finished batches of a job",
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
+)
+"""Observed by the process that owns the store."""
+
 
 class Queue(Connection):
     """Jobs, by number."""
+
+    def __init__(self, path: Path, read_only: bool = False) -> None:
+        super().__init__(path, read_only)
+        self._heard: dict[int, float] = {}
+        self._batches: dict[int, tuple[str, int, float]] = {}
 
     def submit(self, spec: dict[str, Any], requested_by: str | None = None) -> int:
         """Queue a job, or return the one with the same spec that is queued or running."""
@@ -46,7 +61,7 @@ class Queue(Connection):
                 [worker],
             )
             cursor.execute(
-                "UPDATE jobs SET status = 'failed', finished = ?, message = 'Its worker died ' || attempts || "
+                "UPDATE jobs SET status = 'failed', finished = ?, message = 'Its worker died or hung ' || attempts || "
                 "' times at the same batch (' || stage || ', ' || done || ' of ' || total || "
                 "'). See the log, then try again.' WHERE status = 'running' AND worker != ? AND attempts >= ?",
                 [now(), worker, DEATHS],
@@ -63,10 +78,12 @@ class Queue(Connection):
                 "UPDATE jobs SET status = 'running', worker = ?, started = coalesce(started, ?) WHERE job_id = ?",
                 [worker, now(), job[0]],
             )
+            self._heard[job[0]] = time.monotonic()
             return job[0], json.loads(job[1])
 
     def report(self, job_id: int, stage: str, done: int, total: int) -> bool:
-        """Note how far a running job is; False if it should stop."""
+        """Note how far a running job is; False if it should stop. Says too that its worker is alive."""
+        self._time_batch(job_id, stage, done)
         with self._transaction(of_jobs=True) as cursor:
             cursor.execute(
                 "UPDATE jobs SET stage_started = CASE WHEN stage = $1 THEN coalesce(stage_started, $4) ELSE $4 END, "
@@ -75,6 +92,21 @@ class Queue(Connection):
             )
             row = cursor.execute("SELECT status FROM jobs WHERE job_id = ?", [job_id]).fetchone()
             return row is not None and row[0] == "running"
+
+    def _time_batch(self, job_id: int, stage: str, done: int) -> None:
+        now = self._heard[job_id] = time.monotonic()
+        last_stage, last_done, since = self._batches.get(job_id, ("", 0, now))
+        if (stage, done) == (last_stage, last_done):
+            return
+        if stage == last_stage and done > last_done:
+            BATCH_SECONDS.observe(now - since)
+        self._batches[job_id] = stage, done, now
+
+    def silent_for(self, pid: int) -> float:
+        """Seconds since the worker in a process was last heard of; 0 if it is at no job."""
+        rows = self._rows("SELECT job_id FROM jobs WHERE status = 'running' AND starts_with(worker, ?)", f"{pid}-")
+        present = time.monotonic()
+        return max((present - self._heard.setdefault(job, present) for (job,) in rows), default=0.0)
 
     def close_job(self, job_id: int, status: str, message: str = "") -> None:
         """End a job as `done`, `failed` or `cancelled`; one that has ended stays as it is."""

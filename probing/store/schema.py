@@ -87,11 +87,12 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 VERSION = len(MIGRATIONS)
 
 
-def migrate(connection: duckdb.DuckDBPyConnection) -> None:
+def migrate(connection: duckdb.DuckDBPyConnection, read_only: bool = False) -> None:
     """Bring the open store to the present version, each step in one transaction.
 
     Raises:
-        StoreError: the store is of a later version, or the file is a DuckDB database of something else.
+        StoreError: the store is of a later version, or of an earlier one and only read, or the file is a DuckDB
+            database of something else.
     """
     tables = {row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
     version = 0
@@ -107,6 +108,11 @@ def migrate(connection: duckdb.DuckDBPyConnection) -> None:
         raise StoreError(
             f"This store has version {version}; this program knows versions up to {VERSION}.",
             "Update the program, or name another file with --store or PROBING_STORE.",
+        )
+    if read_only and version < VERSION:
+        raise StoreError(
+            f"This store has version {version}, and a store that is only read must have version {VERSION}.",
+            "Open it once to write, as 'python -m probing runs --store FILE' does.",
         )
     for step in range(version, VERSION):
         connection.execute("BEGIN")

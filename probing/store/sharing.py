@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 import socket
 import threading
 import time
@@ -65,6 +66,74 @@ def try_lock(path: Path) -> IO[bytes] | None:
         handle.close()
         return None
     return handle
+
+
+def open_snapshot(path: Path) -> Database:
+    """A store that is only read, by any number of processes at once.
+
+    Raises:
+        StoreError: it is not there, is not a store, or is of another version.
+    """
+    if not path.exists():
+        raise StoreError(f"There is no store {path}.", "Name one with PROBING_STORE.")
+    return Database(path, read_only=True)
+
+
+def move(source: Path, target: Path) -> Path:
+    """Move a file into place, also from another file system, where it is copied first; returns the target.
+
+    Raises:
+        StoreError: there is no room, or no such folder.
+    """
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        shutil.move(source, part)
+        part.replace(target)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise StoreError(f"Cannot write {target}: {error.strerror}.", "Free some space, or name another.") from error
+    return target
+
+
+def restore(snapshot: Path, path: Path) -> Path | None:
+    """Put a copy of a snapshot in a store's place, and return where that store is now, if there was one.
+
+    Raises:
+        StoreError: the snapshot is no store or of a later version, the store is in use, or there is no room.
+    """
+    if not snapshot.exists():
+        raise StoreError(f"There is no file {snapshot}.", "Name a snapshot.")
+    lock = try_lock(path.with_name(path.name + ".lock"))
+    if lock is None:
+        raise StoreError(f"The store {path} is in use.", "Stop the dashboard and its worker first.")
+    part = path.with_name(f".{path.name}.part")
+    before = None
+    with lock:
+        try:
+            shutil.copyfile(snapshot, part)
+            with contextlib.closing(Database(part)) as restored:  # a store, and one that this program can read
+                restored.verify()
+            if path.exists():
+                before = path.with_name(f"{path.name}.before-{time.time_ns() // 10**9}")
+                _rename_with_log(path, before)
+            part.replace(path)
+        except OSError as error:
+            raise StoreError(f"Cannot restore to {path}: {error.strerror}.", "Free some disk space.") from error
+        except StoreError as error:
+            raise StoreError(
+                f"{snapshot} cannot be restored: {error.what}".replace(str(part), str(snapshot))
+            ) from error
+        finally:
+            part.unlink(missing_ok=True)
+    return before
+
+
+def _rename_with_log(path: Path, target: Path) -> None:
+    """Rename a store and what it has written ahead."""
+    log = path.with_name(path.name + ".wal")
+    path.replace(target)
+    if log.exists():
+        log.replace(target.with_name(target.name + ".wal"))
 
 
 class _Owner:

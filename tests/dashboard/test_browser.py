@@ -279,11 +279,14 @@ def test_a_click_on_a_node_or_an_edge_or_a_cell_shows_its_values(shared: Server,
     expect(page.locator(".js-plotly-plot")).to_have_count(3)  # graph, the edge's questions, matrix
     _settled(page)
     matrix = page.locator(".js-plotly-plot").last
+    choice = page.get_by_role("combobox", name=re.compile("Node or edge"))
+    before = choice.input_value()
     _click(page, matrix.locator(".scatterlayer .points path.point").nth(100))
-    expect(page).to_have_url(re.compile("pick=[^&]*-%3E"))
+    expect(choice).not_to_have_value(before)
     _settled(page)
-    name = page.get_by_role("combobox", name=re.compile("Node or edge")).input_value()
+    name = choice.input_value()
     assert "->" in name
+    expect(page).to_have_url(re.compile("pick=[^&]*-%3E"))
     _picked(page, name)
     assert page.locator(".js-plotly-plot").last.locator(".shapelayer path").count() == 3, "outlined in every panel"
     assert not complaints

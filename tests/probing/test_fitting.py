@@ -1,5 +1,6 @@
 """Estimates against what was measured, and batches that shrink where memory runs out."""
 
+import gc
 import subprocess
 import sys
 import textwrap
@@ -69,6 +70,7 @@ def _fails_above(limit: int, done: list[list[int]], tried: list[int]) -> object:
 
 @given(st.lists(st.integers(1, 40), max_size=6), st.integers(1, 50))
 def test_everything_is_done_once_and_in_order_however_small_the_memory(sizes: list[int], limit: int) -> None:
+    gc.freeze()  # what the tests' libraries hold need not be looked through at every failed batch
     numbers = iter(range(sum(sizes)))
     done: list[list[int]] = []
     batch_by_batch([[next(numbers) for _ in range(size)] for size in sizes], _fails_above(limit, done, []))  # type: ignore[arg-type]

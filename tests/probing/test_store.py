@@ -1,3 +1,4 @@
+import hashlib
 import json
 import multiprocessing
 import os
@@ -19,10 +20,11 @@ from probing.metrics import METRICS
 from probing.residual_graph import graph_of
 from probing.rollouts import Answer, Selection, select
 from probing.scores import Scores
-from probing.store import open_store
+from probing.store import open_snapshot, open_store
 from probing.store.database import Database
 from probing.store.queue import DEATHS
 from probing.store.schema import MIGRATIONS, VERSION
+from probing.store.sharing import restore
 from probing.store.spool import AnswerBatch, ScoreBatch, Spool
 from probing.summary import summarise
 from tests.conftest import ROOT
@@ -33,6 +35,16 @@ GRAPH = graph_of(2)
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "store.duckdb"
+
+
+def _of_version(path: Path, version: int) -> None:
+    """An empty store as an earlier program made it."""
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("CREATE TABLE store_version (version INTEGER PRIMARY KEY)")
+        for step in range(version):
+            for statement in MIGRATIONS[step]:
+                connection.execute(statement)
+            connection.execute("INSERT INTO store_version VALUES (?)", [step + 1])
 
 
 def _fill(store: Database, samples: int = 5) -> np.ndarray:
@@ -206,6 +218,95 @@ def test_a_run_with_missing_samples_cannot_be_finished(path: Path) -> None:
     store.close()
 
 
+# -- snapshots ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_snapshot_holds_all_and_is_restored_while_work_has_gone_on(path: Path) -> None:
+    store = open_store(path)
+    _fill(store)
+    store.ingest()
+    store.finish_run("run", {}, 1.0)
+    job = store.submit({"pair": "x"})
+    made = store.snapshot()
+    assert made.parent == path.with_name("store.duckdb.snapshots")
+    before = [store.scores("run").scores.copy(), store.comparisons(), store.jobs()]
+    store.close_job(job, "cancelled")
+    with pytest.raises(StoreError, match="in use"):
+        restore(made, path)
+    store.close()
+    aside = restore(made, path)
+    assert aside is not None
+    again = open_store(path)
+    np.testing.assert_array_equal(again.scores("run").scores, before[0])
+    pd.testing.assert_frame_equal(again.comparisons(), before[1])
+    pd.testing.assert_frame_equal(again.jobs(), before[2])
+    assert again.submit({"pair": "y"}) == job + 1, "numbers go on"
+    again.close()
+    old = open_store(aside)
+    assert old.job(job)["status"] == "cancelled"
+    old.close()
+
+
+def test_a_snapshot_is_read_by_several_at_once_and_written_by_none(path: Path) -> None:
+    store = open_store(path)
+    _fill(store)
+    store.ingest()
+    made = store.snapshot()
+    store.close()
+    made.chmod(0o444)
+    one, other = open_snapshot(made), open_snapshot(made)
+    assert len(one.scored("run")) == len(other.scored("run")) == 5
+    with pytest.raises(StoreError, match="only read"):
+        one.submit({})
+    one.close()
+    other.close()
+
+
+def test_a_snapshot_of_an_earlier_version_is_not_read_but_restored(path: Path) -> None:
+    early = path.with_name("early.duckdb")
+    _of_version(early, 1)
+    with pytest.raises(StoreError, match=f"version 1, and a store that is only read must have version {VERSION}"):
+        open_snapshot(early)
+    assert restore(early, path) is None
+    store = open_store(path)
+    assert store.jobs().empty
+    store.close()
+
+
+def test_what_cannot_be_restored_leaves_the_store_as_it_was(path: Path) -> None:
+    store = open_store(path)
+    store.submit({"pair": "x"})
+    made = store.snapshot()
+    store.close()
+    for size in (0, 100, 5000, made.stat().st_size // 2):
+        cut = path.with_name("cut.duckdb")
+        cut.write_bytes(made.read_bytes()[:size] or b"x")
+        with pytest.raises(StoreError, match=r"cut\.duckdb cannot be restored"):
+            restore(cut, path)
+    with pytest.raises(StoreError, match="There is no file"):
+        restore(path.with_name("none"), path)
+    again = open_store(path)
+    assert len(again.jobs()) == 1
+    assert sorted(p.name for p in path.parent.iterdir() if "part" in p.name or "before" in p.name) == []
+    again.close()
+
+
+def test_nothing_but_snapshots_can_be_opened_through_the_database(path: Path, tmp_path: Path) -> None:
+    store = Database(path)
+    for sql in (
+        "SELECT * FROM read_text('/etc/passwd')",
+        f"COPY jobs TO '{tmp_path / 'out.csv'}'",
+        f"ATTACH '{tmp_path / 'other.duckdb'}'",
+        f"ATTACH '{tmp_path / 'store.duckdb.snapshots' / '..' / 'other.duckdb'}'",
+        "SET enable_external_access = true",
+        "SET allowed_directories = ['/']",
+        "INSTALL httpfs",
+    ):
+        with pytest.raises(StoreError, match="could not be read"):
+            store._rows(sql)
+    store.close()
+
+
 # -- files that are no stores ------------------------------------------------------------------------------------------
 
 
@@ -220,15 +321,16 @@ def test_a_later_version_is_refused(path: Path) -> None:
 def test_every_earlier_version_is_brought_up_to_date(path: Path) -> None:
     for version in range(VERSION):
         path.unlink(missing_ok=True)
-        with duckdb.connect(str(path)) as connection:
-            connection.execute("CREATE TABLE store_version (version INTEGER PRIMARY KEY)")
-            for step in range(version):
-                for statement in MIGRATIONS[step]:
-                    connection.execute(statement)
-                connection.execute("INSERT INTO store_version VALUES (?)", [step + 1])
+        _of_version(path, version)
         store = open_store(path)
         assert store.runs().empty
         store.close()
+
+
+def test_the_steps_that_led_here_stay_as_they_were() -> None:
+    """Stores out there were made by them."""
+    digests = [hashlib.sha256("\n".join(step).encode()).hexdigest()[:12] for step in MIGRATIONS]
+    assert digests == ["97a369b059ff", "46dac1267a4f", "304a5986e4a0"]
 
 
 def test_somebody_elses_database_and_other_files_are_refused(path: Path) -> None:
@@ -413,7 +515,7 @@ def test_a_job_of_a_dead_worker_is_given_out_again_and_at_last_given_up(path: Pa
         assert store.report(job, "base answers", 64, 500)
     assert store.claim("one more") is None
     assert store.job(job)["status"] == "failed"
-    assert "died 3 times at the same batch (base answers, 64 of 500)" in store.job(job)["message"]
+    assert "died or hung 3 times at the same batch (base answers, 64 of 500)" in store.job(job)["message"]
     store.close()
 
 

@@ -1,0 +1,80 @@
+"""What an operator's Prometheus may know: sessions, queue, batch seconds, size of the store, deaths of workers.
+
+It is served on an address of its own, `PROBING_METRICS=HOST:PORT`, so that the pages' proxy does not show it.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import prometheus_client
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from probing.errors import PersonError
+from probing.jobs.supervisor import Supervisor
+from probing.store.database import Database
+
+SESSIONS = prometheus_client.Gauge("probing_sessions", "Browsers that are connected")
+
+
+class CountSessions:
+    """ASGI middleware that counts open WebSocket connections, one for each browser tab."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if scope["type"] != "websocket":
+            return await self.app(scope, receive, send)
+        with SESSIONS.track_inprogress():
+            return await self.app(scope, receive, send)
+
+
+class _OfTheStore(Collector):
+    """What is looked up when it is asked for."""
+
+    def __init__(self, store: Callable[[], Database], supervisor: Supervisor | None) -> None:
+        self._store = store
+        self._supervisor = supervisor
+
+    def collect(self) -> Iterator[Metric]:
+        store = self._store()
+        jobs = GaugeMetricFamily("probing_jobs", "Jobs in the store", labels=["status"])
+        counted = store.jobs()["status"].value_counts()
+        for status in ("queued", "running", "done", "failed", "cancelled"):
+            jobs.add_metric([status], int(counted.get(status, 0)))
+        yield jobs
+        log = store.path.with_name(store.path.name + ".wal")
+        size = sum(_size(path) for path in (store.path, log))
+        yield GaugeMetricFamily("probing_store_bytes", "Size of the store's file and its log", size)
+        if self._supervisor is not None:
+            yield CounterMetricFamily("probing_worker_deaths", "Workers that died or hung", self._supervisor.deaths)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def serve(store: Callable[[], Database], supervisor: Supervisor | None) -> None:
+    """Answer Prometheus at `PROBING_METRICS`, if that is set.
+
+    Raises:
+        PersonError: it is not HOST:PORT, or that address is taken.
+    """
+    address = os.environ.get("PROBING_METRICS")
+    if not address:
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise PersonError(f"PROBING_METRICS is '{address}'.", "It is HOST:PORT, such as 127.0.0.1:9464.")
+    prometheus_client.REGISTRY.register(_OfTheStore(store, supervisor))
+    try:
+        prometheus_client.start_http_server(int(port), host)
+    except (OSError, OverflowError) as error:
+        raise PersonError(f"Metrics cannot be served at {address}: {error}.", "Name another address.") from error

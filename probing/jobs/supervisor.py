@@ -1,0 +1,120 @@
+"""Keeps a worker going while a store has jobs.
+
+The worker is a process of its own. It is started when there is something to do, started again after a pause that grows
+when it dies, and killed when its job has not been heard of for too long, which counts as a death.
+"""
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from probing.errors import PersonError
+from probing.store.database import Database
+from probing.store.queue import ACTIVE
+
+log = logging.getLogger(__name__)
+
+_PAUSE = 0.5
+"""Seconds between looks at the queue, doubled with every death of the worker in a row."""
+
+_LONGEST_PAUSE = 30.0
+"""Where the doubling stops."""
+
+LOG_SIZE = 5 * 1024 * 1024
+"""Bytes of a worker's log after which the next worker starts a new one; the one before is kept as `*.1`."""
+
+
+def log_path(store: Path) -> Path:
+    """Where a worker's log lies, if it is kept in a file."""
+    return store.with_name(store.name + ".log")
+
+
+def patience() -> float:
+    """Seconds that a worker may be silent: `PROBING_PATIENCE`, or half an hour.
+
+    A worker is heard of at every batch, and every few seconds while it generates; loading a large model takes longest.
+
+    Raises:
+        PersonError: `PROBING_PATIENCE` is not a positive number.
+    """
+    text = os.environ.get("PROBING_PATIENCE", "1800")
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise PersonError(f"PROBING_PATIENCE is '{text}'.", "It is a number of seconds.")
+    return seconds
+
+
+class Supervisor:
+    """Watches the queue of a store; `watch` does so until another thread calls `stop`."""
+
+    def __init__(self, store: Database, log_to_file: bool = True) -> None:
+        self.deaths = 0
+        """How often a worker has died."""
+        self._store = store
+        self._log = log_path(store.path) if log_to_file else None
+        self._patience = patience()
+        self._ending = threading.Event()
+        self._worker: subprocess.Popen | None = None
+
+    def watch(self) -> None:
+        """Keep a worker going; a job under way when this ends goes on at the next start."""
+        in_a_row = 0
+        while not self._ending.wait(_PAUSE):
+            try:
+                if self._worker is not None:
+                    code = self._worker.poll()
+                    if code is None:
+                        self._kill_if_silent(self._worker)
+                        continue
+                    self._worker = None
+                    in_a_row = in_a_row + 1 if code else 0
+                    if code:
+                        self.deaths += 1
+                        log.warning("the worker ended with code %d", code)
+                        self._ending.wait(min(_LONGEST_PAUSE, _PAUSE * 2**in_a_row))
+                if self._store.jobs()["status"].isin(ACTIVE).any() and not self._ending.is_set():
+                    self._worker = self._start()
+            except (PersonError, OSError) as error:
+                log.error("%s", error)
+                self._ending.wait(_LONGEST_PAUSE)
+        self._end_worker()
+
+    def stop(self) -> None:
+        """Make `watch` end the worker and return."""
+        self._ending.set()
+
+    def _kill_if_silent(self, worker: subprocess.Popen) -> None:
+        silent = self._store.silent_for(worker.pid)
+        if silent > self._patience:
+            log.warning("the worker has not been heard of for %.0f s and is killed", silent)
+            worker.kill()
+            worker.wait()
+
+    def _start(self) -> subprocess.Popen:
+        command = [sys.executable, "-m", "probing", "--verbose", "worker", "--store", str(self._store.path)]
+        command += ["--parent", str(os.getpid())]
+        root = Path(__file__).resolve().parents[2]
+        if self._log is None:
+            return subprocess.Popen(command, cwd=root, stdin=subprocess.DEVNULL)
+        if self._log.exists() and self._log.stat().st_size > LOG_SIZE:
+            self._log.replace(self._log.with_name(self._log.name + ".1"))
+        with self._log.open("ab") as output:
+            return subprocess.Popen(
+                command, cwd=root, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+            )
+
+    def _end_worker(self) -> None:
+        if self._worker is None or self._worker.poll() is not None:
+            return
+        self._worker.terminate()
+        try:
+            self._worker.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._worker.kill()
+            self._worker.wait()

@@ -1,0 +1,145 @@
+"""The worker's watcher: real processes that die, hang and are started again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from benchmarks.serving import small_registry
+from probing.errors import PersonError
+from probing.jobs.plan import Spec
+from probing.jobs.supervisor import LOG_SIZE, Supervisor, log_path, patience
+from probing.rollouts import Selection
+from probing.store import open_store
+from probing.store.database import Database
+from probing.store.queue import DEATHS
+from tests.conftest import ROOT
+
+SPEC = Spec("small", "few", (0.3,), Selection(n=8))
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    monkeypatch.setenv("PROBING_PAIRS", str(small_registry(tmp_path)))
+    opened = open_store(tmp_path / "store.duckdb")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def watched(store: Database) -> Iterator[Callable[[], Supervisor]]:
+    running: list[tuple[Supervisor, threading.Thread]] = []
+
+    def start() -> Supervisor:
+        supervisor = Supervisor(store)
+        thread = threading.Thread(target=supervisor.watch)
+        thread.start()
+        running.append((supervisor, thread))
+        return supervisor
+
+    yield start
+    for supervisor, thread in running:
+        supervisor.stop()
+        thread.join()
+
+
+def _until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.01)
+
+
+def _children() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if "worker" in child.cmdline()]
+
+
+def test_a_worker_that_hangs_is_killed_and_its_job_is_finished_by_the_next(
+    store: Database, watched: Callable[[], Supervisor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROBING_PATIENCE", "8")
+    job = store.submit(SPEC.as_json())
+    supervisor = watched()
+    _until(lambda: store.job(job)["status"] == "running")
+    (worker,) = _children()
+    worker.suspend()
+    _until(lambda: store.job(job)["status"] == "done")
+    assert supervisor.deaths == 1
+    assert not worker.is_running()
+    assert store.job(job)["attempts"] == 1
+
+
+def test_a_job_at_which_workers_die_again_and_again_fails_with_the_reason(
+    store: Database, watched: Callable[[], Supervisor]
+) -> None:
+    job = store.submit(SPEC.as_json())
+    watched()
+    killed: set[int] = set()
+
+    def kill() -> bool:
+        row = store.job(job)
+        pid = int((row["worker"] or "0-").split("-")[0])
+        if row["status"] == "running" and pid not in killed:
+            os.kill(pid, signal.SIGKILL)
+            killed.add(pid)
+        return row["status"] == "failed"
+
+    _until(kill)
+    assert len(killed) == DEATHS
+    assert f"died or hung {DEATHS} times at the same batch" in store.job(job)["message"]
+
+
+def test_a_long_log_is_put_aside(store: Database, watched: Callable[[], Supervisor]) -> None:
+    log = log_path(store.path)
+    log.write_bytes(b"x" * (LOG_SIZE + 1))
+    job = store.submit(SPEC.as_json())
+    watched()
+    _until(lambda: store.job(job)["status"] == "done")
+    assert log.with_name(log.name + ".1").stat().st_size == LOG_SIZE + 1
+    assert f"job {job}: " in log.read_text()
+
+
+def test_a_worker_run_by_hand_does_the_queue_logs_json_and_leaves_nothing_behind(store: Database) -> None:
+    job = store.submit(SPEC.as_json())
+    command = [sys.executable, "-m", "probing", "--verbose", "worker", "--store", str(store.path)]
+    hand = subprocess.Popen(
+        command, cwd=ROOT, env=os.environ | {"PROBING_LOG": "json"}, stderr=subprocess.PIPE, text=True
+    )
+    _until(lambda: store.job(job)["status"] == "done")
+    (worker,) = psutil.Process(hand.pid).children()
+    hand.terminate()
+    _, errors = hand.communicate(timeout=30)
+    assert hand.returncode == 0
+    assert not worker.is_running()
+    events = [json.loads(line) for line in errors.splitlines() if line.startswith("{")]
+    (event,) = [event for event in events if event["message"].startswith(f"job {job}: ")]
+    assert event["level"] == "INFO"
+    assert event["process"] == worker.pid
+
+
+def test_silence_is_only_that_of_a_worker_at_a_job(store: Database) -> None:
+    job = store.submit(SPEC.as_json())
+    assert store.silent_for(12) == 0
+    store.claim("12-abc")
+    time.sleep(0.05)
+    assert store.silent_for(12) > 0.04
+    assert store.silent_for(1) == 0
+    store.report(job, "stage", 0, 1)
+    assert store.silent_for(12) < 0.04
+    store.close_job(job, "done")
+    assert store.silent_for(12) == 0
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "soon", "nan"])
+def test_patience_is_a_number_of_seconds(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROBING_PATIENCE", text)
+    with pytest.raises(PersonError, match="PROBING_PATIENCE"):
+        patience()
