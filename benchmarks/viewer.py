@@ -13,6 +13,7 @@ from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.Element_pb2 import Element
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.proto.WidgetStates_pb2 import WidgetState
+from websockets.typing import Origin, Subprotocol
 
 LONGEST = 60.0
 """Seconds after which an answer is given up."""
@@ -53,7 +54,11 @@ class Viewer:
         """Open the connection."""
         address = re.sub(r"^http", "ws", self.url) + "/_stcore/stream"
         self._socket = await websockets.connect(
-            address, subprotocols=["streamlit"], origin=self.url, max_size=None, open_timeout=LONGEST
+            address,
+            subprotocols=[Subprotocol("streamlit")],
+            origin=Origin(self.url),
+            max_size=None,
+            open_timeout=LONGEST,
         )
 
     async def close(self) -> None:
@@ -131,8 +136,8 @@ class Viewer:
                     raise ViewerError(f"/{self._page}: the script did not finish")
 
     def _see(self, element: Element, in_main: bool) -> None:
-        kind = element.WhichOneof("type")
-        content = getattr(element, kind)
+        kind = str(element.WhichOneof("type"))
+        content: Any = getattr(element, kind)
         if kind == "exception":
             raise ViewerError(f"/{self._page}{self._query}: {content.type}: {content.message}")
         if kind in ("markdown", "alert", "heading", "text", "code_block"):

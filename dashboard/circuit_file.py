@@ -1,10 +1,12 @@
 """Circuits to take away as GraphML or EAP-IG's JSON, and to bring back."""
 
+import re
+
 import pandas as pd
 import streamlit as st
 
 from dashboard.selection import View
-from probing.circuit_files import CircuitFile, as_eap_json, as_graphml, read_eap_json
+from probing.circuit_files import as_eap_json, as_graphml, read_eap_json, read_graphml
 from probing.circuits import circuit
 from probing.errors import CircuitError
 from probing.residual_graph import ResidualGraph
@@ -18,24 +20,37 @@ def members(graph: ResidualGraph) -> frozenset[str] | None:
     if upload is None:
         return None
     try:
-        brought = read_eap_json(upload.getvalue())
-        _check(brought, graph)
+        brought = _read(upload.getvalue(), graph)
     except CircuitError as error:
         st.error(str(error), icon=":material/error:")
         return None
     st.info(
-        f"Only the {len(brought.members)} edges of the circuit in {upload.name} are shown. Close the file to see all.",
+        f"Only the {len(brought)} edges of the circuit in {plain(upload.name)} are shown. Close the file to see all.",
         icon=":material/filter_alt:",
     )
-    return frozenset(brought.members)
+    return brought
 
 
-def _check(brought: CircuitFile, graph: ResidualGraph) -> None:
+def plain(name: str) -> str:
+    """A file's name without what Markdown would take for more."""
+    return re.sub(r"[^\w .-]", "", name)[:100]
+
+
+def _read(content: bytes, graph: ResidualGraph) -> frozenset[str]:
+    """The edges of a circuit of this graph, from either kind of file."""
+    if content.lstrip().startswith(b"<"):
+        members = read_graphml(content)
+        unknown = sorted(members - set(graph.edges))
+        if unknown:
+            raise CircuitError(f"This pair has no edge '{unknown[0][:60]}'.", "Choose the pair that it came from.")
+        return members
+    brought = read_eap_json(content)
     if brought.graph != graph:
         raise CircuitError(
             f"The circuit is of a model with {brought.graph.layers} layers, this pair has {graph.layers}.",
             "Choose the pair that it came from.",
         )
+    return frozenset(brought.members)
 
 
 def downloads(view: View, table: pd.DataFrame, shown: pd.DataFrame) -> None:
@@ -44,7 +59,7 @@ def downloads(view: View, table: pd.DataFrame, shown: pd.DataFrame) -> None:
     with st.popover("Circuit as a file", icon=":material/account_tree:"):
         st.download_button(
             "GraphML", lambda: as_graphml(circuit(shown)), f"{name}.graphml", "application/graphml+xml",
-            icon=":material/download:", on_click="ignore", help="For networkx, Gephi, yEd and others.",
+            icon=":material/download:", on_click="ignore", help="For networkx, Gephi, yEd and others; read here too.",
         )  # fmt: skip
         st.download_button(
             "EAP-IG JSON",
@@ -55,4 +70,9 @@ def downloads(view: View, table: pd.DataFrame, shown: pd.DataFrame) -> None:
             on_click="ignore",
             help="Every edge with its score and whether it is shown; EAP-IG reads it, and so does this page.",
         )
-        st.file_uploader("Show only the edges of a circuit in EAP-IG's JSON", type="json", key=_KEY, max_upload_size=20)
+        st.file_uploader(
+            "Show only the edges of a circuit in EAP-IG's JSON or GraphML",
+            type=["json", "graphml"],
+            key=_KEY,
+            max_upload_size=20,
+        )

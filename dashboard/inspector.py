@@ -1,5 +1,7 @@
 """What is picked in the graph or the matrix, and what is known of it."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -76,7 +78,7 @@ def _edge(view: View, row: pd.Series) -> None:
     )
     base, tuned = data.edge_by_question(*view.keys, (row["edge"],))
     chart(
-        strips.pairs(base[:, 0], tuned[:, 0], data.pair_scores(*view.keys)[0].ids, "score (nats)", 220),
+        partial(strips.pairs, base[:, 0], tuned[:, 0], data.pair_scores(*view.keys)[0].ids, "score (nats)", 220),
         "picked",
         f"Score of {row['edge']} for each question, in the base and in the tuned model, joined by a line.",
     )

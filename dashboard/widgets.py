@@ -1,6 +1,7 @@
 """Pieces that several pages use: the state of a view, the queue, metric cards, figures."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -8,8 +9,10 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from dashboard import data, exports, roles
+from dashboard.drawing import drawn
 from dashboard.selection import COHORT_NAMES, View, current, newest_job, unknown
-from dashboard.theme import CHART, ink, number
+from dashboard.service import public
+from dashboard.theme import CHART, number
 from dashboard.words import TERMS, VERDICTS, interval, relative_interval
 from probing.jobs.plan import Spec, spec_of
 from probing.metrics import PATTERN, Comparison, verdict
@@ -41,7 +44,7 @@ def _say_why(view: View) -> None:
     elif view.state == "impossible":
         st.info(view.row["failure"], icon=":material/filter_alt_off:")
     elif view.state == "failed":
-        st.error(f"This comparison could not be computed. {view.job['message']}", icon=":material/error:")
+        st.error(f"This comparison could not be computed. {public(view.job['message'])}", icon=":material/error:")
         _offer(_missing(view), "Try again")
     else:
         st.info(f"This comparison has not been computed yet. {view.pair.about}", icon=":material/hourglass_empty:")
@@ -173,7 +176,7 @@ def metric_card(metric: str, compared: Comparison, published: tuple[float, float
 
 
 def chart(
-    figure: go.Figure,
+    draw: "partial[go.Figure]",
     key: str,
     alt: str,
     numbers: pd.DataFrame | Callable[[], pd.DataFrame] | None = None,
@@ -182,9 +185,9 @@ def chart(
 ) -> Any:
     """A figure with the house's settings, a description for people who cannot see it, and a menu to take it away.
 
-    `numbers` is what lies behind it; by default what its traces draw.
+    `draw` is the call that draws it, which is made only if nobody has made it before. `numbers` is what lies behind it; by default what its traces draw.
     """
-    ink(figure, st.context.theme.type == "dark")
+    figure = drawn(draw, st.context.theme.type == "dark")
     event = st.plotly_chart(figure, key=f"chart-{key}", config=CHART, alt=alt, **options)
     if export:
         exports.offer(key, (lambda: exports.numbers_of(figure)) if numbers is None else numbers, figure)

@@ -1,5 +1,7 @@
 """Circuits: the strongest edges of base, tuned and their difference, as graphs and as matrices."""
 
+from functools import partial
+
 import streamlit as st
 
 from dashboard import circuit_file, data, edge_filter, inspector
@@ -28,7 +30,7 @@ with graphs:
     shown = chosen.shown(table, names)
     with st.container(key="wide" if len(names) > 1 else "narrow"):
         chart(
-            circuit.graph(table, layers, chosen, names, pick),
+            partial(circuit.graph, table, layers, chosen, names, pick),
             "graph",
             "Graph of the residual stream; layers from bottom to top, attention on the left, MLPs on the right.",
             shown,
@@ -50,7 +52,7 @@ st.caption(
 )
 with st.container(key="wide-matrix" if len(names) > 1 else "narrow-matrix"):
     chart(
-        matrix.panels(table, view.graph, names, pick),
+        partial(matrix.panels, table, view.graph, names, pick),
         "matrix",
         "Heatmaps of every edge's strength, writers by readers.",
         table,

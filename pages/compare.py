@@ -1,5 +1,7 @@
 """Compare: which pair, what changed, how sure; and all pairs side by side."""
 
+from functools import partial
+
 import streamlit as st
 
 from dashboard import data, leaderboard, tables
@@ -32,7 +34,7 @@ for column, metric in zip(cards, PATTERN_METRICS, strict=True):
     with column, st.container(border=True, height="stretch"):
         metric_card(metric, compared[metric], paper[0].metrics.get(metric) if paper else None)
         chart(
-            strips.paired(questions, metric, height=190),
+            partial(strips.paired, questions, metric, height=190),
             f"paired-{metric}",
             f"{TERMS[metric].name} of each question in the base and in the tuned model, joined by a line.",
             questions[["question_id", f"{metric}_base", f"{metric}_tuned"]],

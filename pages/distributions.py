@@ -1,6 +1,7 @@
 """Distributions: how large the scores are, how they spread, and how questions differ."""
 
 from dataclasses import replace
+from functools import partial
 
 import streamlit as st
 
@@ -38,7 +39,7 @@ if size.open:
         with plot:
             base, tuned = data.pair_scores(*view.keys)
             chart(
-                histograms.sizes(base, tuned, definition, log_counts, log_size),
+                partial(histograms.sizes, base, tuned, definition, log_counts, log_size),
                 "sizes",
                 "Histogram of the absolute scores of both models on shared bins.",
             )
@@ -56,13 +57,13 @@ if curves.open:
         cumulative, lorenz = st.columns(2, gap="medium")
         with cumulative:
             chart(
-                spread.cumulative(*data.pair_scores(*view.keys)),
+                partial(spread.cumulative, *data.pair_scores(*view.keys)),
                 "cumulative",
                 "Cumulative distribution of the absolute scores of both models.",
             )
         with lorenz:
             edges = data.edge_table(view.key, *view.shape)
-            chart(spread.lorenz(edges), "lorenz", "Lorenz curves of edge strength for both models.")
+            chart(partial(spread.lorenz, edges), "lorenz", "Lorenz curves of edge strength for both models.")
         for column, metric in zip(st.columns(2, gap="medium"), ("effective_edges", "gini"), strict=True):
             with column, st.container(border=True):
                 metric_card(metric, data.compared(view.key)[metric])
@@ -72,7 +73,7 @@ if bins_tab.open:
         by_bins = data.complexity_by_bins(*view.keys)
         st.markdown(bins_verdict(by_bins))
         chart(
-            spread.complexity(by_bins),
+            partial(spread.complexity, by_bins),
             "bins",
             "Information complexity of both models against the number of bins, with intervals of the difference.",
         )
@@ -91,14 +92,14 @@ if by_question.open:
         over, each = st.columns([2, 1], gap="medium")
         with over:
             chart(
-                histograms.of_questions(questions, metric),
+                partial(histograms.of_questions, questions, metric),
                 "questions",
                 f"Histogram over questions of {TERMS[metric].name.lower()}, for both models.",
                 values,
             )
         with each:
             chart(
-                strips.paired(questions, metric, 340),
+                partial(strips.paired, questions, metric, 340),
                 "each-question",
                 f"{TERMS[metric].name} of each question in both models, joined by a line.",
                 values,
@@ -115,7 +116,7 @@ if between.open:
         )
         ids = data.pair_scores(*view.keys)[0].ids
         chart(
-            diversity.maps(*data.correlation_maps(*view.keys), ids),
+            partial(diversity.maps, *data.correlation_maps(*view.keys), ids),
             "correlations",
             "Correlation between every two questions' edge scores, for both models.",
         )

@@ -1,5 +1,7 @@
 """Intensity: where in the network edges grew stronger or weaker, at which cuts, and whether confidence explains it."""
 
+from functools import partial
+
 import streamlit as st
 
 from dashboard import data, tables
@@ -34,7 +36,7 @@ if where.open:
         heat, bars = st.columns(2, gap="medium")
         with heat:
             chart(
-                layers.heatmap(data.breakdown(*view.keys, "reader"), view.graph),
+                partial(layers.heatmap, data.breakdown(*view.keys, "reader"), view.graph),
                 "layer-kind",
                 "Differences of intensity by layer and kind of reader.",
             )
@@ -45,7 +47,7 @@ if where.open:
             )  # fmt: skip
             breakdown = data.breakdown(*view.keys, by or "kind")
             chart(
-                strips.differences(breakdown, "kind of reader" if by == "kind" else "reading layer"),
+                partial(strips.differences, breakdown, "kind of reader" if by == "kind" else "reading layer"),
                 "groups",
                 "Differences of intensity by group of edges, one dot for each question, with means and intervals.",
                 breakdown.as_table,
@@ -62,7 +64,9 @@ if cuts.open:
             help="Intensity, and every other metric, for all cuts of this pair that have been computed.",
         )  # fmt: skip
         rows = tables.over_cuts(alike(view, view.pair.name), metric)
-        chart(strips.over_cuts(rows, metric), "cuts", f"{TERMS[metric].name} of both models at every cut.", rows)
+        chart(
+            partial(strips.over_cuts, rows, metric), "cuts", f"{TERMS[metric].name} of both models at every cut.", rows
+        )
         st.caption("Bars: the 95 % interval of the difference. Each cut has its own selection of questions.")
 
 if confidence.open:
@@ -73,7 +77,7 @@ if confidence.open:
         questions = data.per_question(view.key)
         columns = [f"{m}_{s}" for m in ("loss", "activation_intensity") for s in ("base", "tuned")]
         chart(
-            strips.intensity_against_loss(questions),
+            partial(strips.intensity_against_loss, questions),
             "loss",
             "Each question's intensity against its loss, for both models.",
             questions[["question_id", *columns]],

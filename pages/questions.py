@@ -1,5 +1,7 @@
 """Questions: what was asked and answered, which tokens were scored, and each question's own circuit."""
 
+from functools import partial
+
 import streamlit as st
 
 from dashboard import data, question
@@ -33,7 +35,7 @@ else:
     labels = question.fed_tokens(view, row)
     values = [question.contribution(view.graph, scores, element) for scores in resolved]
     chart(
-        tokens.contributions(labels, values, int(row["prompt_length"])),
+        partial(tokens.contributions, labels, values, int(row["prompt_length"])),
         "tokens",
         f"What each position contributes to the score of {element}, in base and tuned.",
         lambda: question.numbers(labels, values),
@@ -49,7 +51,7 @@ count = st.slider("Edges in each panel", 10, min(200, len(edges)), 40, key="own_
 chosen = EdgeFilter(count=count)
 with st.container(key="wide"):
     chart(
-        circuit.graph(edges, view.graph.layers, chosen, list(PANELS), Pick()),
+        partial(circuit.graph, edges, view.graph.layers, chosen, list(PANELS), Pick()),
         "question-graph",
         "The circuit of this question alone, in base, tuned and their difference.",
         lambda: question.own_numbers(chosen.shown(edges, list(PANELS))),

@@ -1,6 +1,7 @@
 """Timeline: when during training the circuit changed, and whether that tracks what the model can do."""
 
-import pandas as pd
+from functools import partial
+
 import streamlit as st
 
 from dashboard import data
@@ -38,7 +39,7 @@ st.caption(
 series = timeline.series(steps, {side: data.compared(view.key, side) for side in steps["side"]})
 with st.container(key="wide-metrics"):
     chart(
-        timeline.metrics(series, data.compared(view.key)),
+        partial(timeline.metrics, series, data.compared(view.key)),
         "timeline",
         "Accuracy and metrics against the training step, with intervals.",
         series,
@@ -64,7 +65,7 @@ def edges_over_training() -> None:
         st.info(f"The {count} strongest edges are the same at every step.", icon=":material/check:")
         return
     chart(
-        timeline.membership(moving, count),
+        partial(timeline.membership, moving, count),
         "moving",
         "Rank of the edges that enter or leave the strongest, at every step.",
         moving.reset_index(),
@@ -84,9 +85,9 @@ def circuit_at_a_step() -> None:
     chosen = EdgeFilter(count=count)
     with st.container(key="wide"):
         chart(
-            circuit.graph(
+            partial(circuit.graph,
                 table, view.graph.layers, chosen, list(PANELS), Pick(),
-                {"tuned": f"Step {step}", "difference": f"Step {step} − base"}, pd.concat(tables.values()),
+                {"tuned": f"Step {step}", "difference": f"Step {step} − base"}, list(tables.values()),
             ),
             "step",
             f"The circuit of the base, of step {step}, and their difference.",

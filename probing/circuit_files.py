@@ -1,4 +1,6 @@
-"""Circuits as files: GraphML for graph programs, and the JSON of EAP-IG, which is read back with nothing lost.
+"""Circuits as files: GraphML for graph programs, and the JSON of EAP-IG; both are read back.
+
+The JSON holds every edge with its values, so nothing is lost; GraphML holds the edges of the circuit.
 
 EAP-IG (github.com/hannamw/EAP-IG) writes `cfg`, `nodes` and `edges`, and its nodes are attention heads and MLPs. Here
 a block's attention is one node; it is written as that block's only head, `a5` as `a5.h0`.
@@ -8,6 +10,7 @@ import json
 import re
 from dataclasses import dataclass
 from typing import Any
+from xml.etree.ElementTree import ParseError
 
 import networkx as nx
 import numpy as np
@@ -21,6 +24,25 @@ from probing.residual_graph import ResidualGraph, graph_of
 def as_graphml(graph: nx.MultiDiGraph) -> str:
     """The circuit as GraphML, which networkx, Gephi and others read."""
     return "\n".join(nx.generate_graphml(graph))
+
+
+def read_graphml(text: bytes) -> frozenset[str]:
+    """The names of the edges in what `as_graphml` wrote.
+
+    Raises:
+        CircuitError: it is not such a file.
+    """
+    try:
+        content = text.decode("utf-8")
+        if "<!" in re.sub(r"<!--.*?-->", "", content, flags=re.DOTALL):
+            raise ValueError("declarations, with which a small file can grow without bound")
+        graph = nx.parse_graphml(content, force_multigraph=True)
+        names = frozenset(f"{row['writer']}->{row['reader']}" for _, _, row in graph.edges(data=True))
+    except (*_UNREADABLE, nx.NetworkXError, ParseError) as error:
+        raise CircuitError("This is not a circuit in GraphML.", "Export one from Circuits.") from error
+    if not names:
+        raise CircuitError("This GraphML has no edges.", "Export a circuit from Circuits.")
+    return names
 
 
 def _headed(name: str) -> str:
@@ -51,6 +73,10 @@ def as_eap_json(graph: ResidualGraph, table: pd.DataFrame, shown: set[str], widt
     return json.dumps(content)
 
 
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What reading something else raises."""
+
+
 @dataclass(frozen=True)
 class CircuitFile:
     """What a circuit's JSON holds: the graph, each edge's values, and the edges that are in the circuit."""
@@ -75,7 +101,10 @@ def read_eap_json(text: str | bytes) -> CircuitFile:
     """
     try:
         content: dict[str, Any] = json.loads(text)
-        graph = graph_of(int(content["cfg"]["n_layers"]), bool(content["cfg"]["parallel_attn_mlp"]))
+        layers = int(content["cfg"]["n_layers"])
+        if not 0 <= layers <= max(16, len(content["edges"]) ** 0.5):
+            raise ValueError("a graph that would have far more edges than the file")
+        graph = graph_of(layers, bool(content["cfg"]["parallel_attn_mlp"]))
         rows: dict[str, dict[str, Any]] = {}
         for name, value in content["edges"].items():
             edge = re.sub(r"\.h\d+", "", name)
@@ -83,7 +112,7 @@ def read_eap_json(text: str | bytes) -> CircuitFile:
             row["score"] += float(value["score"])
             row["in_graph"] |= bool(value["in_graph"])
             row |= {k: np.nan if value[k] is None else float(value[k]) for k in EDGE_VALUES if k in value}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except _UNREADABLE as error:
         raise CircuitError("This is not a circuit in EAP-IG's JSON format.", "Export one from Circuits.") from error
     unknown = sorted(set(rows) ^ set(graph.edges))
     if unknown:

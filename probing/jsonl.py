@@ -7,14 +7,25 @@ from typing import Any
 
 from probing.errors import PersonError
 
+LARGEST = 2**30
+"""Bytes of a file that is read as a whole, and of what it unpacks to."""
+
+
+def check_size(path: Path, error: type[PersonError], size: int | None = None) -> None:
+    """Raise `error` if a file, or the `size` to which it would unpack, is larger than `LARGEST`."""
+    size = path.stat().st_size if size is None else size
+    if size > LARGEST:
+        raise error(f"{path} holds {size / 2**30:.1f} GiB, and at most {LARGEST / 2**30:g} are read.", "Split it.")
+
 
 def read_rows(path: Path, error: type[PersonError]) -> Iterator[tuple[str, Any]]:
     """The rows of a file, each with the words that name its line; blank lines are passed over.
 
     Raises:
-        PersonError: of type `error`; the file is missing or not text, or a line is not JSON.
+        PersonError: of type `error`; the file is missing, too large or not text, or a line is not JSON.
     """
     try:
+        check_size(path, error)
         lines = path.read_text(encoding="utf-8").split("\n")  # a string may hold other line separators
     except OSError as cause:
         raise error(f"Cannot read {path}: {cause.strerror}.", "Check the path.") from cause

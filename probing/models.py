@@ -37,6 +37,9 @@ transformers_logging.set_verbosity_error()
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError, struct.error)
 """What transformers raises over files that are damaged, cut short or of another kind."""
 
+MOST_LAYERS = 1000
+"""Of a model that is believed."""
+
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 
 
@@ -72,11 +75,15 @@ def _config(checkpoint: Checkpoint) -> Any:
 def _read_config(checkpoint: Checkpoint) -> Any:
     """Of a GGUF file this takes seconds."""
     try:
-        return AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, **_in_one_file(checkpoint))
+        config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, **_in_one_file(checkpoint))
     except _UNREADABLE as error:
         raise ModelError(
             f"The config.json of {checkpoint.name} cannot be read: {_short(error)}.", "Is the folder a complete model?"
         ) from error
+    layers = getattr(config, "num_hidden_layers", 0)
+    if not isinstance(layers, int) or layers > MOST_LAYERS:
+        raise ModelError(f"The config.json of {checkpoint.name} asks for {layers} layers.", "Is it damaged?")
+    return config
 
 
 def describe(checkpoint: Checkpoint) -> Shape:

@@ -169,11 +169,16 @@ def load_registry(path: Path | None = None) -> Registry:
     Raises:
         PairError: the file is missing, is not TOML, or an entry is wrong (it is named).
     """
-    return _load_registry(path or registry_path())
+    return _read_once(path or registry_path())
 
 
 @lru_cache(maxsize=8)
-def _load_registry(path: Path) -> Registry:
+def _read_once(path: Path) -> Registry:
+    return read_registry(path)
+
+
+def read_registry(path: Path) -> Registry:
+    """What `load_registry` keeps."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -1,6 +1,7 @@
 """Edge scores of some samples under one model, and the .npz file that they travel in."""
 
 import os
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -11,6 +12,18 @@ from jaxtyping import Float
 
 from probing.errors import ScoresError
 from probing.residual_graph import ResidualGraph, graph_of
+
+LARGEST = 8 * 2**30
+"""Bytes of the scores in a file."""
+
+_DENSEST = 200
+"""How many times smaller a file may be than what is in it; scores compress to a half or a fifth."""
+
+_DAMAGED = (
+    OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, struct.error, zipfile.BadZipFile,
+    zlib.error,
+)  # fmt: skip
+"""What reading a damaged archive raises."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +66,14 @@ def write_scores(path: Path, scores: Scores) -> None:
         part.unlink(missing_ok=True)
 
 
+def _check_archive(path: Path) -> None:
+    """Raise a ScoresError if an archive would unpack to more than scores may take."""
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > LARGEST or size > _DENSEST * path.stat().st_size:
+        raise ScoresError(f"{path} would unpack to {size / 2**30:.1f} GiB.", "Score fewer samples into one file.")
+
+
 def read_scores(path: Path) -> Scores:
     """Read what `write_scores` wrote.
 
@@ -60,12 +81,13 @@ def read_scores(path: Path) -> Scores:
         ScoresError: the file is missing, is something else, or its parts do not fit together.
     """
     try:
+        _check_archive(path)
         with np.load(path, allow_pickle=False) as file:
             content = {name: file[name] for name in ("scores", "loss", "ids", "writers", "readers")}
             tokenizer = str(file["tokenizer"]) if "tokenizer" in file.files else ""
     except FileNotFoundError as error:
         raise ScoresError(f"There is no file {path}.", "Make one with 'python -m probing attribute'.") from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (*_DAMAGED, MemoryError) as error:
         raise ScoresError(f"{path} is not a complete file of scores.", "Make it again with attribute.") from error
     writers = tuple(map(str, content["writers"]))
     graph = graph_of(len(writers) // 2)

@@ -177,11 +177,11 @@ def graph(
     panels: Sequence[str],
     pick: Pick,
     titles: dict[str, str] | None = None,
-    scale: pd.DataFrame | None = None,
+    scale: Sequence[pd.DataFrame] = (),
 ) -> go.Figure:
     """The panels side by side: the chosen edges of each, in the same places; base and tuned on the same scale.
 
-    `scale` is the table (of several steps, say) whose largest values give the widest lines; by default the shown one.
+    `scale` are tables (of several steps, say) whose largest values give the widest lines; by default the shown one's do.
     """
     places, height = positions(layers), height_of(layers)
     unit = (height - 80) / (2 * layers + 4.6)
@@ -191,10 +191,10 @@ def graph(
     figure = make_subplots(
         1, len(panels), subplot_titles=names, horizontal_spacing=0.03, shared_xaxes=True, shared_yaxes=True
     )
-    widest = table if scale is None else scale
+    widest = scale or (table,)
     tops = {
-        "strength": float(widest[["base_strength", "tuned_strength"]].to_numpy().max()),
-        "difference": float(widest["difference"].abs().max()),
+        "strength": max(float(one[["base_strength", "tuned_strength"]].to_numpy().max()) for one in widest),
+        "difference": max(float(one["difference"].abs().max()) for one in widest),
     }
     for column, panel in enumerate(panels, start=1):
         edges = chosen.apply(table, panel)

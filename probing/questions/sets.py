@@ -13,7 +13,7 @@ import pyarrow.parquet
 
 from probing.errors import QuestionError
 from probing.hub import fetch
-from probing.jsonl import read_rows
+from probing.jsonl import check_size, read_rows
 from probing.pairs import QuestionSet
 
 
@@ -121,6 +121,10 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
         yield from read_rows(path, QuestionError)
         return
     try:
+        check_size(path, QuestionError)
+        parts = pyarrow.parquet.read_metadata(path)
+        unpacked = sum(parts.row_group(i).total_byte_size for i in range(parts.num_row_groups))
+        check_size(path, QuestionError, unpacked)
         table = pyarrow.parquet.read_table(path)
     except FileNotFoundError as error:
         raise QuestionError(f"Cannot read {path}: No such file or directory.", "Check the path.") from error

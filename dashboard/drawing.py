@@ -1,0 +1,62 @@
+"""Figures that have been drawn, kept for whoever looks at the same.
+
+Most of the time that a page takes goes into building its figures, and most viewers of a demo look at the same ones.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from pandas.util import hash_pandas_object
+
+from dashboard.theme import ink
+
+MOST = 150
+"""Figures that are kept, the last used ones; the largest take a few hundred kilobytes."""
+
+SMALL = 10_000
+"""Values in a table or an array that is compared value by value."""
+
+_figures: "OrderedDict[Hashable, tuple[go.Figure, partial[go.Figure]]]" = OrderedDict()
+_lock = threading.Lock()
+
+
+def drawn(draw: "partial[go.Figure]", dark: bool) -> go.Figure:
+    """What a call draws, in the ink of a light or a dark page; shared, so it must not be changed.
+
+    Calls are the same if they are of the same function with equal arguments. Large tables and arrays are equal only to
+    themselves: they come from `data`, which keeps them, and are never written to.
+    """
+    key = (draw.func, _mark(draw.args), _mark(draw.keywords), dark)
+    with _lock:
+        if key in _figures:
+            _figures.move_to_end(key)
+            return _figures[key][0]
+    figure = ink(draw(), dark)
+    with _lock:
+        _figures[key] = figure, draw  # which keeps its arguments alive, so that no other object gets their identity
+        while len(_figures) > MOST:
+            _figures.popitem(last=False)
+    return figure
+
+
+def _mark(value: Any) -> Hashable:
+    """Something that is equal for equal arguments."""
+    if isinstance(value, dict):
+        return "dict", tuple((name, _mark(inner)) for name, inner in value.items())
+    if isinstance(value, list | tuple):
+        return type(value).__name__, tuple(map(_mark, value))
+    try:
+        if isinstance(value, np.ndarray) and value.size <= SMALL:
+            return "array", value.shape, str(value.dtype), value.tobytes()
+        if isinstance(value, pd.DataFrame) and value.size <= SMALL:
+            return "table", tuple(value), hash_pandas_object(value).to_numpy().tobytes()
+        hash(value)
+    except TypeError:
+        return "object", id(value)
+    return type(value).__name__, value
