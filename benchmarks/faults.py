@@ -92,13 +92,9 @@ class Truth:
         self._store.close()
 
 
-def _environment() -> dict[str, str]:
-    return os.environ | {"PROBING_PAIRS": os.environ["PROBING_PAIRS"]}
-
-
 def _cli(*arguments: str, **options: object) -> subprocess.Popen:
     command = [sys.executable, "-m", "probing", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)  # type: ignore[call-overload, no-any-return]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)  # type: ignore[call-overload]
 
 
 def _acknowledged(store: Database, specs: list[Spec]) -> set[tuple[str, str]]:
@@ -181,11 +177,8 @@ class Deaths:
     def _kill(self) -> str:
         assert self._server is not None and self._command is not None
         workers = [p for p in psutil.Process(self._server.process.pid).children() if "worker" in p.cmdline()]
-        able = [
-            "dashboard",
-            *(["worker"] if workers else []),
-            *(["command line"] if self._command.poll() is None else []),
-        ]
+        alive = {"dashboard": True, "worker": bool(workers), "command line": self._command.poll() is None}
+        able = [name for name, here in alive.items() if here]
         victim = min(able, key=lambda name: (self.killed[name], self._rng.random()))
         if victim == "worker":
             workers[0].kill()
@@ -241,9 +234,13 @@ def deaths(folder: Path, rounds: int, truth: Truth) -> str:
 @contextmanager
 def _small_disk(folder: Path, size: str) -> Iterator[Callable[[str], None]]:
     """A file system of a few megabytes; what it gives makes it larger."""
+
+    def grow(size: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,size={size}", str(folder)], check=True)
+
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], check=True)
     try:
-        yield lambda size: subprocess.run(["mount", "-o", f"remount,size={size}", str(folder)], check=True) and None
+        yield grow
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
@@ -369,7 +366,7 @@ store.close()
 
 
 def owners_racing(folder: Path, rounds: int, truth: Truth) -> str:
-    """Several processes open a store at once, the first owners are killed: one owner at a time, no job lost or twice."""
+    """Several processes open a store at once and the first owners are killed: no job is lost, none is there twice."""
     for number in range(rounds):
         path = folder / f"race-{number}.duckdb"
         racers = [

@@ -58,7 +58,7 @@ class FuzzError(Exception):
 
 _SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=30),
-    st.sampled_from(["", "id", "question", "answer", "both_correct", "NaN", "1e999", "\x00", "../../etc/passwd", "<script>"]),
+    st.sampled_from(["", "id", "answer", "both_correct", "NaN", "1e999", "\x00", "../../etc/passwd", "<script>"]),
 )  # fmt: skip
 ANYTHING = st.recursive(
     _SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
@@ -174,7 +174,7 @@ max_new_tokens = 12
 """
 
 BOMBS = [
-    b'<?xml version="1.0"?><!DOCTYPE l [<!ENTITY a "lol"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]><graphml>&b;</graphml>',
+    b'<!DOCTYPE l [<!ENTITY a "lol"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]><graphml>&b;</graphml>',
     b'<!DOCTYPE graphml SYSTEM "file:///etc/passwd"><graphml/>',
     b'<graphml xmlns="http://graphml.graphdrawing.org/xmlns"><graph edgedefault="directed"/></graphml>',
 ]
@@ -235,10 +235,10 @@ def changed_safetensors(draw: st.DrawFn, content: bytes) -> bytes:
     if kind == "cut":
         return content[: draw(st.integers(0, len(content)))]
     if kind == "bytes":
-        text = bytearray(content[8 : 8 + length])
+        changed = bytearray(content[8 : 8 + length])
         for _ in range(draw(st.integers(1, 4))):
-            text[draw(st.integers(0, length - 1))] = draw(st.integers(0, 255))
-        return content[:8] + bytes(text) + rest
+            changed[draw(st.integers(0, length - 1))] = draw(st.integers(0, 255))
+        return content[:8] + bytes(changed) + rest
     name = draw(st.sampled_from(sorted(n for n in header if n != "__metadata__")))
     entry = header[name]
     field_ = draw(st.sampled_from(["dtype", "shape", "data_offsets", "name", "all"]))
@@ -283,7 +283,9 @@ def kinds(folder: Path) -> dict[str, Kind]:
     parquet = _file(folder, "q.parquet", lambda path: load_questions(_question_set(path)))
     archives = [_npz(folder), _bomb()]
     return {
-        "question files": Kind(_jsonl(QUESTION_ROWS), lambda c: (_tried(questions, c), _tried(cohorts, c), boxed(c)), 25_000),
+        "question files": Kind(
+            _jsonl(QUESTION_ROWS), lambda c: (_tried(questions, c), _tried(cohorts, c), boxed(c)), 25_000
+        ),
         "Parquet files": Kind(mangled([_parquet()]), parquet, 8_000),
         "sequence files": Kind(_jsonl(SAMPLE_ROWS), _file(folder, "s.jsonl", read_samples), 20_000),
         "files of answers": Kind(_jsonl(ROLLOUT_ROWS), _file(folder, "a.jsonl", read_rollouts), 10_000),
@@ -368,15 +370,18 @@ def _listing(folder: Path) -> set[Path]:
 # -- links -------------------------------------------------------------------------------------------------------------
 
 _NAMES = (
-    "pair", "questions", "cohort", "alpha", "variant", "edges", "by", "share", "pick", "panels", "kinds", "layers", "sign",
-    "changed", "sure", "part", "bins", "logx", "metric", "group", "q", "search", "graded", "own_edges", "element", "step",
-    "among", "step_edges", "job", "trace",
+    "pair", "questions", "cohort", "alpha", "variant", "edges", "by", "share", "pick", "panels", "kinds", "layers",
+    "sign", "changed", "sure", "part", "bins", "logx", "metric", "group", "q", "search", "graded", "own_edges",
+    "element", "step", "among", "step_edges", "job", "trace",
 )  # fmt: skip
 _VALUES = (
-    "PPO", "DPO", "0.3", "0.5", "m3", "a5->logits", "a0<q>", "true", "false", "-1", "0", "1e400", "nan", "100", "99999999",
-    "both correct", "add-0037", "base", "difference", "Diversity", "reading layer", "../../etc/passwd", "'; DROP TABLE jobs",
-    "<script>alert(1)</script>", "![x](http://x)", "\x00", "%00", "💥", "[1,2]", "{}", "null",
+    "PPO", "DPO", "0.3", "0.5", "m3", "a5->logits", "a0<q>", "true", "false", "-1", "0", "1e400", "nan", "100",
+    "99999999", "both correct", "add-0037", "base", "difference", "Diversity", "reading layer", "../../etc/passwd",
+    "'; DROP TABLE jobs", "<script>alert(1)</script>", "![x](http://x)", "\x00", "%00", "💥", "[1,2]", "{}", "null",
 )  # fmt: skip
+
+
+_PAGES = ("", "circuits", "distributions", "intensity", "questions", "timeline", "runs", "methods", "none")
 
 
 def random_link(rng: random.Random) -> tuple[str, str]:
