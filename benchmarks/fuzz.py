@@ -386,19 +386,14 @@ _PAGES = ("", "circuits", "distributions", "intensity", "questions", "timeline",
 
 def random_link(rng: random.Random) -> tuple[str, str]:
     """A page with parameters that may mean something."""
-    page = rng.choice(
-        ["", "circuits", "distributions", "intensity", "questions", "timeline", "runs", "methods", "none"]
-    )
 
     def value() -> str:
         if rng.random() < 0.8:
             return rng.choice(_VALUES)
-        return "".join(
-            chr(rng.choice((rng.randrange(32, 127), rng.randrange(160, 0x3000)))) for _ in range(rng.randrange(200))
-        )
+        return "".join(map(chr, rng.choices([*range(32, 127), *range(160, 0x3000)], k=rng.randrange(200))))
 
     pairs = [(rng.choice(_NAMES) if rng.random() < 0.9 else value()[:20], value()) for _ in range(rng.randrange(1, 7))]
-    return page, urlencode(pairs)
+    return rng.choice(_PAGES), urlencode(pairs)
 
 
 async def follow_links(url: str, count: int, seed: int) -> Outcome:

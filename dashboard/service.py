@@ -104,7 +104,7 @@ def queue_shipped() -> None:
 
 
 def _keep_memory_together() -> None:
-    """Have glibc use one heap for all threads: with one for each, memory grows with every viewer and is not given back."""
+    """Have glibc use one heap for all threads: with many, memory grows with every viewer and is not given back."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").mallopt(-8, 1)  # M_ARENA_MAX
 

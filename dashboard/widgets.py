@@ -185,7 +185,8 @@ def chart(
 ) -> Any:
     """A figure with the house's settings, a description for people who cannot see it, and a menu to take it away.
 
-    `draw` is the call that draws it, which is made only if nobody has made it before. `numbers` is what lies behind it; by default what its traces draw.
+    `draw` is the call that draws it, which is made only if nobody has made it before. `numbers` is what lies behind
+    it; by default what its traces draw.
     """
     figure = drawn(draw, st.context.theme.type == "dark")
     event = st.plotly_chart(figure, key=f"chart-{key}", config=CHART, alt=alt, **options)

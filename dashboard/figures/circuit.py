@@ -181,7 +181,7 @@ def graph(
 ) -> go.Figure:
     """The panels side by side: the chosen edges of each, in the same places; base and tuned on the same scale.
 
-    `scale` are tables (of several steps, say) whose largest values give the widest lines; by default the shown one's do.
+    The largest values of the tables in `scale` (of several steps, say) give the widest lines; by default those shown.
     """
     places, height = positions(layers), height_of(layers)
     unit = (height - 80) / (2 * layers + 4.6)
