@@ -8,7 +8,7 @@ WORKDIR /app
 COPY requirements.txt constraints.txt ./
 RUN pip install --no-cache-dir --extra-index-url "$TORCH_INDEX" \
         "$(grep -o '^torch==[0-9.]*' requirements.txt)+$(basename "$TORCH_INDEX")" \
-    && pip install --no-cache-dir --extra-index-url "$TORCH_INDEX" -r requirements.txt
+    && pip install --no-cache-dir --extra-index-url "$TORCH_INDEX" -r requirements.txt -c constraints.txt
 
 COPY . .
 RUN python -m compileall -q . \

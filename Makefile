@@ -4,7 +4,7 @@ PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3 pytho
 	$(p) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $(p))))
 BIN := .venv/bin
 
-.PHONY: app test smollm2 check benchmark screenshots
+.PHONY: app test smollm2 check audit constraints benchmark proof screenshots
 
 app: .venv/app
 	$(BIN)/streamlit run app.py
@@ -21,6 +21,17 @@ check: .venv/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+audit: .venv/dev
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
+	git ls-files | grep -vE '\.(png|safetensors|svg)$$' | xargs $(BIN)/detect-secrets-hook
+
+constraints:
+	$(PYTHON) -m venv .venv-fresh
+	.venv-fresh/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	{ head -1 constraints.txt; .venv-fresh/bin/python -m pip freeze | sed 's/+cpu//' | grep -vE '^(nvidia|cuda|triton)'; } > .constraints
+	mv .constraints constraints.txt
+	rm -r .venv-fresh
+
 screenshots: .venv/dev
 	$(BIN)/python -m tests.dashboard.screenshots
 
@@ -28,15 +39,21 @@ benchmark: .venv/dev
 	$(BIN)/python -m benchmarks.attribution
 	$(BIN)/python -m benchmarks.pages
 
+proof: .venv/dev
+	$(BIN)/python -m benchmarks.load
+	$(BIN)/python -m benchmarks.faults
+	$(BIN)/python -m benchmarks.fuzz
+	$(BIN)/python -m benchmarks.soak
+
 .venv/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed and was not found." >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	@touch $@
 
-.venv/app: requirements.txt | .venv/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+.venv/app: requirements.txt constraints.txt | .venv/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
 	@touch $@
 
-.venv/dev: requirements-dev.txt requirements.txt | .venv/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+.venv/dev: requirements-dev.txt requirements.txt constraints.txt | .venv/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
 	@touch $@ .venv/app

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 from probing.jobs.plan import shipped
@@ -51,16 +52,16 @@ def small_registry(folder: Path, questions: int = 48) -> Path:
 
 
 class Server:
-    """A running server; `stop` ends it as Ctrl-C would."""
+    """A running server; `stop` ends it as Ctrl-C would. `before` is the beginning of its command line."""
 
-    def __init__(self, store: Path, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, store: Path, environment: dict[str, str] | None = None, before: Sequence[str] = ()) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.store = store
         self.url = f"http://localhost:{self.port}"
         self.log = store.with_name("server.log")
-        command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(self.port)]
+        command = [*before, sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(self.port)]
         settings = os.environ | {"PROBING_STORE": str(store)} | (environment or {})
         self.started = time.monotonic()
         with self.log.open("wb") as output:

@@ -19,6 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import streamlit as st
 
 from dashboard import monitoring
@@ -104,8 +105,9 @@ def queue_shipped() -> None:
 
 
 def _keep_memory_together() -> None:
-    """Have glibc use one heap for all threads: with many, memory grows with every viewer and is not given back."""
-    with contextlib.suppress(OSError, AttributeError):
+    """One heap for all threads: with one for each, memory grows with the viewers and is not given back."""
+    pyarrow.set_memory_pool(pyarrow.system_memory_pool())
+    with contextlib.suppress(OSError, AttributeError):  # where the C library is another than glibc
         ctypes.CDLL("libc.so.6").mallopt(-8, 1)  # M_ARENA_MAX
 
 

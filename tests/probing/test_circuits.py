@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from probing.circuit_files import as_eap_json, as_graphml, read_eap_json
+from probing.circuit_files import as_eap_json, as_graphml, read_eap_json, read_graphml
 from probing.circuits import (
     EDGE_VALUES,
     by_kind,
@@ -200,6 +200,33 @@ def test_eap_igs_json_has_the_nodes_and_edges_that_eap_ig_builds_from_its_cfg(pa
     assert set(content["nodes"]) == {*stream, "logits"}
     assert {name for name, node in content["nodes"].items() if node["in_graph"]} == {"m0", "a1.h0", "logits"}
     assert [name for name, edge in content["edges"].items() if edge["in_graph"]] == ["m0->a1.h0<k>"]
+
+
+def test_the_edges_of_a_circuit_come_back_from_graphml(pair: tuple[Scores, Scores]) -> None:
+    table = _table(*pair)
+    shown = table.head(9)
+    assert read_graphml(as_graphml(circuit(shown)).encode()) == set(shown["edge"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"<graphml",
+        b"\xff\xfe<\x00g\x00",
+        b'<!DOCTYPE g [<!ENTITY a "b"><!ENTITY c "&a;&a;&a;">]><graphml>&c;</graphml>',
+        b'<!DOCTYPE graphml SYSTEM "file:///etc/passwd"><graphml/>',
+        b'<graphml xmlns="http://graphml.graphdrawing.org/xmlns"><graph edgedefault="directed"/></graphml>',
+    ],
+)
+def test_graphml_of_something_else_is_refused_with_a_sentence(text: bytes) -> None:
+    with pytest.raises(CircuitError, match="GraphML"):
+        read_graphml(text)
+
+
+def test_a_graph_larger_than_its_file_is_not_made() -> None:
+    with pytest.raises(CircuitError, match="not a circuit"):
+        read_eap_json('{"cfg": {"n_layers": 1000000000, "parallel_attn_mlp": false}, "nodes": {}, "edges": {}}')
 
 
 def test_heads_of_another_programs_circuit_are_merged() -> None:

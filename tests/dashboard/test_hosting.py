@@ -1,0 +1,258 @@
+"""A hosted server as docs/hosting.md describes it: real processes, with as few rights as the container gives."""
+
+import asyncio
+import json
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import websockets
+from streamlit.testing.v1 import AppTest
+from websockets.typing import Origin, Subprotocol
+
+from benchmarks.serving import Server, compute_shipped, small_registry
+from benchmarks.viewer import Viewer
+from dashboard import service
+from probing.store import open_snapshot, open_store
+from tests.conftest import ROOT
+
+TOKEN = "a long random text"
+
+
+@pytest.fixture(scope="module")
+def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What the image is built with, of one small pair."""
+    folder = tmp_path_factory.mktemp("image")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PROBING_PAIRS", str(small_registry(folder)))
+        compute_shipped(folder / "store.duckdb")
+        store = open_store(folder / "store.duckdb")
+        made = store.snapshot().rename(folder / "snapshot.duckdb")
+        store.close()
+        yield made
+
+
+def _hosted(snapshot: Path, **settings: str) -> dict[str, str]:
+    fixed = {"PROBING_MODE": "hosted", "PROBING_ADMIN_TOKEN": "", "PROBING_LOG": "json"}
+    own = {"PROBING_SNAPSHOT": str(snapshot), "PROBING_PAIRS": str(snapshot.with_name("pairs.toml"))}
+    return fixed | own | settings
+
+
+def _texts(server: Server, page: str = "") -> list[str]:
+    async def look() -> list[str]:
+        viewer = Viewer(server.url, random.Random(0))
+        await viewer.connect()
+        await viewer.open(page)
+        await viewer.close()
+        return viewer.texts
+
+    return asyncio.run(look())
+
+
+def _confined(writable: Path) -> list[str]:
+    """The beginning of a command that may write nowhere but in one folder, and has no capabilities."""
+    script = (
+        'mount --make-rprivate / && mount --bind "$1" "$1" && mount -o remount,ro,bind / && shift && '
+        'exec setpriv --no-new-privs --bounding-set=-all --inh-caps=-all "$@"'
+    )
+    return ["unshare", "--mount", "sh", "-c", script, "sh", str(writable)]
+
+
+def _can_confine(folder: Path) -> bool:
+    if os.geteuid() != 0 or not shutil.which("unshare") or not shutil.which("setpriv"):
+        return False
+    return subprocess.run([*_confined(folder), "true"], capture_output=True).returncode == 0
+
+
+def test_a_demo_that_shows_needs_no_rights_and_one_folder(snapshot: Path, tmp_path: Path) -> None:
+    if not _can_confine(tmp_path):
+        pytest.skip("only root may make a file system read-only")
+    lying = sorted(snapshot.parent.iterdir())
+    home = {"HOME": str(tmp_path), "TMPDIR": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+    server = Server(tmp_path / "none.duckdb", _hosted(snapshot, **home), _confined(tmp_path))
+    try:
+        touched = subprocess.run([*_confined(tmp_path), "touch", str(snapshot.parent / "new")], capture_output=True)
+        assert b"Read-only file system" in touched.stderr
+        assert any("base → grpo" in text for text in _texts(server))
+        assert any("nothing new is computed here" in text for text in _texts(server, "runs"))
+        again = Server(tmp_path / "other.duckdb", _hosted(snapshot, **home), _confined(tmp_path))
+        assert any("base → grpo" in text for text in _texts(again)), "two servers read one snapshot"
+        again.stop()
+        assert not psutil.Process(server.process.pid).children()
+    finally:
+        server.stop()
+    assert sorted(snapshot.parent.iterdir()) == lying
+    events = [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")]
+    assert any(event["message"].endswith("read only") for event in events)
+
+
+def test_a_demo_that_computes_begins_as_the_snapshot_and_leaves_the_work_to_another(
+    snapshot: Path, tmp_path: Path
+) -> None:
+    settings = _hosted(snapshot, PROBING_ADMIN_TOKEN=TOKEN, PROBING_WORKER="elsewhere")
+    server = Server(tmp_path / "store.duckdb", settings)
+    try:
+        store = open_store(tmp_path / "store.duckdb")
+        original = open_snapshot(snapshot)
+        assert len(store.runs()) == len(original.runs()) > 0
+        original.close()
+        job = store.submit({"pair": "none"})
+        command = [sys.executable, "-m", "probing", "worker", "--store", str(tmp_path / "store.duckdb")]
+        assert not psutil.Process(server.process.pid).children()
+        worker = subprocess.Popen(command, cwd=ROOT, env=os.environ | settings)
+        for _ in range(600):
+            if store.job(job)["status"] == "failed":
+                break
+            asyncio.run(asyncio.sleep(0.1))
+        assert store.job(job)["status"] == "failed", "it was worked on"
+        store.close()
+        worker.terminate()
+        assert worker.wait(timeout=30) == 0
+    finally:
+        server.stop()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_an_operator_is_told_how_it_goes_and_nobody_else(snapshot: Path, tmp_path: Path) -> None:
+    port = _free_port()
+    server = Server(tmp_path / "none.duckdb", _hosted(snapshot, PROBING_METRICS=f"127.0.0.1:{port}"))
+
+    def metrics() -> dict[str, float]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as reply:
+            lines = reply.read().decode().splitlines()
+        return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
+
+    async def while_looking() -> dict[str, float]:
+        viewers = [Viewer(server.url, random.Random(k)) for k in range(3)]
+        for viewer in viewers:
+            await viewer.connect()
+            await viewer.open("")
+        found = await asyncio.to_thread(metrics)
+        for viewer in viewers:
+            await viewer.close()
+        return found
+
+    try:
+        during = asyncio.run(while_looking())
+        assert during["probing_sessions"] == 3
+        assert during['probing_jobs{status="done"}'] == 2
+        assert during["probing_store_bytes"] == snapshot.stat().st_size
+        assert "probing_batch_seconds_count" in during
+        for path in ("_stcore/metrics", "_stcore/agent/openapi.json"):
+            with pytest.raises(urllib.error.HTTPError) as refused:
+                urllib.request.urlopen(f"{server.url}/{path}")
+            assert refused.value.code == 404
+    finally:
+        server.stop()
+
+
+def test_a_page_of_another_site_cannot_connect(snapshot: Path, tmp_path: Path) -> None:
+    server = Server(tmp_path / "none.duckdb", _hosted(snapshot))
+
+    async def connect(origin: str) -> None:
+        address = server.url.replace("http", "ws") + "/_stcore/stream"
+        async with websockets.connect(address, origin=Origin(origin), subprotocols=[Subprotocol("streamlit")]):
+            pass
+
+    try:
+        asyncio.run(connect(server.url))
+        with pytest.raises(websockets.InvalidStatus, match="403"):
+            asyncio.run(connect("https://evil.example"))
+        upload = urllib.request.Request(f"{server.url}/_stcore/upload_file/x/y", data=b"x", method="PUT")
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(upload)
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"PROBING_ADMIN_TOKEN": "short"}, "PROBING_ADMIN_TOKEN has fewer than 16 characters"),
+        ({"PROBING_MODE": "public"}, "PROBING_MODE is 'public'. It can be local or hosted."),
+        ({"PROBING_ADMIN_TOKEN": TOKEN, "PROBING_WORKER": "there"}, "PROBING_WORKER is 'there'"),
+        ({"PROBING_METRICS": "9464"}, "PROBING_METRICS is '9464'. It is HOST:PORT"),
+        ({"PROBING_LOG": "xml"}, "PROBING_LOG is 'xml'"),
+        ({"PROBING_SNAPSHOT": "/none.duckdb"}, "There is no store /none.duckdb"),
+    ],
+)
+def test_settings_with_which_it_cannot_run_stop_it_with_a_sentence(
+    snapshot: Path, tmp_path: Path, settings: dict[str, str], says: str
+) -> None:
+    environment = os.environ | _hosted(snapshot) | {"PROBING_STORE": str(tmp_path / "none.duckdb")} | settings
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(_free_port())]
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 2
+    assert says in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+# -- what viewers are told ---------------------------------------------------------------------------------------------
+
+
+def _all_texts(app: AppTest) -> str:
+    kinds = ("markdown", "caption", "info", "warning", "error", "code", "title", "subheader", "metric", "json", "latex")
+    texts = [str(getattr(element, "value", "")) for kind in kinds for element in app.get(kind)]
+    tables = [frame.value.to_string() for frame in app.dataframe]
+    return "\n".join([*texts, *tables])
+
+
+@pytest.mark.parametrize("page", ["compare", "circuits", "distributions", "questions", "timeline", "runs", "methods"])
+def test_viewers_see_no_folder(full: Path, page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = service.store()
+    job = store.submit({**json.loads(store.jobs()["spec"].iloc[-1]), "pair": "mistral"})
+    store.close_job(job, "failed", f"Cannot read {ROOT}/data/pairs.toml: No such file or directory.")
+    monkeypatch.setenv("PROBING_MODE", "hosted")
+    monkeypatch.setenv("PROBING_ADMIN_TOKEN", TOKEN)
+    app = AppTest.from_file(str(ROOT / "dashboard" / "shell.py"), default_timeout=60).run()
+    if page != "compare":
+        app = app.switch_page(f"../pages/{page}.py").run()
+    assert not app.exception
+    shown = _all_texts(app)
+    assert str(ROOT) not in shown
+    assert str(full.parent) not in shown
+    if page == "runs":
+        assert "Cannot read pairs.toml" in shown
+
+
+def test_a_store_that_fails_under_a_viewer_is_said_without_its_folder(
+    full: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROBING_MODE", "hosted")
+    monkeypatch.setenv("PROBING_ADMIN_TOKEN", TOKEN)
+    service.store().close()
+    service.store.cache_clear()
+    full.write_bytes(b"no store" * 1000)
+    app = AppTest.from_file(str(ROOT / "dashboard" / "shell.py"), default_timeout=60).run()
+    (said,) = [error.value for error in app.error]
+    assert said.startswith("store.duckdb is not a store that this program can open")
+    full.unlink()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Cannot read /data/models/x/config.json: No such file.", "Cannot read config.json: No such file."),
+        ("'/a/b' and \"/c/d\"", "'b' and \"d\""),
+        ("See https://example.org/a/b.", "See https://example.org/a/b."),
+        ("α 0.1/0.3, base/tuned, 3/4", "α 0.1/0.3, base/tuned, 3/4"),
+    ],
+)
+def test_folders_are_taken_out_of_what_strangers_read(text: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert service.public(text) == text
+    monkeypatch.setenv("PROBING_MODE", "hosted")
+    assert service.public(text) == shown
