@@ -6,6 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.selection import View
+from dashboard.service import is_hosted
 from probing.circuit_files import as_eap_json, as_graphml, read_eap_json, read_graphml
 from probing.circuits import circuit
 from probing.errors import CircuitError
@@ -56,23 +57,30 @@ def _read(content: bytes, graph: ResidualGraph) -> frozenset[str]:
 def downloads(view: View, table: pd.DataFrame, shown: pd.DataFrame) -> None:
     """The shown circuit as a file, and a place to bring one back."""
     name = f"{view.pair.name}-{view.alpha:g}"
+    edges = set(shown["edge"])
     with st.popover("Circuit as a file", icon=":material/account_tree:"):
         st.download_button(
-            "GraphML", lambda: as_graphml(circuit(shown)), f"{name}.graphml", "application/graphml+xml",
-            icon=":material/download:", on_click="ignore", help="For networkx, Gephi, yEd and others; read here too.",
-        )  # fmt: skip
+            "GraphML",
+            lambda: as_graphml(circuit(table[table["edge"].isin(edges)])),
+            f"{name}.graphml",
+            "application/graphml+xml",
+            icon=":material/download:",
+            on_click="ignore",
+            help="For networkx, Gephi, yEd and others.",
+        )
         st.download_button(
             "EAP-IG JSON",
-            lambda: as_eap_json(view.graph, table, set(shown["edge"])),
+            lambda: as_eap_json(view.graph, table, edges),
             f"{name}.json",
             "application/json",
             icon=":material/download:",
             on_click="ignore",
-            help="Every edge with its score and whether it is shown; EAP-IG reads it, and so does this page.",
+            help="Every edge with its score and whether it is shown; EAP-IG reads it.",
         )
-        st.file_uploader(
-            "Show only the edges of a circuit in EAP-IG's JSON or GraphML",
-            type=["json", "graphml"],
-            key=_KEY,
-            max_upload_size=20,
-        )
+        if not is_hosted():
+            st.file_uploader(
+                "Show only the edges of a circuit in EAP-IG's JSON or GraphML",
+                type=["json", "graphml"],
+                key=_KEY,
+                max_upload_size=20,
+            )

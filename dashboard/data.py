@@ -6,6 +6,7 @@ the store changes. Cached objects are shared by all sessions and must not be wri
 
 from collections.abc import Collection
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -152,8 +153,15 @@ def question_circuit(base_run: str, tuned_run: str, question: str) -> pd.DataFra
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def questions(comparison: str) -> pd.DataFrame:
-    """Every question of a comparison with both answers."""
-    return store().questions(comparison)
+    """Every question of a comparison with both answers, without the texts of their tokens."""
+    table = store().questions(comparison)
+    return table[[column for column in table if not column.endswith("_pieces")]].copy()
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def question(comparison: str, name: str) -> dict[str, Any]:
+    """One question of a comparison, with the texts of both answers' tokens."""
+    return {str(k): v for k, v in store().questions(comparison, name).iloc[0].to_dict().items()}
 
 
 def positions(run: str, question: str) -> np.ndarray | None:

@@ -16,21 +16,33 @@ from probing.errors import PersonError
 from probing.jobs.supervisor import Supervisor
 from probing.store.database import Database
 
-SESSIONS = prometheus_client.Gauge("probing_sessions", "Browsers that are connected")
+SESSIONS = prometheus_client.Gauge("probing_sessions", "Browser tabs that are connected")
+
+MOST_SESSIONS = 500
+"""Tabs that may be connected at a time; one takes a megabyte or two."""
 
 
 class CountSessions:
-    """ASGI middleware that counts open WebSocket connections, one for each browser tab."""
+    """ASGI middleware that counts open WebSocket connections, one for each browser tab, and limits them."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
+        self._open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
         if scope["type"] != "websocket":
-            return await self.app(scope, receive, send)
-        with SESSIONS.track_inprogress():
-            return await self.app(scope, receive, send)
+            await self.app(scope, receive, send)
+        elif self._open >= MOST_SESSIONS:
+            await send({"type": "websocket.close", "code": 1013, "reason": "too many visitors"})
+        else:
+            self._open += 1
+            SESSIONS.set(self._open)
+            try:
+                await self.app(scope, receive, send)
+            finally:
+                self._open -= 1
+                SESSIONS.set(self._open)
 
 
 class _OfTheStore(Collector):

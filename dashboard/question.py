@@ -47,13 +47,14 @@ def table(view: View) -> str:
     if only:
         keep &= questions["reason"].isna()
     found = questions[keep]
+    listed = found["question_id"].tolist()
     shown = _display(view, found)
     st.dataframe(
         shown,
         hide_index=True,
         height=min(320, 40 + 35 * max(1, len(shown))),
         key="question-table",
-        on_select=lambda: _open_row(found["question_id"].tolist()),
+        on_select=lambda: _open_row(listed),
         selection_mode="single-row",
         column_config={
             "question": st.column_config.TextColumn(width="medium"),
@@ -64,7 +65,7 @@ def table(view: View) -> str:
             "why not scored": st.column_config.TextColumn(help="Why the selection left it out."),
         },
     )
-    exports.offer("questions", lambda: _numbers(view, found))
+    exports.offer("questions", lambda: _numbers(view, listed))
     ids = questions["question_id"].tolist()
     first = found["question_id"].iloc[0] if len(found) else ids[0]
     if not len(found):
@@ -110,10 +111,11 @@ def _display(view: View, found: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
-def _numbers(view: View, found: pd.DataFrame) -> pd.DataFrame:
-    """What the table holds, without the tokens' texts, and every metric of each question."""
-    plain = found[[c for c in found.columns if not c.endswith("_pieces")]]
-    return plain.merge(data.per_question(view.key), on="question_id", how="left")
+def _numbers(view: View, ids: list[str]) -> pd.DataFrame:
+    """What the table holds of some questions, and every metric of each."""
+    questions = data.questions(view.key)
+    found = questions[questions["question_id"].isin(ids)]
+    return found.merge(data.per_question(view.key), on="question_id", how="left")
 
 
 # -- one question ------------------------------------------------------------------------------------------------------
@@ -121,10 +123,8 @@ def _numbers(view: View, found: pd.DataFrame) -> pd.DataFrame:
 
 def row_of(view: View, name: str) -> dict[str, Any]:
     """Everything known of one question."""
-    questions = data.questions(view.key)
-    row = {str(k): v for k, v in questions[questions["question_id"] == name].iloc[0].to_dict().items()}
-    row["reason"] = row["reason"] if isinstance(row["reason"], str) else None
-    return row
+    row = data.question(view.key, name)
+    return row | {"reason": row["reason"] if isinstance(row["reason"], str) else None}
 
 
 def why_not(row: dict[str, Any]) -> str:

@@ -44,7 +44,7 @@ def form() -> Spec:
     questions = load_registry().question_set(choice.question_set).title
     st.markdown(
         f"**{choice.pair.title}** ({choice.pair.arrow}) on **{questions}**, questions "
-        f"{COHORT_NAMES[choice.cohort]}, as chosen in the sidebar"
+        f"{COHORT_NAMES[choice.cohort]}, as chosen in the sidebar; edges between blocks, with q, k and v apart"
     )
     alphas = st.segmented_control(
         "Cuts α",

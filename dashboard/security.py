@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import os
 import re
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import streamlit as st
 from starlette.datastructures import MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dashboard.service import is_hosted
 
 
 def _own_scripts() -> str:
@@ -27,7 +30,8 @@ _SOURCES = {
     "font-src": "'self' data:",
     "connect-src": "'self' ws: wss:",
     "worker-src": "'self' blob:",
-    "frame-ancestors": "'self'",
+    # A Hugging Face Space is shown in a frame of theirs.
+    "frame-ancestors": "'self'" + (" https://huggingface.co" if "SPACE_ID" in os.environ else ""),
     "object-src": "'none'",
     "base-uri": "'self'",
     "form-action": "'self'",
@@ -45,17 +49,21 @@ HEADERS = {
 CLOSED = ("/_stcore/metrics", "/_stcore/agent")
 """Beginnings of paths on which Streamlit tells how it is doing, or lets programs drive it: nobody's business here."""
 
+CLOSED_TO_STRANGERS = ("/_stcore/upload_file",)
+"""Beginnings of paths that a hosted server does not have, since its viewers bring no files."""
+
 
 class Security:
-    """ASGI middleware that sets `HEADERS`, and knows nothing of the paths in `CLOSED`."""
+    """ASGI middleware that sets `HEADERS`, and knows nothing of the paths that are closed."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
+        self._closed = CLOSED + (CLOSED_TO_STRANGERS if is_hosted() else ())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and add the headers to what comes back."""
 
-        if scope["type"] != "lifespan" and scope["path"].startswith(CLOSED):
+        if scope["type"] != "lifespan" and scope["path"].startswith(self._closed):
             await PlainTextResponse("Not Found", 404, headers=HEADERS)(scope, receive, send)
             return
 

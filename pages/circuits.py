@@ -33,8 +33,8 @@ with graphs:
             partial(circuit.graph, table, layers, chosen, names, pick),
             "graph",
             "Graph of the residual stream; layers from bottom to top, attention on the left, MLPs on the right.",
-            shown,
-            on_select=lambda: inspector.remember("chart-graph"),
+            partial(chosen.shown, table, names),
+            on_select=partial(inspector.remember, "chart-graph"),
             selection_mode="points",
         )
     rules = f" under {chosen.active} filters" if chosen.active else ""
@@ -56,6 +56,6 @@ with st.container(key="wide-matrix" if len(names) > 1 else "narrow-matrix"):
         "matrix",
         "Heatmaps of every edge's strength, writers by readers.",
         table,
-        on_select=lambda: inspector.remember("chart-matrix"),
+        on_select=partial(inspector.remember, "chart-matrix"),
         selection_mode="points",
     )

@@ -193,8 +193,8 @@ class Database(Queue, Summaries):
                ORDER BY c.created DESC"""
         )
 
-    def questions(self, comparison_key: str) -> pd.DataFrame:
-        """Every question of a comparison: text, both answers and grades, cohort, and why it was not selected.
+    def questions(self, comparison_key: str, question_id: str | None = None) -> pd.DataFrame:
+        """Every question of a comparison, or one: text, both answers and grades, cohort, and why it was not selected.
 
         `*_pieces` are the texts of the tokens, `*_length` an answer's number of tokens.
         """
@@ -208,8 +208,9 @@ class Database(Queue, Summaries):
                FROM outcomes o JOIN comparisons c USING (comparison_key)
                JOIN answers b ON b.rollout_key = c.base_rollout AND b.question_id = o.question_id
                JOIN answers t ON t.rollout_key = c.tuned_rollout AND t.question_id = o.question_id
-               WHERE o.comparison_key = ? ORDER BY b.position""",
+               WHERE o.comparison_key = $1 AND ($2 IS NULL OR o.question_id = $2) ORDER BY b.position""",
             comparison_key,
+            question_id,
         )
 
     # -- runs ------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -22,6 +23,7 @@ from websockets.typing import Origin, Subprotocol
 from benchmarks.serving import Server, compute_shipped, small_registry
 from benchmarks.viewer import Viewer
 from dashboard import service
+from dashboard.monitoring import MOST_SESSIONS, CountSessions
 from probing.store import open_snapshot, open_store
 from tests.conftest import ROOT
 
@@ -173,7 +175,7 @@ def test_a_page_of_another_site_cannot_connect(snapshot: Path, tmp_path: Path) -
         with pytest.raises(websockets.InvalidStatus, match="403"):
             asyncio.run(connect("https://evil.example"))
         upload = urllib.request.Request(f"{server.url}/_stcore/upload_file/x/y", data=b"x", method="PUT")
-        with pytest.raises(urllib.error.HTTPError, match="403"):
+        with pytest.raises(urllib.error.HTTPError, match="404"):
             urllib.request.urlopen(upload)
     finally:
         server.stop()
@@ -199,6 +201,33 @@ def test_settings_with_which_it_cannot_run_stop_it_with_a_sentence(
     assert run.returncode == 2
     assert says in run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_more_visitors_than_there_is_room_for_are_turned_away() -> None:
+    async def forever(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.Event().wait()
+
+    sent: list[dict[str, Any]] = []
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def crowd() -> None:
+        counted = CountSessions(forever)
+        scope = {"type": "websocket"}
+        inside = [asyncio.create_task(counted(scope, send, send)) for _ in range(MOST_SESSIONS)]  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        await asyncio.wait_for(counted(scope, send, send), 1)  # type: ignore[arg-type]
+        assert [message["code"] for message in sent] == [1013]
+        inside[0].cancel()
+        await asyncio.sleep(0)
+        inside[0] = asyncio.create_task(counted(scope, send, send))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        assert len(sent) == 1, "one has left, one may come"
+        for task in inside:
+            task.cancel()
+
+    asyncio.run(crowd())
 
 
 # -- what viewers are told ---------------------------------------------------------------------------------------------

@@ -11,13 +11,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import psutil
+import pytest
 
-from benchmarks.serving import Server
+from benchmarks.serving import Server, small_registry
 from probing.jobs.plan import SIDES, make_plan, shipped
 from probing.pairs import load_registry
 from probing.store import open_store
 from probing.store.database import Database
 from tests.conftest import ROOT
+
+
+@pytest.fixture(autouse=True)
+def _few_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROBING_PAIRS", str(small_registry(tmp_path, 320)))
 
 
 def _worker_of(server: Server) -> int | None:
@@ -44,19 +50,19 @@ def _until(condition: Callable[[], bool], seconds: float) -> None:
 def test_a_killed_dashboard_loses_no_finished_batch_and_the_next_start_resumes(tmp_path: Path) -> None:
     first = Server(tmp_path / "store.duckdb")
     store = open_store(first.store)  # through the server, as the command line would
-    _until(lambda: _answers(store) >= 128, 90)
+    _until(lambda: _answers(store) >= 128, 300)
     seen = _answers(store)
     worker = _worker_of(first)
     assert worker is not None
     first.process.send_signal(signal.SIGKILL)
     first.process.wait()
-    _until(lambda: not Path(f"/proc/{worker}").exists(), 30)
+    _until(lambda: not Path(f"/proc/{worker}").exists(), 120)
     assert _answers(store) >= seen
     store.close()
     second = Server(first.store)
     again = open_store(second.store)
     assert _answers(again) >= seen
-    _until(lambda: again.comparisons()["base_run"].notna().any(), 120)
+    _until(lambda: again.comparisons()["base_run"].notna().any(), 300)
     assert len(again.jobs()["spec"].unique()) == len(again.jobs()), "no job was queued twice"
     again.close()
     second.stop()
@@ -65,11 +71,11 @@ def test_a_killed_dashboard_loses_no_finished_batch_and_the_next_start_resumes(t
 def test_a_killed_worker_is_started_again(tmp_path: Path) -> None:
     server = Server(tmp_path / "store.duckdb")
     store = open_store(server.store)
-    _until(lambda: _answers(store) >= 64, 90)
+    _until(lambda: _answers(store) >= 64, 300)
     worker = _worker_of(server)
     assert worker is not None
     os.kill(worker, signal.SIGKILL)
-    _until(lambda: store.comparisons()["base_run"].notna().any(), 120)
+    _until(lambda: store.comparisons()["base_run"].notna().any(), 300)
     assert _worker_of(server) != worker
     store.close()
     server.stop()
@@ -93,6 +99,13 @@ def test_a_store_that_cannot_be_opened_stops_the_server_with_a_sentence(tmp_path
     assert run.returncode == 2
     assert f"{store} is not a store that this program can open" in run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_a_hugging_face_space_may_be_shown_in_their_frame(tmp_path: Path) -> None:
+    server = Server(tmp_path / "store.duckdb", {"SPACE_ID": "somebody/circuits"})
+    with urllib.request.urlopen(server.url) as reply:
+        assert "frame-ancestors 'self' https://huggingface.co;" in reply.headers["Content-Security-Policy"]
+    server.stop()
 
 
 def test_every_answer_says_what_a_browser_may_do(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.serving import small_registry
 from probing import cli
 from probing.scores import Scores, read_scores, write_scores
 from probing.sequences import Sample, write_samples
@@ -34,6 +35,30 @@ def _sequences(path: Path, **change: object) -> Path:
 
 def _one_sentence(code: int, err: str) -> bool:
     return code == 2 and err.count("\n") == 1 and "Traceback" not in err
+
+
+def test_a_store_is_prepared_snapshot_and_restored(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROBING_PAIRS", str(small_registry(tmp_path)))
+    store, backup = tmp_path / "store.duckdb", tmp_path / "backup.duckdb"
+    assert _run(capsys, "prepare", "--store", store)[0] == 0
+    _, runs, _ = _run(capsys, "runs", "--store", store)
+    assert len(runs.splitlines()) == 8, "both models at four cuts"
+    assert _run(capsys, "snapshot", "--store", store, "--out", backup)[:2] == (0, f"{backup}\n")
+    code, _, err = _run(capsys, "snapshot", "--store", store, "--out", backup)
+    assert _one_sentence(code, err)
+    store.write_bytes(b"overwritten")
+    code, _, err = _run(capsys, "runs", "--store", store)
+    assert _one_sentence(code, err)
+    code, out, _ = _run(capsys, "restore", backup, "--store", store)
+    assert code == 0
+    assert out.startswith(f"{store} is now {backup}; what was there is ")
+    assert _run(capsys, "runs", "--store", store)[1] == runs
+    code, _, err = _run(capsys, "restore", tmp_path / "few.jsonl", "--store", store)
+    assert _one_sentence(code, err)
+    assert "few.jsonl cannot be restored" in err
+    assert _run(capsys, "runs", "--store", store)[1] == runs
 
 
 def test_attribute_writes_the_documented_file(tmp_path: Path, zoo: Path, capsys: pytest.CaptureFixture) -> None:

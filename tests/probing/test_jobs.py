@@ -214,7 +214,7 @@ def _worker(path: Path, parent: int) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=ROOT)
 
 
-def _until(condition: Callable[[], bool], seconds: float = 90) -> None:
+def _until(condition: Callable[[], bool], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited too long"

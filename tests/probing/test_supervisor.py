@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -51,7 +53,7 @@ def watched(store: Database) -> Iterator[Callable[[], Supervisor]]:
         thread.join()
 
 
-def _until(condition: Callable[[], bool], seconds: float = 120) -> None:
+def _until(condition: Callable[[], bool], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
@@ -123,6 +125,24 @@ def test_a_worker_run_by_hand_does_the_queue_logs_json_and_leaves_nothing_behind
     (event,) = [event for event in events if event["message"].startswith(f"job {job}: ")]
     assert event["level"] == "INFO"
     assert event["process"] == worker.pid
+
+
+def test_two_workers_and_a_command_line_share_the_work(store: Database) -> None:
+    jobs = [store.submit(replace(SPEC, selection=Selection(n=8, seed=seed)).as_json()) for seed in range(3)]
+    command = [sys.executable, "-m", "probing", "--verbose", "worker", "--store", str(store.path)]
+    workers = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    probe = [sys.executable, "-m", "probing", "--verbose", "probe", "small", "--alpha", "0.3", "--samples", "8"]
+    mine = subprocess.run([*probe, "--seed", "0", "--store", str(store.path)], cwd=ROOT, capture_output=True, text=True)
+    assert mine.returncode == 0, mine.stderr
+    _until(lambda: (store.jobs()["status"] == "done").all())
+    for worker in workers:
+        worker.terminate()
+    said = mine.stderr + "".join(worker.communicate(timeout=60)[1] for worker in workers)
+    assert "lock" not in said.lower()
+    assert "Traceback" not in said
+    begun = [int(number) for number in re.findall(r"job (\d+): \{", said)]
+    assert sorted(begun) == sorted({*begun}), "no job was begun twice"
+    assert {*begun} == {*jobs, *store.jobs()["job_id"]}
 
 
 def test_silence_is_only_that_of_a_worker_at_a_job(store: Database) -> None:
