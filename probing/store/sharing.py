@@ -146,13 +146,25 @@ class _Owner:
         self.database.ingest()
         key = secrets.token_bytes(32)
         self._listener = Listener(("127.0.0.1", 0), backlog=64, authkey=key)
-        part = address_file.with_suffix(".part")
-        part.touch(mode=0o600)
-        part.write_text(json.dumps({"pid": os.getpid(), "port": self._listener.address[1], "key": key.hex()}))
-        part.replace(address_file)
+        try:
+            self._tell({"pid": os.getpid(), "port": self._listener.address[1], "key": key.hex()})
+        except OSError as error:
+            self._listener.close()
+            self.database.close()
+            raise StoreError(f"Cannot write beside {path}: {error.strerror}.", "Free some disk space.") from error
         self._open = True
         self._thread = threading.Thread(target=self._accept, daemon=True, name="store-owner")
         self._thread.start()
+
+    def _tell(self, address: dict[str, Any]) -> None:
+        """Write where this process answers to a file that only its user can read."""
+        part = self._address_file.with_suffix(".part")
+        try:
+            part.touch(mode=0o600)
+            part.write_text(json.dumps(address))
+            part.replace(self._address_file)
+        finally:
+            part.unlink(missing_ok=True)
 
     def _accept(self) -> None:
         while self._open:
