@@ -104,7 +104,7 @@ def changed_json(draw: st.DrawFn, rows: list[dict[str, Any]]) -> bytes:
     return "\n".join(lines).encode("utf-8", "surrogatepass")
 
 
-QUESTION_ROWS = [{"id": "1", "question": "1+1=", "answer": "2", "cohort": "both_correct"}]
+QUESTION_ROWS = [{"id": "1", "question": "1+1=", "answer": "\\boxed{2}", "cohort": "both_correct"}]
 SAMPLE_ROWS = [{"id": "q1", "input_ids": [1, 2, 3, 4], "answer_start": 2, "answer_length": 2}]
 ROLLOUT_ROWS = [
     {

@@ -78,7 +78,7 @@ def _row(content: Any, where: str) -> Row:
             )
         tokens[side] = (prompt, answer)
     cohort = content.get("cohort")
-    if cohort is not None and cohort not in VERDICTS:
+    if cohort is not None and not (isinstance(cohort, str) and cohort in VERDICTS):
         raise RolloutError(f"{where} has the cohort '{str(cohort)[:60]}'.", f"Cohorts: {', '.join(VERDICTS)}.")
     return Row(str(content["idx"]), str(content["question"]), tokens, cohort, where)
 
