@@ -449,7 +449,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=list(FAULTS), default=list(FAULTS))
     arguments = parser.parse_args(argv)
     failed = False
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name)
         os.environ["PROBING_PAIRS"] = str(small_registry(folder, QUESTIONS))
         truth = Truth(folder)

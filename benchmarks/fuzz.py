@@ -12,6 +12,7 @@ import asyncio
 import json
 import random
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -205,16 +206,24 @@ def _question_set(path: Path, **columns: Any) -> QuestionSet:
     return QuestionSet(name="x", title="x", file=path, **({"grading": "exact"} | columns))
 
 
-def _load_checkpoint(folder: Path) -> Callable[[bytes], object]:
-    """A model whose weights have a changed header."""
-    import shutil
+def _small_model(folder: Path) -> bytes:
+    """A model of a few kilobytes; returns its weights."""
+    from transformers import AutoModelForCausalLM, LlamaConfig
 
+    shutil.copytree(ROOT / "data" / "zoo" / "base", folder)
+    config = LlamaConfig(
+        vocab_size=16, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, tie_word_embeddings=True,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    return (folder / "model.safetensors").read_bytes()
+
+
+def _load_checkpoint(folder: Path) -> Callable[[bytes], object]:
     import torch
 
     from probing.checkpoints import find
     from probing.models import load_model
-
-    shutil.copytree(ROOT / "data" / "zoo" / "base", folder, dirs_exist_ok=True)
 
     def do(content: bytes) -> object:
         (folder / "model.safetensors").write_bytes(content)
@@ -274,7 +283,7 @@ def _bomb() -> bytes:
 def kinds(folder: Path) -> dict[str, Kind]:
     """Every kind of input that comes as a file."""
     eap, graphml = _circuit()
-    weights = (ROOT / "data" / "zoo" / "base" / "model.safetensors").read_bytes()
+    weights = _small_model(folder / "model")
     questions = _file(folder, "q.jsonl", lambda path: load_questions(_question_set(path)))
     cohorts = _file(
         folder, "c.jsonl", lambda path: load_questions(_question_set(path, grading="none", cohort="cohort", id=""))
@@ -344,7 +353,7 @@ def run(kind: Kind, count: int, folder: Path) -> Outcome:
             if "\n" in str(error) or not error.what.endswith("."):
                 raise FuzzError(f"not a sentence: {str(error)!r}") from error
         except Exception as error:
-            raise FuzzError(f"{type(error).__name__}: {error}, for {case[:300]!r}") from error
+            raise FuzzError(f"{type(error).__name__}: {str(error)[:300]}, for {case[:300]!r}") from error
         outcome.longest = max(outcome.longest, time.monotonic() - started)
         if outcome.longest > LONGEST:
             raise FuzzError(f"took {outcome.longest:.1f} s, for {case[:300]!r}")
@@ -443,7 +452,7 @@ def main(argv: list[str] | None = None) -> int:
                 outcome = run(kind, kind.count // share, folder)
             except FuzzError as error:
                 failed = True
-                print(f"{title:20} FAILED: {error}", flush=True)
+                print(f"{title:20} FAILED: {str(error)[:1000]}", flush=True)
                 continue
             total += outcome.cases
             print(f"{title:20} {outcome.cases:6} cases, {outcome.refused:6} refused with a sentence, the longest took "

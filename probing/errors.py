@@ -4,14 +4,24 @@ Each carries one sentence of what happened and one of what to do about it. The c
 and exits with code 2; pages show them as messages. Anything else that is raised is a bug.
 """
 
+LONGEST = 500
+"""Characters of what happened, where a file's own words are in it."""
+
 
 class PersonError(Exception):
-    """Something a person can put right: `what` happened, and the `remedy`."""
+    """Something a person can put right: `what` happened, and the `remedy`; each on one line, whatever is quoted."""
 
     def __init__(self, what: str, remedy: str = "") -> None:
+        what = _one_line(what)
         super().__init__(f"{what} {remedy}".strip())
         self.what = what
         self.remedy = remedy
+
+
+def _one_line(text: str) -> str:
+    """Without line breaks, control characters and halves of characters, and not too long."""
+    shown = "".join(c if c.isprintable() else " " for c in text.encode("utf-8", "replace").decode())
+    return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 2]} …"
 
 
 class ModelError(PersonError):

@@ -118,7 +118,7 @@ class Pair(_Entry):
     @property
     def is_local(self) -> bool:
         """Whether both models are folders on this machine."""
-        return all(Path(model).exists() for model in (self.base, self.tuned))
+        return all(_exists(Path(model)) for model in (self.base, self.tuned))
 
     @property
     def arrow(self) -> str:
@@ -130,7 +130,7 @@ class Pair(_Entry):
         model = getattr(self, side)
         if model.endswith(".gguf"):
             return Path(model).name.partition(".")[0]
-        return Path(model).name if Path(model).exists() else model
+        return Path(model).name if _exists(Path(model)) else model
 
 
 class Registry(_Entry):
@@ -152,10 +152,18 @@ class Registry(_Entry):
         return self.questions[name]
 
 
+def _exists(path: Path) -> bool:
+    """Whether there is such a file; not if there cannot be, because of its name."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def _resolved(model: str, folder: Path) -> str:
     """A path below `folder` where there is such a folder or the name starts like one, else a hub id."""
     local = folder / model
-    return str(local) if local.exists() or model.startswith(("zoo/", ".", "/")) else model
+    return str(local) if _exists(local) or model.startswith(("zoo/", ".", "/")) else model
 
 
 def registry_path() -> Path:

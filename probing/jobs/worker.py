@@ -275,7 +275,7 @@ class Worker:
             "attention": model.config._attn_implementation if model is not None else plan.spec.attention,
             "threads": torch.get_num_threads(),
             "python": platform.python_version(),
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),  # a plain text, or whoever unpickles it would have to load PyTorch
             "transformers": importlib.metadata.version("transformers"),
         }
 

@@ -153,6 +153,8 @@ class _Owner:
             self.database.close()
             raise StoreError(f"Cannot write beside {path}: {error.strerror}.", "Free some disk space.") from error
         self._open = True
+        self._calls = 0
+        self._gate = threading.Condition()
         self._thread = threading.Thread(target=self._accept, daemon=True, name="store-owner")
         self._thread.start()
 
@@ -183,18 +185,29 @@ class _Owner:
                     name, args, kwargs = connection.recv()
                 except (*_Gone, OSError):
                     return
+                with self._gate:
+                    if not self._open:
+                        return  # the caller turns to the next owner
+                    self._calls += 1
                 try:
                     reply = (True, _public(self.database, name)(*args, **kwargs))
                 except Exception as error:
                     reply = (False, error)
+                finally:
+                    with self._gate:
+                        self._calls -= 1
+                        self._gate.notify_all()
                 try:
                     connection.send(reply)
                 except (*_Gone, OSError):
                     return
 
     def close(self) -> None:
+        """Finish the calls that have begun, take no more, and let go of the file."""
         self._address_file.unlink(missing_ok=True)
-        self._open = False
+        with self._gate:
+            self._open = False
+            self._gate.wait_for(lambda: not self._calls, timeout=30)
         with contextlib.suppress(OSError):  # a call of our own wakes the thread, which then sees that it should end
             socket.create_connection(self._listener.address, timeout=1).close()
         self._thread.join(timeout=1)

@@ -81,6 +81,15 @@ def test_a_killed_worker_is_started_again(tmp_path: Path) -> None:
     server.stop()
 
 
+def test_the_server_never_loads_pytorch(tmp_path: Path) -> None:
+    server = Server(tmp_path / "store.duckdb")
+    store = open_store(server.store)
+    _until(lambda: store.comparisons()["base_run"].notna().any(), 300)
+    assert "libtorch" not in Path(f"/proc/{server.process.pid}/maps").read_text()
+    store.close()
+    server.stop()
+
+
 def test_a_stopped_server_leaves_no_process_behind(tmp_path: Path) -> None:
     server = Server(tmp_path / "store.duckdb")
     _until(lambda: _worker_of(server) is not None, 30)

@@ -218,6 +218,29 @@ def test_a_run_with_missing_samples_cannot_be_finished(path: Path) -> None:
     store.close()
 
 
+def test_an_owner_that_leaves_finishes_what_was_asked_and_nobody_sees_an_error(path: Path) -> None:
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom probing.store import open_store\n"
+        "store = open_store(Path(sys.argv[1]))\nprint('open', flush=True)\n"
+        "for k in range(400):\n    store.submit({'number': k, 'by': sys.argv[2]})\n    store.jobs()\n"
+        "store.close()\n"
+    )
+    command = [sys.executable, "-c", program, str(path)]
+    callers = [
+        subprocess.Popen([*command, str(k)], cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        for k in range(2)
+    ]
+    while any(caller.poll() is None for caller in callers):
+        store = open_store(path)  # as the owner, or as another caller
+        store.jobs()
+        store.close()
+    for caller in callers:
+        assert caller.wait() == 0, caller.stderr.read() if caller.stderr else ""
+    store = open_store(path)
+    assert len(store.jobs()) == 800
+    store.close()
+
+
 # -- snapshots ---------------------------------------------------------------------------------------------------------
 
 
