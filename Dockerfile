@@ -17,7 +17,7 @@ USER explorer
 # Only /data is written to, so that the rest of the file system can be read-only.
 ENV PROBING_MODE=hosted PROBING_STORE=/data/store.duckdb PROBING_LOG=json \
     HOME=/data HF_HOME=/data/huggingface TMPDIR=/data \
-    PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+    MALLOC_ARENA_MAX=1 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 VOLUME /data
 EXPOSE 8501
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \

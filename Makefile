@@ -7,7 +7,7 @@ BIN := .venv/bin
 .PHONY: app test smollm2 check audit constraints benchmark proof screenshots
 
 app: .venv/app
-	$(BIN)/streamlit run app.py
+	MALLOC_ARENA_MAX=1 $(BIN)/streamlit run app.py
 
 test: .venv/dev
 	$(BIN)/python -m pytest -n 3 --dist worksteal

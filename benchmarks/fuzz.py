@@ -350,7 +350,7 @@ def run(kind: Kind, count: int, folder: Path) -> Outcome:
         except PersonError as error:
             outcome.refused += 1
             outcome.sentences[error.remedy] += 1
-            if "\n" in str(error) or not error.what.endswith("."):
+            if "\n" in str(error) or not error.what.endswith((".", "…")):
                 raise FuzzError(f"not a sentence: {str(error)!r}") from error
         except Exception as error:
             raise FuzzError(f"{type(error).__name__}: {str(error)[:300]}, for {case[:300]!r}") from error

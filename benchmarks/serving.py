@@ -62,7 +62,7 @@ class Server:
         self.url = f"http://localhost:{self.port}"
         self.log = store.with_name("server.log")
         command = [*before, sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(self.port)]
-        settings = os.environ | {"PROBING_STORE": str(store)} | (environment or {})
+        settings = os.environ | {"PROBING_STORE": str(store), "MALLOC_ARENA_MAX": "1"} | (environment or {})
         self.started = time.monotonic()
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(command, cwd=ROOT, env=settings, stdout=output, stderr=output)

@@ -53,7 +53,7 @@ def _errand(store: Path, number: int, folder: Path) -> None:
     elif kind == 2:
         with closing(open_store(store)) as opened:
             job = opened.submit(Spec("ppo", "addition", (0.1,), Selection(n=20, seed=number)).as_json())
-        _command(store, "cancel", str(job))
+            opened.close_job(job, "cancelled", "Cancelled.")
     elif kind == 3:
         with closing(open_store(store)) as opened:
             run = opened.runs()["run_key"].iloc[0]

@@ -53,17 +53,20 @@ CLOSED_TO_STRANGERS = ("/_stcore/upload_file",)
 """Beginnings of paths that a hosted server does not have, since its viewers bring no files."""
 
 
+def _is_closed(path: str) -> bool:
+    return path.startswith(CLOSED) or (path.startswith(CLOSED_TO_STRANGERS) and is_hosted())
+
+
 class Security:
     """ASGI middleware that sets `HEADERS`, and knows nothing of the paths that are closed."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self._closed = CLOSED + (CLOSED_TO_STRANGERS if is_hosted() else ())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and add the headers to what comes back."""
 
-        if scope["type"] != "lifespan" and scope["path"].startswith(self._closed):
+        if scope["type"] != "lifespan" and _is_closed(scope["path"]):
             await PlainTextResponse("Not Found", 404, headers=HEADERS)(scope, receive, send)
             return
 

@@ -109,16 +109,17 @@ _TIDYING = 15.0
 
 
 def _tidy(ended: threading.Event) -> None:
-    """Keep memory small: one heap for all threads, and what is no longer used given back every few seconds.
+    """Keep memory small: give back every few seconds what is no longer used.
 
-    Streamlit would collect after every run of a page, which took a third of the run's time.
+    Streamlit would collect after every run of a page, which took a third of the run's time. With `MALLOC_ARENA_MAX=1`
+    in the environment, as `make app` and the image have it, memory does not split over the threads of page runs, each
+    of which would keep tens of megabytes.
     """
     pyarrow.set_memory_pool(pyarrow.system_memory_pool())
     gc.freeze()  # what has been imported stays, and need not be looked through again and again
     libc = None
-    with contextlib.suppress(OSError, AttributeError):  # where the C library is another than glibc
+    with contextlib.suppress(OSError):  # where the C library is another than glibc
         libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(-8, 1)  # M_ARENA_MAX
     while not ended.wait(_TIDYING):
         gc.collect()
         if libc is not None:
@@ -144,6 +145,7 @@ async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
         logs.set_up(verbose=True)
         if is_hosted() and 0 < len(admin_token()) < SHORTEST_TOKEN:
             raise PersonError(f"PROBING_ADMIN_TOKEN has fewer than {SHORTEST_TOKEN} characters.", "Choose a long one.")
+        store()
         here = _one_of("PROBING_WORKER", "here", "elsewhere") == "here" and not is_read_only()
         supervisor = Supervisor(store(), log_to_file=not is_hosted()) if here else None
         monitoring.serve(store, supervisor)

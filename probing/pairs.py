@@ -191,7 +191,7 @@ def read_registry(path: Path) -> Registry:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise PairError(f"Cannot read {path}: {error.strerror}.", "Check the path.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PairError(f"{path} is not valid TOML: {error}.", "Correct that line.") from error
     folder = path.parent
     entries: dict[str, Any] = {"questions": {}, "pairs": {}}

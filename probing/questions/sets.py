@@ -128,7 +128,7 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
         table = pyarrow.parquet.read_table(path)
     except FileNotFoundError as error:
         raise QuestionError(f"Cannot read {path}: No such file or directory.", "Check the path.") from error
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:  # ValueError: a name that is no text
         raise QuestionError(f"{path} is not a complete Parquet file.", "Was it cut short?") from error
     for number, row in enumerate(table.to_pylist(), start=1):
         yield f"Row {number} of {path}", row
