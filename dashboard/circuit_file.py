@@ -26,13 +26,13 @@ def members(graph: ResidualGraph) -> frozenset[str] | None:
         st.error(str(error), icon=":material/error:")
         return None
     st.info(
-        f"Only the {len(brought)} edges of the circuit in {plain(upload.name)} are shown. Close the file to see all.",
+        f"Only the {len(brought)} edges of the circuit in {_plain(upload.name)} are shown. Close the file to see all.",
         icon=":material/filter_alt:",
     )
     return brought
 
 
-def plain(name: str) -> str:
+def _plain(name: str) -> str:
     """A file's name without what Markdown would take for more."""
     return re.sub(r"[^\w .-]", "", name)[:100]
 

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Callable
 from functools import lru_cache
+from html import unescape
 
 import numpy as np
 import pandas as pd
@@ -91,7 +92,7 @@ def numbers_of(figure: go.Figure) -> pd.DataFrame:
         elif trace.x is not None and trace.y is not None:
             part = pd.DataFrame({"trace": name, "x": np.asarray(trace.x), "y": np.asarray(trace.y)})
             if trace.text is not None and not isinstance(trace.text, str):
-                part["label"] = list(trace.text)
+                part["label"] = [unescape(str(text)) for text in trace.text]
             parts.append(part)
     table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["trace", "x", "y"])
     table = table.dropna(subset=["z" if "z" in table else "y"])

@@ -66,7 +66,7 @@ class Security:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and add the headers to what comes back."""
 
-        if scope["type"] != "lifespan" and _is_closed(scope["path"]):
+        if scope["type"] == "http" and _is_closed(scope["path"]):
             await PlainTextResponse("Not Found", 404, headers=HEADERS)(scope, receive, send)
             return
 

@@ -1,6 +1,7 @@
 """How alike the questions' edge scores are."""
 
 from collections.abc import Sequence
+from html import escape
 
 import numpy as np
 import plotly.graph_objects as go
@@ -12,7 +13,7 @@ from dashboard.theme import COLOURS, scale_to, style
 def maps(base: np.ndarray, tuned: np.ndarray, ids: Sequence[str]) -> go.Figure:
     """The questions' correlations in each model, in one order and on one scale."""
     order = np.argsort(-base.sum(0), kind="stable")
-    names = [ids[i] for i in order]
+    names = [escape(ids[i]) for i in order]
     low = float(np.nanmin([base, tuned]))
     figure = make_subplots(1, 2, subplot_titles=("Base", "Tuned"), horizontal_spacing=0.14, shared_yaxes=True)
     for column, (side, matrix) in enumerate((("base", base), ("tuned", tuned)), start=1):

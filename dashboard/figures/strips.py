@@ -1,6 +1,7 @@
 """Figures in which every question is a dot."""
 
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ def pairs(base: np.ndarray, tuned: np.ndarray, names: Sequence[str], title: str,
                 mode="markers",
                 name=side,
                 marker={"color": COLOURS[side], "size": 5, "opacity": 0.75},
-                text=list(names),
+                text=[escape(name) for name in names],
                 hovertemplate="%{text}<br>%{y:.3g}<extra></extra>",
             )
         )
@@ -105,7 +106,7 @@ def intensity_against_loss(questions: pd.DataFrame) -> go.Figure:
                 mode="markers",
                 name=side,
                 marker={"color": COLOURS[side], "size": 7, "opacity": 0.7},
-                text=questions["question_id"],
+                text=[escape(name) for name in questions["question_id"]],
                 hovertemplate="%{text}<br>loss %{x:.3g}<br>intensity %{y:.3g}<extra></extra>",
             )
         )

@@ -10,7 +10,7 @@ import pytest
 
 from dashboard import exports, question
 from dashboard.edge_filter import MOST, PANELS, EdgeFilter
-from dashboard.figures import circuit, diversity, histograms, layers, matrix, spread, timeline, tokens
+from dashboard.figures import circuit, diversity, histograms, layers, matrix, spread, strips, timeline, tokens
 from dashboard.figures.circuit import Pick
 from dashboard.theme import PICKED, ink
 from probing.circuits import EDGE_VALUES, by_layer_and_kind, edge_table, edge_values
@@ -276,3 +276,12 @@ def test_a_figure_as_an_image(table: pd.DataFrame) -> None:
     svg = exports.as_image(spread.lorenz(table), "svg")
     assert svg.startswith(b"<svg")
     assert b"share of all strength" in svg
+
+
+def test_names_from_question_files_are_no_markup_in_figures_and_plain_in_what_is_taken_away() -> None:
+    names = ["<a href='x'>q</a>", "q2"]
+    figure = strips.pairs(np.ones(2), np.zeros(2), names, "nats", 200)
+    assert "<a" not in figure.to_json()
+    assert set(exports.numbers_of(figure)["label"].dropna()) == set(names)
+    maps = diversity.maps(np.eye(2), np.eye(2), names)
+    assert "<a" not in maps.to_json()
