@@ -188,7 +188,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"\n{viewers} viewers for {seconds / 60:g} minutes, reading {think:g} s after each action")
     found = report(seen, seconds, busy)
     if arguments.quick:
-        del found["growth of memory"]
+        found = {"errors": found["errors"]}
     failed = False
     for name, (value, limit, unit) in found.items():
         failed |= value > limit

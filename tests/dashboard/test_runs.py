@@ -9,7 +9,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard import roles, service
 from dashboard.runs import log_of, progress
-from probing.errors import PairError
+from probing.errors import PairError, StoreError
 from probing.jobs.plan import Spec
 from probing.rollouts import Selection
 from tests.conftest import ROOT
@@ -109,13 +109,24 @@ def test_rate_and_time_left_by_hand() -> None:
 
 def test_viewers_of_a_hosted_server_look_and_do_not_queue(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROBING_MODE", "hosted")
+    monkeypatch.setenv("PROBING_ADMIN_TOKEN", "right")
     app = _open()
     assert not app.exception
-    assert not app.button
+    assert [button.label for button in app.button] == ["Unlock"]
     assert "everybody may look" in _texts(app)
     compare = AppTest.from_file(str(ROOT / "dashboard" / "shell.py"), default_timeout=60).run()
     assert not compare.button
     assert "only those who have signed in" in _texts(compare)
+
+
+def test_nobody_can_queue_where_nobody_can_sign_in(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROBING_MODE", "hosted")
+    app = _open()
+    assert not app.exception
+    assert not app.button
+    assert "nothing new is computed here" in _texts(app)
+    with pytest.raises(StoreError, match="only read"):
+        service.store().submit({})
 
 
 def test_a_wrong_token_unlocks_nothing_and_the_right_one_does(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,6 +159,7 @@ def test_a_session_gets_few_tries(empty: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_queue_of_a_hosted_server_is_bounded(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROBING_MODE", "hosted")
+    monkeypatch.setenv("PROBING_ADMIN_TOKEN", "right")
     monkeypatch.setattr(roles, "person", lambda: "somebody")
     jobs = [Spec("grpo", "addition", (0.3,), Selection(n=n)) for n in range(1, roles.QUEUE_LIMIT + 2)]
     for spec in jobs[: roles.PERSON_LIMIT]:
