@@ -4,10 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -19,6 +17,7 @@ from probing.pairs import load_registry
 from probing.store import open_store
 from probing.store.database import Database
 from tests.conftest import ROOT
+from tests.waiting import until
 
 
 @pytest.fixture(autouse=True)
@@ -40,29 +39,22 @@ def _rollouts() -> list[str]:
     return list({make_plan(spec, registry).rollout_key(side) for spec in shipped(registry) for side in SIDES})
 
 
-def _until(condition: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.02)
-
-
 def test_a_killed_dashboard_loses_no_finished_batch_and_the_next_start_resumes(tmp_path: Path) -> None:
     first = Server(tmp_path / "store.duckdb")
     store = open_store(first.store)  # through the server, as the command line would
-    _until(lambda: _answers(store) >= 128, 300)
+    until(lambda: _answers(store) >= 128, 300)
     seen = _answers(store)
     worker = _worker_of(first)
     assert worker is not None
     first.process.send_signal(signal.SIGKILL)
     first.process.wait()
-    _until(lambda: not Path(f"/proc/{worker}").exists(), 120)
+    until(lambda: not Path(f"/proc/{worker}").exists(), 120)
     assert _answers(store) >= seen
     store.close()
     second = Server(first.store)
     again = open_store(second.store)
     assert _answers(again) >= seen
-    _until(lambda: again.comparisons()["base_run"].notna().any(), 300)
+    until(lambda: again.comparisons()["base_run"].notna().any(), 300)
     assert len(again.jobs()["spec"].unique()) == len(again.jobs()), "no job was queued twice"
     again.close()
     second.stop()
@@ -71,11 +63,11 @@ def test_a_killed_dashboard_loses_no_finished_batch_and_the_next_start_resumes(t
 def test_a_killed_worker_is_started_again(tmp_path: Path) -> None:
     server = Server(tmp_path / "store.duckdb")
     store = open_store(server.store)
-    _until(lambda: _answers(store) >= 64, 300)
+    until(lambda: _answers(store) >= 64, 300)
     worker = _worker_of(server)
     assert worker is not None
     os.kill(worker, signal.SIGKILL)
-    _until(lambda: store.comparisons()["base_run"].notna().any(), 300)
+    until(lambda: store.comparisons()["base_run"].notna().any(), 300)
     assert _worker_of(server) != worker
     store.close()
     server.stop()
@@ -84,7 +76,7 @@ def test_a_killed_worker_is_started_again(tmp_path: Path) -> None:
 def test_the_server_never_loads_pytorch(tmp_path: Path) -> None:
     server = Server(tmp_path / "store.duckdb")
     store = open_store(server.store)
-    _until(lambda: store.comparisons()["base_run"].notna().any(), 300)
+    until(lambda: store.comparisons()["base_run"].notna().any(), 300)
     assert "libtorch" not in Path(f"/proc/{server.process.pid}/maps").read_text()
     store.close()
     server.stop()
@@ -92,7 +84,7 @@ def test_the_server_never_loads_pytorch(tmp_path: Path) -> None:
 
 def test_a_stopped_server_leaves_no_process_behind(tmp_path: Path) -> None:
     server = Server(tmp_path / "store.duckdb")
-    _until(lambda: _worker_of(server) is not None, 30)
+    until(lambda: _worker_of(server) is not None, 30)
     worker = _worker_of(server)
     server.stop()
     assert not Path(f"/proc/{worker}").exists()

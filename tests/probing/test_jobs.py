@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from probing.rollouts import Selection
 from probing.store import open_store
 from probing.store.database import Database
 from tests.conftest import ROOT
+from tests.waiting import until
 
 SPEC = Spec("grpo", "addition", (0.3,), Selection(n=40))
 
@@ -214,13 +214,6 @@ def _worker(path: Path, parent: int) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=ROOT)
 
 
-def _until(condition: Callable[[], bool], seconds: float = 300) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.005)
-
-
 def _progress(store: Database) -> tuple[int, int]:
     """Answers and scores in the store."""
     plan, selection = _plan(), SPEC.selections()[0]
@@ -234,7 +227,7 @@ def test_a_killed_worker_loses_no_finished_batch_and_the_next_resumes(tmp_path: 
     kept = (0, 0)
     for enough in ((64, 0), (600, 0)):
         worker = _worker(store.path, os.getpid())
-        _until(lambda enough=enough: _progress(store) >= enough)
+        until(lambda enough=enough: _progress(store) >= enough)
         worker.send_signal(signal.SIGKILL)
         worker.wait()
         store.ingest()
@@ -263,11 +256,11 @@ def test_a_killed_owner_loses_no_finished_batch_and_the_next_resumes(tmp_path: P
     assert owner.stdout is not None
     worker = int(owner.stdout.readline())
     watcher = open_store(path)
-    _until(lambda: _progress(watcher)[0] >= 256)
+    until(lambda: _progress(watcher)[0] >= 256)
     seen = _progress(watcher)
     owner.send_signal(signal.SIGKILL)
     owner.wait()
-    _until(lambda: not Path(f"/proc/{worker}").exists())
+    until(lambda: not Path(f"/proc/{worker}").exists())
     assert _progress(watcher) >= seen
     (job,) = watcher.jobs()["job_id"]
     assert follow(watcher, int(job), _quiet)["status"] == "done"

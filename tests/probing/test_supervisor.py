@@ -24,6 +24,7 @@ from probing.store import open_store
 from probing.store.database import Database
 from probing.store.queue import DEATHS
 from tests.conftest import ROOT
+from tests.waiting import until
 
 SPEC = Spec("small", "few", (0.3,), Selection(n=8))
 
@@ -53,13 +54,6 @@ def watched(store: Database) -> Iterator[Callable[[], Supervisor]]:
         thread.join()
 
 
-def _until(condition: Callable[[], bool], seconds: float = 300) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.01)
-
-
 def _children() -> list[psutil.Process]:
     return [child for child in psutil.Process().children() if "worker" in child.cmdline()]
 
@@ -70,10 +64,10 @@ def test_a_worker_that_hangs_is_killed_and_its_job_is_finished_by_the_next(
     monkeypatch.setenv("PROBING_PATIENCE", "8")
     job = store.submit(SPEC.as_json())
     supervisor = watched()
-    _until(lambda: store.job(job)["status"] == "running")
+    until(lambda: store.job(job)["status"] == "running")
     (worker,) = _children()
     worker.suspend()
-    _until(lambda: store.job(job)["status"] == "done")
+    until(lambda: store.job(job)["status"] == "done")
     assert supervisor.deaths == 1
     assert not worker.is_running()
     assert store.job(job)["attempts"] == 1
@@ -94,7 +88,7 @@ def test_a_job_at_which_workers_die_again_and_again_fails_with_the_reason(
             killed.add(pid)
         return row["status"] == "failed"
 
-    _until(kill)
+    until(kill)
     assert len(killed) == DEATHS
     assert f"died or hung {DEATHS} times at the same batch" in store.job(job)["message"]
 
@@ -104,7 +98,7 @@ def test_a_long_log_is_put_aside(store: Database, watched: Callable[[], Supervis
     log.write_bytes(b"x" * (LOG_SIZE + 1))
     job = store.submit(SPEC.as_json())
     watched()
-    _until(lambda: store.job(job)["status"] == "done")
+    until(lambda: store.job(job)["status"] == "done")
     assert log.with_name(log.name + ".1").stat().st_size == LOG_SIZE + 1
     assert f"job {job}: " in log.read_text()
 
@@ -115,7 +109,7 @@ def test_a_worker_run_by_hand_does_the_queue_logs_json_and_leaves_nothing_behind
     hand = subprocess.Popen(
         command, cwd=ROOT, env=os.environ | {"PROBING_LOG": "json"}, stderr=subprocess.PIPE, text=True
     )
-    _until(lambda: store.job(job)["status"] == "done")
+    until(lambda: store.job(job)["status"] == "done")
     (worker,) = psutil.Process(hand.pid).children()
     hand.terminate()
     _, errors = hand.communicate(timeout=30)
@@ -134,7 +128,7 @@ def test_two_workers_and_a_command_line_share_the_work(store: Database) -> None:
     probe = [sys.executable, "-m", "probing", "--verbose", "probe", "small", "--alpha", "0.3", "--samples", "8"]
     mine = subprocess.run([*probe, "--seed", "0", "--store", str(store.path)], cwd=ROOT, capture_output=True, text=True)
     assert mine.returncode == 0, mine.stderr
-    _until(lambda: (store.jobs()["status"] == "done").all())
+    until(lambda: (store.jobs()["status"] == "done").all())
     for worker in workers:
         worker.terminate()
     said = mine.stderr + "".join(worker.communicate(timeout=60)[1] for worker in workers)
