@@ -76,6 +76,18 @@ def _settled(page: Page) -> None:
     expect(page.locator("[data-testid='stException']")).to_have_count(0)
 
 
+def _at_rest(page: Page) -> None:
+    """Wait until nothing on the page has changed for half a second."""
+    _settled(page)
+    page.evaluate(
+        """() => new Promise(done => {
+            let rest = setTimeout(done, 500);
+            new MutationObserver(() => { clearTimeout(rest); rest = setTimeout(done, 500); })
+                .observe(document, {attributes: true, characterData: true, childList: true, subtree: true});
+        })"""
+    )
+
+
 def _plot(page: Page, number: int = 0) -> Locator:
     return page.locator(".js-plotly-plot").nth(number)
 
@@ -304,15 +316,14 @@ def test_the_selection_survives_a_filter_and_nothing_jumps(shared: Server, brows
 
     before = places()
     _slider(page, "Edges in each panel").press("ArrowRight")
-    _settled(page)
-    page.wait_for_timeout(500)
+    _at_rest(page)
     assert places() == before
     page.get_by_role("button", name="Filter").click()
     page.get_by_role("button", name="mlp").or_(page.get_by_role("checkbox", name="mlp")).first.click()
     page.keyboard.press("Escape")
     expect(page.get_by_text("under 1 filters")).to_be_visible()
     _picked(page, "m3")
-    page.wait_for_timeout(500)
+    _at_rest(page)
     assert places()[:3] == before[:3]
     assert "kinds=mlp" in page.url
     assert "pick=m3" in page.url
@@ -437,12 +448,11 @@ def test_every_page_passes_the_accessibility_rules(shared: Server, browser: Brow
     for path in (*PAGES, "circuits?pick=a5-%3Elogits", "distributions?part=Diversity", *STATES):
         page = _open(browser, f"{shared.url}/{path}", Complaints(), scheme=scheme)
         expect(page.get_by_role("heading", level=1)).to_be_visible()
-        _settled(page)
-        page.wait_for_timeout(500)
+        _at_rest(page)
         page.evaluate(AXE)
         rules = "{runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']}"
         result = page.evaluate(f"axe.run({{exclude: [['.main-svg']]}}, {rules})")  # figures have a text of their own
-        broken = [f"{v['id']}: {v['nodes'][0]['html'][:120]}" for v in result["violations"]]
+        broken = [f"{node['html'][:120]}: {node['failureSummary']}" for v in result["violations"] for node in v["nodes"]]
         assert not broken, path
         page.context.close()
 
@@ -451,8 +461,7 @@ def test_every_page_passes_the_accessibility_rules(shared: Server, browser: Brow
 def test_the_keyboard_reaches_every_control(shared: Server, browser: Browser, path: str) -> None:
     page = _open(browser, f"{shared.url}/{path}", Complaints())
     expect(page.get_by_role("heading", level=1)).to_be_visible()
-    _settled(page)
-    page.wait_for_timeout(500)
+    _at_rest(page)
     page.evaluate(
         """() => {
             const kinds = "a[href], button, input, [role=slider], [role=combobox], [role=tab], [role=radio]";
