@@ -2,17 +2,20 @@
 
 On one's own machine everybody who reaches the pages, which is oneself. Where `PROBING_MODE=hosted`, viewers read;
 those who know the token in `PROBING_ADMIN_TOKEN`, or have signed in where sign-in is set up (Streamlit's `[auth]`
-secrets), may queue registered pairs, each a few at a time, into a queue that is bounded.
+secrets; `PROBING_MEMBERS` may narrow whom that lets in), may queue registered pairs, each a few at a time, into a queue
+that is bounded.
 """
 
 import hmac
 import time
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 import streamlit as st
 
 from dashboard import data
-from dashboard.service import admin_token, is_hosted, is_read_only, sign_in_is_set_up, store
+from dashboard.service import admin_token, is_hosted, is_read_only, members, sign_in_is_set_up, store
 from probing.errors import PersonError
 from probing.jobs.plan import Spec
 from probing.pairs import load_registry
@@ -38,9 +41,21 @@ def person() -> str | None:
         return "local"
     if st.session_state.get("admin"):
         return "admin"
-    if st.user.get("is_logged_in"):
-        return str(st.user.get("email") or st.user.get("sub"))
+    if st.user.get("is_logged_in") and _is_member(st.user):
+        return _name(st.user)
     return None
+
+
+def _name(user: Mapping[str, Any]) -> str:
+    return str(user.get("email") or user.get("sub"))
+
+
+def _is_member(user: Mapping[str, Any]) -> bool:
+    """Whether somebody who has signed in is one of those who may compute, by an address that is theirs."""
+    if not members():
+        return True
+    email = str(user.get("email") or "").casefold()
+    return user.get("email_verified") is True and any(fnmatchcase(email, pattern) for pattern in members())
 
 
 def submit(spec: Spec) -> int:
@@ -88,15 +103,20 @@ def sign_in() -> None:
     if not is_hosted():
         return
     who = person()
-    if who is not None:
+    if st.user.get("is_logged_in"):
+        may = "" if _is_member(st.user) else ", who may look here but not compute"
+        st.caption(f":material/person: Signed in as {_name(st.user)}{may}.")
+        st.button("Sign out", icon=":material/logout:", on_click=st.logout)
+    elif who is not None:
         st.caption(f":material/person: Signed in as {who}.")
+    if who is not None:
         return
     if is_read_only():
         st.info("This server shows what has been computed; nothing new is computed here.", icon=":material/lock:")
         return
     st.info("This is a hosted server: everybody may look, and those who sign in may compute.", icon=":material/lock:")
-    if sign_in_is_set_up() and st.button("Sign in", icon=":material/login:"):
-        st.login()
+    if sign_in_is_set_up() and not st.user.get("is_logged_in"):
+        st.button("Sign in", icon=":material/login:", on_click=st.login)
     expected = admin_token()
     if not expected or st.session_state.get("wrong_tokens", 0) >= TRIES:
         return

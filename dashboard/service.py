@@ -59,6 +59,11 @@ def admin_token() -> str:
     return os.environ.get("PROBING_ADMIN_TOKEN", "")
 
 
+def members() -> tuple[str, ...]:
+    """Patterns of the mail addresses whose owners may compute once they have signed in; none where all may."""
+    return tuple(os.environ.get("PROBING_MEMBERS", "").casefold().replace(",", " ").split())
+
+
 def sign_in_is_set_up() -> bool:
     """Whether Streamlit's secrets say how people sign in."""
     try:

@@ -116,6 +116,8 @@ class Queue(Connection):
                 "WHERE job_id = ? AND status IN ('queued', 'running')",
                 [status, message, now(), job_id],
             )
+        self._heard.pop(job_id, None)
+        self._batches.pop(job_id, None)
 
     def jobs(self) -> pd.DataFrame:
         """Every job, the newest first."""
