@@ -452,7 +452,8 @@ def test_every_page_passes_the_accessibility_rules(shared: Server, browser: Brow
         page.evaluate(AXE)
         rules = "{runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa'], resultTypes: ['violations'], preload: false}"
         result = page.evaluate(f"axe.run({{exclude: [['.main-svg']]}}, {rules})")  # figures have a text of their own
-        broken = [f"{node['html'][:120]}: {node['failureSummary']}" for v in result["violations"] for node in v["nodes"]]
+        nodes = [node for violation in result["violations"] for node in violation["nodes"]]
+        broken = [f"{node['html'][:120]}: {node['failureSummary']}" for node in nodes]
         assert not broken, path
         page.context.close()
 

@@ -103,18 +103,20 @@ def _signed_in(provider: Provider, folder: Path, members: str) -> Iterator[tuple
         "STREAMLIT_SECRETS_FILES": str(folder / "secrets.toml"),
     }
     server = Server(folder / "store.duckdb", settings)
-    with sync_playwright() as playwright:
-        page = playwright.chromium.launch(executable_path=CHROME, args=CHROME_FLAGS).new_page()
-        page.set_default_timeout(30_000)
-        page.goto(f"{server.url}/runs")
-        expect(page.get_by_text("everybody may look")).to_be_visible(timeout=30_000)
-        expect(page.get_by_role("button", name="Queue")).to_have_count(0)
-        page.get_by_role("button", name="Sign in").click()
-        page.wait_for_url(f"{server.url}/")  # where one comes back to
-        page.get_by_role("link", name="Runs").click()
-        expect(page.get_by_text("Signed in as Ada@example.org")).to_be_visible(timeout=30_000)
-        yield page, server
-    server.stop()
+    try:
+        with sync_playwright() as playwright:
+            page = playwright.chromium.launch(executable_path=CHROME, args=CHROME_FLAGS).new_page()
+            page.set_default_timeout(30_000)
+            page.goto(f"{server.url}/runs")
+            expect(page.get_by_text("everybody may look")).to_be_visible(timeout=30_000)
+            expect(page.get_by_role("button", name="Queue")).to_have_count(0)
+            page.get_by_role("button", name="Sign in").click()
+            page.wait_for_url(f"{server.url}/")  # where one comes back to
+            page.get_by_role("link", name="Runs").click()
+            expect(page.get_by_text("Signed in as Ada@example.org")).to_be_visible(timeout=30_000)
+            yield page, server
+    finally:
+        server.stop()
 
 
 def test_who_has_signed_in_computes_under_their_name_until_they_sign_out(provider: Provider, tmp_path: Path) -> None:
