@@ -30,6 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from hypothesis.configuration import set_hypothesis_home_dir
 
 from benchmarks.serving import ROOT
 from benchmarks.viewer import Viewer, ViewerError
@@ -443,8 +444,9 @@ def main(argv: list[str] | None = None) -> int:
     failed, total = False, 0
     load_registry()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "cases"
-        folder.mkdir()
+        set_hypothesis_home_dir(Path(name) / "hypothesis")
+        folder = Path(name) / "aside" / "cases"
+        folder.mkdir(parents=True)
         for title, kind in kinds(folder).items():
             if arguments.only and title not in arguments.only:
                 continue

@@ -129,6 +129,8 @@ def test_who_has_signed_in_computes_under_their_name_until_they_sign_out(provide
         assert "Ada@example.org" in store.jobs()["requested_by"].tolist()
         store.close()
         page.get_by_role("button", name="Sign out").click()
+        page.wait_for_url(f"{server.url}/")
+        page.get_by_role("link", name="Runs").click()
         expect(page.get_by_role("button", name="Sign in")).to_be_visible()
         expect(page.get_by_role("button", name="Queue")).to_have_count(0)
 
