@@ -97,8 +97,9 @@ def migrate(connection: duckdb.DuckDBPyConnection, read_only: bool = False) -> N
     tables = {row[0] for row in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
     version = 0
     if "store_version" in tables:
-        found = connection.execute("SELECT max(version) FROM store_version").fetchone()
-        version = found[0] if found and found[0] is not None else 0
+        # All rows are fetched: a result that is left half read keeps its transaction, and with it every old row, alive.
+        ((found,),) = connection.execute("SELECT max(version) FROM store_version").fetchall()
+        version = found or 0
     elif tables:
         raise StoreError(
             "This DuckDB file was made by something else: it has tables but no store version.",
