@@ -110,7 +110,7 @@ def queue_shipped() -> None:
 
 
 _TIDYING = 15.0
-"""Seconds between collections of what page runs leave behind: memory, and the event loop of each."""
+"""Seconds between collections of the memory that page runs leave behind."""
 
 
 def _tidy(ended: threading.Event) -> None:

@@ -241,6 +241,18 @@ def test_an_owner_that_leaves_finishes_what_was_asked_and_nobody_sees_an_error(p
     store.close()
 
 
+def test_nothing_keeps_old_rows_alive(path: Path) -> None:
+    Database(path).close()
+    store = Database(path)
+    job = store.submit({"pair": "x"})
+    store.claim("worker")
+    for done in range(5):
+        store.report(job, "stage", done, 5)
+        store.jobs()
+    store._connection.cursor().execute("CHECKPOINT")  # which is refused while a transaction still sees old rows
+    store.close()
+
+
 # -- snapshots ---------------------------------------------------------------------------------------------------------
 
 
