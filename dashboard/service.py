@@ -109,7 +109,7 @@ def queue_shipped() -> None:
             log.warning("pair %s: %s", spec.pair, error)
 
 
-_TIDYING = 15.0
+_TIDYING = 5.0
 """Seconds between collections of the memory that page runs leave behind."""
 
 
