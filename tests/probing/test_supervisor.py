@@ -146,8 +146,9 @@ def test_silence_is_only_that_of_a_worker_at_a_job(store: Database) -> None:
     time.sleep(0.05)
     assert store.silent_for(12) > 0.04
     assert store.silent_for(1) == 0
+    before = time.monotonic()
     store.report(job, "stage", 0, 1)
-    assert store.silent_for(12) < 0.04
+    assert store.silent_for(12) <= time.monotonic() - before
     store.close_job(job, "done")
     assert store.silent_for(12) == 0
 
