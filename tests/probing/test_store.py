@@ -594,4 +594,4 @@ def test_opening_does_not_wait_for_an_address_that_is_stale(path: Path) -> None:
     path.with_name(path.name + ".owner").write_text(json.dumps({"pid": 1, "port": 1, "key": "00"}))
     started = time.monotonic()
     open_store(path).close()
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10, "an owner that does not answer is given up later"
