@@ -102,9 +102,9 @@ def sign_in() -> None:
     """Where a viewer of a hosted server becomes somebody; nothing on one's own machine."""
     if not is_hosted():
         return
-    who = person()
-    if st.user.get("is_logged_in"):
-        may = "" if _is_member(st.user) else ", who may look here but not compute"
+    who, has_signed_in = person(), st.user.get("is_logged_in")
+    if has_signed_in:
+        may = "" if who is not None else ", who may look here but not compute"
         st.caption(f":material/person: Signed in as {_name(st.user)}{may}.")
         st.button("Sign out", icon=":material/logout:", on_click=st.logout)
     elif who is not None:
@@ -115,7 +115,7 @@ def sign_in() -> None:
         st.info("This server shows what has been computed; nothing new is computed here.", icon=":material/lock:")
         return
     st.info("This is a hosted server: everybody may look, and those who sign in may compute.", icon=":material/lock:")
-    if sign_in_is_set_up() and not st.user.get("is_logged_in"):
+    if sign_in_is_set_up() and not has_signed_in:
         st.button("Sign in", icon=":material/login:", on_click=st.login)
     expected = admin_token()
     if not expected or st.session_state.get("wrong_tokens", 0) >= TRIES:

@@ -222,7 +222,7 @@ def test_an_owner_that_leaves_finishes_what_was_asked_and_nobody_sees_an_error(p
     program = (
         "import sys\nfrom pathlib import Path\nfrom probing.store import open_store\n"
         "store = open_store(Path(sys.argv[1]))\nprint('open', flush=True)\n"
-        "for k in range(150):\n    store.submit({'number': k, 'by': sys.argv[2]})\n    store.jobs()\n"
+        "for k in range(400):\n    store.submit({'number': k, 'by': sys.argv[2]})\n    store.jobs()\n"
         "store.close()\n"
     )
     command = [sys.executable, "-c", program, str(path)]
@@ -237,7 +237,7 @@ def test_an_owner_that_leaves_finishes_what_was_asked_and_nobody_sees_an_error(p
     for caller in callers:
         assert caller.wait() == 0, caller.stderr.read() if caller.stderr else ""
     store = open_store(path)
-    assert len(store.jobs()) == 300
+    assert len(store.jobs()) == 800
     store.close()
 
 
@@ -594,4 +594,4 @@ def test_opening_does_not_wait_for_an_address_that_is_stale(path: Path) -> None:
     path.with_name(path.name + ".owner").write_text(json.dumps({"pid": 1, "port": 1, "key": "00"}))
     started = time.monotonic()
     open_store(path).close()
-    assert time.monotonic() - started < 10, "an owner that does not answer is given up later"
+    assert time.monotonic() - started < 2
