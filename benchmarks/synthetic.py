@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from probing.jobs.plan import METHOD, SIDES
+from probing.jobs.plan import SIDES, method
 from probing.residual_graph import graph_of
 from probing.rollouts import ALPHAS, Answer, Selection, select
 from probing.scores import Scores
@@ -78,7 +78,7 @@ def _fill(store: Database, pair: str, questions: str, rng: np.random.Generator) 
         selection = Selection(alpha=alpha)
         selected = select(_answers("base"), _answers("tuned"), selection)
         comparison = f"{pair}-{questions}-{alpha:g}"
-        settings: dict[str, Any] = {"rollouts": list(rollouts), "selection": vars(selection), "method": METHOD}
+        settings: dict[str, Any] = {"rollouts": list(rollouts), "selection": vars(selection), "method": method()}
         store.save_comparison(comparison, pair, questions, (rollouts[0], rollouts[1]), settings, selected)
         both = [_run(store, comparison, side, selected.ids, settings, rng.lognormal(0.0, 0.3)) for side in SIDES]
         store.save_summary(comparison, "tuned", summarise(*both))
@@ -87,7 +87,7 @@ def _fill(store: Database, pair: str, questions: str, rng: np.random.Generator) 
 def _run(store: Database, comparison: str, side: str, ids: tuple[str, ...], settings: dict, scale: float) -> Scores:
     key = f"{comparison}-{side}"
     graph = graph_of(LAYERS)
-    store.start_run(key, comparison, side, f"invented/{side}", key, LAYERS, False, len(ids), len(ids), settings)
+    store.start_run(key, comparison, side, f"invented/{side}", key, graph, len(ids), len(ids), settings)
     shape = np.random.default_rng(1).lognormal(-8, 2, len(graph.edges)) * scale
     own = np.random.default_rng(zlib.crc32(key.encode()))
     edges = (own.standard_t(3, (len(ids), len(graph.edges))) * shape).astype(np.float32)

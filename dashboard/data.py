@@ -16,7 +16,7 @@ from dashboard.service import store
 from probing import circuits, metrics
 from probing.jobs.plan import step_of_side
 from probing.metrics import METRICS, Comparison, Definition
-from probing.residual_graph import graph_of
+from probing.residual_graph import ResidualGraph
 from probing.scores import Scores
 
 # -- lists of what there is --------------------------------------------------------------------------------------------
@@ -105,9 +105,9 @@ def complexity_by_bins(base_run: str, tuned_run: str) -> dict[int, Comparison]:
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def edge_table(comparison: str, layers: int, parallel: bool, side: str = "tuned") -> pd.DataFrame:
+def edge_table(comparison: str, graph: ResidualGraph, side: str = "tuned") -> pd.DataFrame:
     """Every edge of a comparison."""
-    return circuits.edge_table(graph_of(layers, parallel), store().edge_summary(comparison, side))
+    return circuits.edge_table(graph, store().edge_summary(comparison, side))
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)

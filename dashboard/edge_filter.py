@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from probing.circuits import CHANGES, changes, covering, strongest
-from probing.residual_graph import KINDS
+from probing.residual_graph import ResidualGraph
 
 MOST = 500
 """Edges that a panel shows at most; a browser gets slow beyond."""
@@ -81,7 +81,7 @@ class EdgeFilter:
         return table[table["edge"].isin(names)]
 
 
-def controls(table: pd.DataFrame, layers: int, only: frozenset[str] | None) -> EdgeFilter:
+def controls(table: pd.DataFrame, graph: ResidualGraph, only: frozenset[str] | None) -> EdgeFilter:
     """The controls, in a row; each is bound to the URL."""
     how, amount, rules = st.columns([1.1, 2.4, 0.8], vertical_alignment="bottom")
     with how:
@@ -112,14 +112,14 @@ def controls(table: pd.DataFrame, layers: int, only: frozenset[str] | None) -> E
         menu = st.popover("Filter", icon=":material/filter_alt:", width="stretch", key="filters")
     with menu:
         kinds = st.pills(
-            "Reader", KINDS, selection_mode="multi", key="kinds", bind="query-params",
+            "Reader", graph.kinds, selection_mode="multi", key=_kinds_key(graph), bind="query-params",
             help="Edges into query, key or value projections, MLPs, or the head. None chosen: all.",
         )  # fmt: skip
-        everywhere = (0, layers - 1)
+        everywhere = (0, graph.layers - 1)
         span = everywhere
-        if layers > 1:
+        if graph.layers > 1:
             span = st.slider(
-                "Layers of the reader", *everywhere, everywhere, key=_layers_key(layers), bind="query-params"
+                "Layers of the reader", *everywhere, everywhere, key=_layers_key(graph), bind="query-params"
             )
         sign = st.segmented_control(
             "Effect", list(SIGNS), default="any", required=True, key="sign", bind="query-params",
@@ -135,17 +135,20 @@ def controls(table: pd.DataFrame, layers: int, only: frozenset[str] | None) -> E
             count, share, tuple(kinds or ()), None if span == everywhere else span, sign or "any", tuple(changed or ()),
             sure, only,
         )  # fmt: skip
-        st.button(
-            "Reset", on_click=_reset, args=(layers,), icon=":material/filter_alt_off:", disabled=not chosen.active
-        )
+        st.button("Reset", on_click=_reset, args=(graph,), icon=":material/filter_alt_off:", disabled=not chosen.active)
     return chosen
 
 
-def _layers_key(layers: int) -> str:
+def _layers_key(graph: ResidualGraph) -> str:
     """Pairs of other shapes have other layers to choose from, so each shape has its own choice."""
-    return f"layers-of-{layers}"
+    return f"layers-of-{graph.layers}"
 
 
-def _reset(layers: int) -> None:
-    everything = {"kinds": [], "changed": [], "sure": False, "sign": "any", _layers_key(layers): (0, layers - 1)}
-    st.session_state.update(everything)
+def _kinds_key(graph: ResidualGraph) -> str:
+    """So have graphs with other kinds of reader."""
+    return "kinds" if graph.granularity == "projections" else f"kinds-of-{graph.granularity}"
+
+
+def _reset(graph: ResidualGraph) -> None:
+    everywhere = {_kinds_key(graph): [], _layers_key(graph): (0, graph.layers - 1)}
+    st.session_state.update(everywhere | {"changed": [], "sure": False, "sign": "any"})

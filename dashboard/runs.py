@@ -13,7 +13,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import data, roles, tables
-from dashboard.selection import COHORT_NAMES, current_choice
+from dashboard.selection import COHORT_NAMES, GRANULARITY_NAMES, current_choice
 from dashboard.service import is_hosted, public
 from probing.errors import PersonError
 from probing.jobs.plan import Spec
@@ -44,7 +44,7 @@ def form() -> Spec:
     questions = load_registry().question_set(choice.question_set).title
     st.markdown(
         f"**{choice.pair.title}** ({choice.pair.arrow}) on **{questions}**, questions "
-        f"{COHORT_NAMES[choice.cohort]}, as chosen in the sidebar; edges between blocks, with q, k and v apart"
+        f"{COHORT_NAMES[choice.cohort]}, as chosen in the sidebar"
     )
     alphas = st.segmented_control(
         "Cuts α",
@@ -54,8 +54,15 @@ def form() -> Spec:
         format_func=lambda a: f"{a:g}",
         key="run_alphas",
     )
-    left, right = st.columns(2)
+    left, middle, right = st.columns(3)
     count = left.number_input("Questions drawn", 1, 10_000, Selection().n, key="run_samples")
+    granularity = middle.selectbox(
+        "What reads in an attention block",
+        list(GRANULARITY_NAMES),
+        format_func=GRANULARITY_NAMES.__getitem__,
+        key="run_granularity",
+        help="The paper's edges end at q, k and v. With the block as one, an edge's score is the sum of the three.",
+    )
     dtype = right.selectbox(
         "Numbers",
         ("auto", "float32", "bfloat16"),
@@ -63,7 +70,8 @@ def form() -> Spec:
         help="auto: the checkpoint's own on a GPU, float32 on the CPU.",
     )
     cuts = tuple(sorted(alphas)) or ALPHAS
-    return Spec(choice.pair.name, choice.question_set, cuts, Selection(n=int(count), cohort=choice.cohort), dtype=dtype)  # type: ignore[arg-type]
+    selection = Selection(n=int(count), cohort=choice.cohort)  # type: ignore[arg-type]
+    return Spec(choice.pair.name, choice.question_set, cuts, selection, dtype=dtype, granularity=granularity)
 
 
 def queue(spec: Spec) -> None:
@@ -82,7 +90,8 @@ def show_forecast(spec: Spec) -> None:
     command = [
         sys.executable, "-m", "probing", "probe", spec.pair, "--questions", spec.questions,
         "--alpha", *map(str, spec.alphas), "--samples", str(spec.selection.n), "--cohort", spec.selection.cohort,
-        "--dtype", spec.dtype, "--store", str(default_path().absolute()), "--dry-run",
+        "--dtype", spec.dtype, "--granularity", spec.granularity,
+        "--store", str(default_path().absolute()), "--dry-run",
     ]  # fmt: skip
     with st.spinner("Measuring this machine …"):
         try:
@@ -131,6 +140,8 @@ def describe(job: dict[str, Any]) -> str:
     parts = [pair.title if pair else spec["pair"], spec["questions"]]
     parts += [COHORT_NAMES.get(spec["selection"]["cohort"], spec["selection"]["cohort"])]
     parts += [f"α {', '.join(f'{alpha:g}' for alpha in spec['alphas'])}", f"{spec['selection']['n']} questions"]
+    if spec.get("granularity") == "blocks":
+        parts.append("attention blocks as one reader")
     if spec.get("timeline"):
         parts.append("every checkpoint")
     if spec.get("question"):

@@ -8,8 +8,9 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import data
+from probing.jobs.plan import granularity_in
 from probing.pairs import Pair, Registry, load_registry
-from probing.residual_graph import ResidualGraph, graph_of
+from probing.residual_graph import Granularity, ResidualGraph, graph_of
 from probing.rollouts import ALPHAS, COHORTS, Selection
 from probing.store.queue import ACTIVE
 
@@ -19,6 +20,8 @@ COHORT_NAMES = {
     "base_only": "only the base correct",
     "tuned_only": "only the tuned correct",
 }
+
+GRANULARITY_NAMES: dict[Granularity, str] = {"projections": "q, k and v apart", "blocks": "the block as one"}
 
 State = Literal["ready", "impossible", "computing", "failed", "absent"]
 
@@ -45,12 +48,7 @@ class View:
     @property
     def graph(self) -> ResidualGraph:
         """The graph of both models."""
-        return graph_of(int(self.row["layers"]), bool(self.row["parallel"]))
-
-    @property
-    def shape(self) -> tuple[int, bool]:
-        """What the graph is made from."""
-        return self.graph.layers, self.graph.parallel
+        return graph_of(int(self.row["layers"]), bool(self.row["parallel"]), self.row["granularity"])
 
     @property
     def keys(self) -> tuple[str, str]:
@@ -111,11 +109,11 @@ def controls() -> None:
     variants = _variants(current_choice())
     if len(variants) > 1:
         st.selectbox(
-            "Selection",
+            "Rules",
             list(variants),
             key="variant",
             bind="query-params",
-            help="Rules by which questions were kept, where they differ from the paper's.",
+            help="By which rules questions were kept and edges scored, where they are not the paper's.",
         )
 
 
@@ -239,6 +237,8 @@ def rules(settings: str) -> str:
     usual = asdict(Selection(alpha=selection["alpha"], cohort=selection["cohort"]))
     names = {"n": "questions", "mean_length": "T̄ rule", "beta": "β", "gamma": "γ", "delta": "δ"}
     changed = [f"{names.get(k, k)} {selection[k]}" for k in usual if selection[k] != usual[k]]
+    if granularity_in(made) != "projections":
+        changed.append("attention blocks as one reader")
     if made.get("answers") == "imported":
         changed.append("answers from a file")
     return ", ".join(changed) or PAPER

@@ -7,7 +7,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import data, exports
-from dashboard.selection import COHORT_NAMES, View
+from dashboard.selection import COHORT_NAMES, GRANULARITY_NAMES, View
 from dashboard.theme import number, percent
 from dashboard.words import TERMS, interval
 from probing.circuits import strongest
@@ -52,6 +52,7 @@ def parameters(definition: Definition, view: View) -> None:
         "cells without an edge": "counted, as in the paper" if definition.structural_zeros else "left out",
         "interval": f"{definition.confidence:.0%} percentile, paired bootstrap over questions, "
         f"{definition.resamples} resamples, seed {definition.seed}",
+        "what reads in attention": GRANULARITY_NAMES[view.graph.granularity],
         "cohort": COHORT_NAMES[view.cohort],
         "T̄": f"{view.row['mean_length']:.2f} tokens ({selection['mean_length']} of the two models' mean lengths)",
         "cut": f"α = {selection['alpha']:g}, the first {view.row['cut']:.0f} tokens of an answer",

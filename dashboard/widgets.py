@@ -10,7 +10,7 @@ import streamlit as st
 
 from dashboard import data, exports, roles
 from dashboard.drawing import drawn
-from dashboard.selection import COHORT_NAMES, View, current, newest_job, unknown
+from dashboard.selection import COHORT_NAMES, PAPER, View, current, newest_job, rules, unknown
 from dashboard.service import public
 from dashboard.theme import CHART, number
 from dashboard.words import TERMS, VERDICTS, interval, relative_interval
@@ -139,14 +139,15 @@ def _queue() -> None:
 
 
 def subtitle(view: View) -> None:
-    """What a page is about: the pair's nature, the questions, the cut."""
+    """What a page is about: the pair's nature, the questions, the cut, and rules that are not the paper's."""
     counts = view.counts
     parts = [
         f"{view.pair.algorithm}, {view.pair.kind}",
         f"{counts['selected']} questions ({COHORT_NAMES[view.cohort]})",
         f"first {view.row['cut']:.0f} answer tokens (α = {view.alpha:g})",
     ]
-    st.caption(" · ".join(parts))
+    own = rules(view.row["settings"])
+    st.caption(" · ".join(parts if own == PAPER else [*parts, own]))
     if counts["selected"] < FEW:
         st.warning(
             f"Only {counts['selected']} questions: intervals are rough, and nothing here is sure. "

@@ -10,13 +10,13 @@ from dashboard.figures import circuit, matrix
 from dashboard.widgets import chart, ready_view, subtitle
 
 view = ready_view()
-table = data.edge_table(view.key, *view.shape)
+table = data.edge_table(view.key, view.graph)
 layers = view.graph.layers
 
 st.title(f"Circuits: {view.pair.arrow}")
 subtitle(view)
 
-chosen = edge_filter.controls(table, layers, circuit_file.members(view.graph))
+chosen = edge_filter.controls(table, view.graph, circuit_file.members(view.graph))
 graphs, panel = st.columns([2.9, 1], gap="medium")
 with panel:
     pick = inspector.picker(view.graph)

@@ -62,7 +62,7 @@ if curves.open:
                 "Cumulative distribution of the absolute scores of both models.",
             )
         with lorenz:
-            edges = data.edge_table(view.key, *view.shape)
+            edges = data.edge_table(view.key, view.graph)
             chart(partial(spread.lorenz, edges), "lorenz", "Lorenz curves of edge strength for both models.")
         for column, metric in zip(st.columns(2, gap="medium"), ("effective_edges", "gini"), strict=True):
             with column, st.container(border=True):

@@ -55,7 +55,7 @@ if where.open:
 
 if movers.open:
     with movers:
-        tables.top_movers(view, data.edge_table(view.key, *view.shape))
+        tables.top_movers(view, data.edge_table(view.key, view.graph))
 
 if cuts.open:
     with cuts:

@@ -47,7 +47,7 @@ with st.container(key="wide-metrics"):
 
 
 tables = {
-    int(step): data.edge_table(view.key, *view.shape, side)
+    int(step): data.edge_table(view.key, view.graph, side)
     for step, side in zip(steps["step"], steps["side"], strict=True)
 }
 

@@ -18,7 +18,7 @@ import pandas as pd
 
 from probing.circuits import EDGE_VALUES
 from probing.errors import CircuitError
-from probing.residual_graph import ResidualGraph, graph_of
+from probing.residual_graph import ResidualGraph, granularity_of, graph_of
 
 
 def as_graphml(graph: nx.MultiDiGraph) -> str:
@@ -104,7 +104,8 @@ def read_eap_json(text: str | bytes) -> CircuitFile:
         layers = int(content["cfg"]["n_layers"])
         if not 0 <= layers <= max(16, len(content["edges"]) ** 0.5):
             raise ValueError("a graph that would have far more edges than the file")
-        graph = graph_of(layers, bool(content["cfg"]["parallel_attn_mlp"]))
+        parallel = bool(content["cfg"]["parallel_attn_mlp"])
+        graph = graph_of(layers, parallel, granularity_of(content["edges"]))
         rows: dict[str, dict[str, Any]] = {}
         for name, value in content["edges"].items():
             edge = re.sub(r"\.h\d+", "", name)

@@ -12,7 +12,7 @@ import pandas as pd
 from jaxtyping import Float
 
 from probing.metrics import Definition, align, edge_differences, significant
-from probing.residual_graph import KINDS, ResidualGraph, kind_of, layer_of, node_of
+from probing.residual_graph import ResidualGraph, kind_of, layer_of, node_of
 from probing.scores import Scores
 
 EDGE_VALUES = (
@@ -178,7 +178,7 @@ def by_layer(base: Scores, tuned: Scores, definition: Definition) -> Breakdown:
 def by_kind(base: Scores, tuned: Scores, definition: Definition) -> Breakdown:
     """Mean |score| of the edges into each kind of reader."""
     labels = np.array(_labels(base.graph, "kind"))
-    return _break_down(base, tuned, {kind: np.flatnonzero(labels == kind) for kind in KINDS}, definition)
+    return _break_down(base, tuned, {kind: np.flatnonzero(labels == kind) for kind in base.graph.kinds}, definition)
 
 
 def by_layer_and_kind(base: Scores, tuned: Scores, definition: Definition) -> Breakdown:

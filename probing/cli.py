@@ -13,11 +13,12 @@ from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from probing import logs
 from probing.errors import PersonError, ScoresError, StoreError
 from probing.pairs import Registry, load_registry
+from probing.residual_graph import Granularity
 from probing.rollouts import ALPHAS, COHORTS, Selection
 from probing.store import open_store
 from probing.store.database import Database
@@ -64,7 +65,7 @@ def attribute(arguments: argparse.Namespace) -> None:
     from probing.attribution import attribute as score
     from probing.checkpoints import find
     from probing.models import load_model, load_tokenizer, pick_device, pick_dtype, use_threads_for, vocabulary_digest
-    from probing.scores import write_scores
+    from probing.scores import with_blocks_as_readers, write_scores
     from probing.sequences import read_samples
 
     samples = read_samples(arguments.sequences)
@@ -79,6 +80,8 @@ def attribute(arguments: argparse.Namespace) -> None:
             arguments.batch_size,
             lambda done: progress("edges", done, len(samples)),
         )
+    if arguments.granularity == "blocks":
+        scores = with_blocks_as_readers(scores)
     write_scores(arguments.out, replace(scores, tokenizer=vocabulary_digest(load_tokenizer(checkpoint))))
     print(f"{arguments.out}: {len(samples)} samples, {len(scores.graph.edges)} edges, {device}, {model.dtype}")
 
@@ -144,6 +147,7 @@ def probe(arguments: argparse.Namespace) -> None:
         arguments.device,
         arguments.dtype,
         pickled=arguments.pickled,
+        granularity=arguments.granularity,
     )
     spec.selections()  # refuses cuts that make no sense before anything is queued
     if arguments.dry_run:
@@ -419,6 +423,8 @@ def _parser() -> argparse.ArgumentParser:
         added.add_argument("--pickled", action="store_true", help=pickled)
         added.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
         added.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
+        reads = "what reads in an attention block: its projections apart, or the block as one (default: %(default)s)"
+        added.add_argument("--granularity", choices=get_args(Granularity), default="projections", help=reads)
 
     def stored(added: argparse.ArgumentParser) -> None:
         added.add_argument("--store", type=Path, help="default: PROBING_STORE, or data/store.duckdb")

@@ -31,6 +31,7 @@ def report(store: Database, registry: Registry, names: Iterable[str], cohort: st
     for name in names:
         pair = registry.pair(name)
         rows = comparisons[comparisons["ready"] & (comparisons["pair"] == name) & (comparisons["cohort"] == cohort)]
+        rows = rows[rows["granularity"] == "projections"]
         if rows.empty:
             raise StoreError(f"The store has no comparison of {name}.", f"Run 'python -m probing probe {name}'.")
         rows = rows[rows["question_set"] == rows.iloc[0]["question_set"]].drop_duplicates("alpha").sort_values("alpha")

@@ -5,18 +5,26 @@ MLP's (`m0`, `m1`, ...) are *written* into it. The projections of an attention b
 MLPs (`m3`) and the head (`logits`) *read* the sum as it stands before them. An edge joins a writer to a reader that
 comes after it; a model with L layers has 4L² + 3L + 1 of them.
 
+The coarser granularity takes an attention block as one reader, `a3<qkv>`, and has 2L² + 3L + 1 edges. The gradient at
+that reader is the sum of those at its projections, so an edge's score is the sum of the three (`merge`).
+
 Scores live in a matrix [writer, reader] whose other cells are structural zeros, or in a vector over `edges`, which
 goes through that matrix row by row. Source: arXiv:2509.21044, section 2, with q, k and v apart as in its code.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
-QKV = ("q", "k", "v")
-"""The three readers of an attention block."""
+Granularity = Literal["projections", "blocks"]
+"""Whether the projections of an attention block read apart from each other, or the block as one."""
+
+_PROJECTIONS: dict[Granularity, tuple[str, ...]] = {"projections": ("q", "k", "v"), "blocks": ("qkv",)}
+"""What reads for an attention block."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,7 @@ class ResidualGraph:
 
     layers: int
     parallel: bool = False
+    granularity: Granularity = "projections"
 
     @cached_property
     def writers(self) -> tuple[str, ...]:
@@ -38,7 +47,8 @@ class ResidualGraph:
     @cached_property
     def readers(self) -> tuple[str, ...]:
         """Names of the readers in the order they read: `a0<q>`, `a0<k>`, `a0<v>`, `m0`, ..., `logits`."""
-        blocks = ((*(f"a{layer}<{p}>" for p in QKV), f"m{layer}") for layer in range(self.layers))
+        parts = _PROJECTIONS[self.granularity]
+        blocks = ((*(f"a{layer}<{part}>" for part in parts), f"m{layer}") for layer in range(self.layers))
         return (*(name for block in blocks for name in block), "logits")
 
     @cached_property
@@ -47,7 +57,7 @@ class ResidualGraph:
         before = [
             count
             for layer in range(self.layers)
-            for count in (*(1 + 2 * layer,) * 3, 1 + 2 * layer + (not self.parallel))
+            for count in (*(1 + 2 * layer,) * len(_PROJECTIONS[self.granularity]), 1 + 2 * layer + (not self.parallel))
         ]
         return np.array([*before, 1 + 2 * self.layers])
 
@@ -67,6 +77,25 @@ class ResidualGraph:
         """Names of the edges in canonical order, such as `m2->a5<q>`."""
         return tuple(f"{self.writers[w]}->{self.readers[r]}" for w, r in zip(*self.edge_index, strict=True))
 
+    @cached_property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of reader that there are, in the order of `KINDS`."""
+        return tuple(kind for kind in KINDS if kind in {kind_of(reader) for reader in self.readers})
+
+    @property
+    def together(self) -> "ResidualGraph":
+        """The same model's graph with each attention block as one reader."""
+        return graph_of(self.layers, self.parallel, "blocks")
+
+    def merge(self, matrix: Shaped[np.ndarray, "*sample writer reader"]) -> Shaped[np.ndarray, "*sample writer block"]:
+        """Scores of the edges of `together`: sums over the projections of each attention block."""
+        target = [self.together.readers.index(name if "<" not in name else f"{node_of(name)}<qkv>")
+                  for name in self.readers]  # fmt: skip
+        merged = np.zeros((*matrix.shape[:-1], len(self.together.readers)), matrix.dtype)
+        for reader, block in enumerate(target):
+            merged[..., block] += matrix[..., reader]
+        return merged
+
     def to_edges(self, matrix: Shaped[np.ndarray, "*sample writer reader"]) -> Shaped[np.ndarray, "*sample edge"]:
         """The real edges of a matrix, in canonical order."""
         writer, reader = self.edge_index
@@ -81,9 +110,14 @@ class ResidualGraph:
 
 
 @lru_cache(maxsize=64)
-def graph_of(layers: int, parallel: bool = False) -> ResidualGraph:
+def graph_of(layers: int, parallel: bool = False, granularity: Granularity = "projections") -> ResidualGraph:
     """The shared instance for a model's shape."""
-    return ResidualGraph(layers, parallel)
+    return ResidualGraph(layers, parallel, granularity)
+
+
+def granularity_of(names: Iterable[str]) -> Granularity:
+    """The granularity of a graph with edges or readers of these names."""
+    return "blocks" if any("<qkv>" in name for name in names) else "projections"
 
 
 def node_of(reader: str) -> str:
@@ -92,10 +126,10 @@ def node_of(reader: str) -> str:
 
 
 def kind_of(reader: str) -> str:
-    """What sort of reader it is: `q`, `k`, `v`, `mlp` or `logits`."""
+    """What sort of reader it is, one of `KINDS`."""
     if reader == "logits":
         return "logits"
-    return reader[-2] if reader.endswith(">") else "mlp"
+    return reader.partition("<")[2].rstrip(">") or "mlp"
 
 
 def layer_of(name: str) -> int | None:
@@ -104,5 +138,5 @@ def layer_of(name: str) -> int | None:
     return int(digits) if digits.isdigit() else None
 
 
-KINDS = ("q", "k", "v", "mlp", "logits")
-"""The kinds of reader, in the order they are shown."""
+KINDS = ("q", "k", "v", "qkv", "mlp", "logits")
+"""The kinds of reader, in the order they are shown; a graph has either `qkv` or the three before it."""

@@ -4,14 +4,14 @@ import os
 import struct
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
 from probing.errors import ScoresError
-from probing.residual_graph import ResidualGraph, graph_of
+from probing.residual_graph import ResidualGraph, granularity_of, graph_of
 
 LARGEST = 8 * 2**30
 """Bytes of the scores in a file."""
@@ -39,6 +39,11 @@ class Scores:
     loss: Float[np.ndarray, " sample"]
     tokenizer: str = ""
     """Identity of the vocabulary that the samples' tokens are of, where it is known."""
+
+
+def with_blocks_as_readers(scores: Scores) -> Scores:
+    """The same scores with each attention block as one reader."""
+    return replace(scores, graph=scores.graph.together, scores=scores.graph.merge(scores.scores))
 
 
 def write_scores(path: Path, scores: Scores) -> None:
@@ -90,10 +95,11 @@ def read_scores(path: Path) -> Scores:
     except (*_DAMAGED, MemoryError) as error:
         raise ScoresError(f"{path} is not a complete file of scores.", "Make it again with attribute.") from error
     writers = tuple(map(str, content["writers"]))
-    graph = graph_of(len(writers) // 2)
+    readers = tuple(map(str, content["readers"]))
+    graph = graph_of(len(writers) // 2, granularity=granularity_of(readers))
     ids = tuple(map(str, content["ids"]))
     shape = (len(ids), len(graph.writers), len(graph.readers))
-    named = writers == graph.writers and tuple(map(str, content["readers"])) == graph.readers
+    named = writers == graph.writers and readers == graph.readers
     if not named or content["scores"].shape != shape or content["loss"].shape != shape[:1] or not ids:
         raise ScoresError(f"The parts of {path} do not fit together.", "Make it again with attribute.")
     if not np.isfinite(content["scores"]).all() or content["scores"][:, ~graph.mask].any():

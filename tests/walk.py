@@ -138,13 +138,17 @@ def run(
 
 
 def scores(model: PreTrainedModel, sample: Sample, writers: tuple[str, ...], readers: tuple[str, ...]) -> Tensor:
-    """-<gradient through the reader alone, writer> for every writer that the reader saw, else 0."""
+    """-<gradient through the reader alone, writer> for every writer that the reader saw, else 0.
+
+    A reader `a3<qkv>` is one offset that q, k and v are all given.
+    """
     shape = (1, len(sample.fed), model.config.hidden_size)
     offsets = {reader: torch.zeros(shape, dtype=model.dtype, requires_grad=True) for reader in readers}
-    loss, written, saw, _ = run(model, sample, offsets)
+    whole = {name.replace("<qkv>", f"<{p}>"): offset for name, offset in offsets.items() for p in "qkv"}
+    loss, written, saw, _ = run(model, sample, whole)
     gradients = torch.autograd.grad(loss, list(offsets.values()))
     result = torch.zeros(len(writers), len(readers), dtype=model.dtype)
     for reader, gradient in zip(readers, gradients, strict=True):
-        for writer in saw[reader]:
+        for writer in saw[reader.replace("<qkv>", "<q>")]:
             result[writers.index(writer), readers.index(reader)] = -(gradient * written[writer]).sum()
     return result.detach()

@@ -20,7 +20,7 @@ _WIDTHS = (0.6, 1.2, 2.0, 3.2, 5.0)
 """Line widths, in pixels, for fifths of the largest strength."""
 
 _STEPS = np.linspace(0.0, 1.0, 13)
-_BENDS = {"q": 0.16, "k": 0.26, "v": 0.36, "mlp": 0.20, "logits": 0.24}
+_BENDS = {"q": 0.16, "k": 0.26, "v": 0.36, "qkv": 0.26, "mlp": 0.20, "logits": 0.24}
 """How far a curve bends out of its lane, so that the edges into q, k and v of a node lie apart."""
 
 _NODE = "#53606d"

@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 from dashboard.theme import DIVERGING, PICKED, number, style
 from probing.circuits import Breakdown
 from probing.metrics import significant
-from probing.residual_graph import KINDS, ResidualGraph, kind_of, layer_of
+from probing.residual_graph import ResidualGraph, kind_of, layer_of
 
 
 def heatmap(breakdown: Breakdown, graph: ResidualGraph) -> go.Figure:
@@ -14,26 +14,26 @@ def heatmap(breakdown: Breakdown, graph: ResidualGraph) -> go.Figure:
 
     `breakdown` is by reader. The head stands above the last layer.
     """
-    names = [*map(str, range(graph.layers)), "head"]
-    z = np.full((len(names), len(KINDS)), np.nan)
+    names, kinds = [*map(str, range(graph.layers)), "head"], graph.kinds
+    z = np.full((len(names), len(kinds)), np.nan)
     hover = np.full(z.shape, "", dtype=object)
     sure = significant(breakdown.ci_low, breakdown.ci_high)
     dots = []
     for i, reader in enumerate(breakdown.labels):
         layer = layer_of(reader)
-        row, column = graph.layers if layer is None else layer, KINDS.index(kind_of(reader))
+        row, column = graph.layers if layer is None else layer, kinds.index(kind_of(reader))
         z[row, column] = breakdown.difference[i]
         hover[row, column] = (
             f"<b>{reader}</b><br>difference {number(breakdown.difference[i], signed=True)}<br>95 % interval "
             f"{number(breakdown.ci_low[i], signed=True)} to {number(breakdown.ci_high[i], signed=True)}"
         )
         if sure[i]:
-            dots.append((KINDS[column], names[row]))
+            dots.append((kinds[column], names[row]))
     largest = float(np.nanmax(np.abs(z))) or 1.0
     figure = go.Figure(
         go.Heatmap(
             z=z,
-            x=KINDS,
+            x=kinds,
             y=names,
             name="difference",
             colorscale=DIVERGING,

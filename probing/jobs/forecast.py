@@ -26,7 +26,7 @@ from probing.jobs.plan import SIDES, Plan, Spec, find_side
 from probing.models import describe, pick_device, pick_dtype
 from probing.pairs import Pair, QuestionSet, Registry, Shape
 from probing.questions import Question, load_questions, prompt_for
-from probing.residual_graph import ResidualGraph
+from probing.residual_graph import graph_of
 from probing.store.database import Database
 
 CHARACTERS = 2.5
@@ -119,11 +119,12 @@ class Forecast:
     def _model(self, model: Model) -> str:
         if model.shape is None:
             return f"of unknown size{model.note}"
-        layers, weights = model.shape.layers, model.shape.parameters * self.dtype.itemsize
+        edges = len(graph_of(model.shape.layers, granularity=self.spec.granularity).edges)
+        weights = model.shape.parameters * self.dtype.itemsize
         short = "" if weights < self.free else ", MORE THAN IS FREE"
         return (
-            f"{count(model.shape.parameters)} parameters, {layers} layers, "
-            f"{len(ResidualGraph(layers).edges):,} edges, {size(weights)} of weights{short}{model.note}"
+            f"{count(model.shape.parameters)} parameters, {model.shape.layers} layers, {edges:,} edges, "
+            f"{size(weights)} of weights{short}{model.note}"
         )
 
     def _room(self, shape: Shape) -> int:

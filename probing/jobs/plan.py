@@ -13,6 +13,7 @@ from typing import Any
 from probing.checkpoints import Checkpoint, find
 from probing.pairs import Pair, QuestionSet, Registry
 from probing.questions import Question, check_template, digest, load_questions
+from probing.residual_graph import Granularity
 from probing.rollouts import ALPHAS, Selection
 
 ANSWERS_VERSION = 1
@@ -23,12 +24,23 @@ SCORES_VERSION = 1
 
 SIDES = ("base", "tuned")
 
-METHOD = {
-    "method": "edge attribution patching, zero ablation",
-    "granularity": "blocks, q/k/v apart",
-    "score": "-<dL/dreader, writer>",
-    "version": SCORES_VERSION,
-}
+GRANULARITIES: dict[Granularity, str] = {"projections": "blocks, q/k/v apart", "blocks": "blocks, attention as one"}
+"""How the settings of a comparison say what reads: as in the paper's code, or an attention block as one."""
+
+
+def method(granularity: Granularity = "projections") -> dict[str, Any]:
+    """How the scores of a comparison are made, as its settings say it."""
+    return {
+        "method": "edge attribution patching, zero ablation",
+        "granularity": GRANULARITIES[granularity],
+        "score": "-<dL/dreader, writer>",
+        "version": SCORES_VERSION,
+    }
+
+
+def granularity_in(settings: dict[str, Any]) -> Granularity:
+    """The granularity of a comparison with these settings."""
+    return next(name for name, said in GRANULARITIES.items() if said == settings["method"]["granularity"])
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,7 @@ class Spec:
     """Whether weights may be unpickled, whatever the pair says."""
     rollouts: str | None = None
     """Digest of answers that were made elsewhere and imported; None where the models are to answer."""
+    granularity: Granularity = "projections"
 
     def as_json(self) -> dict[str, Any]:
         """What the store keeps of it."""
@@ -105,7 +118,7 @@ class Plan:
         return {
             "rollouts": [self.rollout_key(side) for side in SIDES],
             "selection": asdict(selection),
-            "method": METHOD,
+            "method": method(self.spec.granularity),
             **({"answers": "imported"} if self.spec.rollouts else {}),
         }
 
@@ -171,9 +184,10 @@ def step_of_side(side: str) -> int:
 def spec_of(comparison: dict[str, Any], **wanted: Any) -> Spec:
     """The job that made a comparison (a row of `Database.comparisons`), asking for `wanted` too."""
     rollout = json.loads(comparison["rollout_settings"])
-    selection = Selection(**json.loads(comparison["settings"])["selection"])
+    settings = json.loads(comparison["settings"])
+    selection = Selection(**settings["selection"])
     how = {name: rollout[name] for name in ("device", "dtype", "attention")}
-    how["rollouts"] = rollout["decoding"].get("imported")
+    how |= {"rollouts": rollout["decoding"].get("imported"), "granularity": granularity_in(settings)}
     return Spec(comparison["pair"], comparison["question_set"], (selection.alpha,), selection, **how, **wanted)
 
 

@@ -36,6 +36,7 @@ from probing.models import (
 from probing.pairs import load_registry
 from probing.questions import is_right, prompt_for
 from probing.rollouts import Answer, Selected, Selection, samples, select
+from probing.scores import with_blocks_as_readers
 from probing.store.database import Database
 from probing.store.sharing import try_lock
 from probing.store.spool import AnswerBatch, ScoreBatch
@@ -208,10 +209,11 @@ class Worker:
         checkpoint = plan.checkpoints[side]
         attributor, _ = self._load(plan, checkpoint)
         attributor.check(chosen)
-        graph = attributor.graph
+        coarse = plan.spec.granularity == "blocks"
+        graph = attributor.graph.together if coarse else attributor.graph
         batch_size = self.store.start_run(
             key, plan.comparison_key(selection), side, plan.name_of(side), checkpoint.identity,
-            graph.layers, graph.parallel, len(chosen), len(attributor.batches(chosen)[0]),
+            graph, len(chosen), len(attributor.batches(chosen)[0]),
             plan.comparison_settings(selection) | {"rollout": plan.rollout_key(side)},
         )  # fmt: skip
         scored = self.store.scored(key)
@@ -225,6 +227,7 @@ class Worker:
             if all(chosen[i].id in scored for i in batch):
                 return
             part = attributor.score([chosen[i] for i in batch])
+            part = with_blocks_as_readers(part) if coarse else part
             self.store.spool.put(ScoreBatch(key, part.ids, part.loss, graph.to_edges(part.scores)))
             self.store.ingest()
 
@@ -253,8 +256,10 @@ class Worker:
             raise SelectionError(f"Question '{question}' is not among those that were scored.", "Choose another.")
         report(f"{plan.name_of(side)} token by token", SIDES.index(side), len(SIDES))
         attributor, _ = self._load(plan, plan.checkpoints[side])
-        scores = attributor.score_positions(sample)
-        self.store.save_positions(key, question, attributor.graph.to_edges(scores))
+        graph, scores = attributor.graph, attributor.score_positions(sample)
+        if plan.spec.granularity == "blocks":
+            graph, scores = graph.together, graph.merge(scores)
+        self.store.save_positions(key, question, graph.to_edges(scores))
 
     def _load(self, plan: Plan, checkpoint: Checkpoint) -> tuple[Attributor, Any]:
         wanted = (checkpoint.identity, plan.spec.device, plan.spec.dtype, plan.spec.attention)

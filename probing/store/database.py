@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from probing.errors import StoreError
-from probing.residual_graph import graph_of
+from probing.residual_graph import ResidualGraph, graph_of
 from probing.rollouts import Answer, Selected
 from probing.scores import Scores
 from probing.store.connection import insert, now
@@ -180,7 +180,8 @@ class Database(Queue, Summaries):
                compared AS (SELECT DISTINCT comparison_key FROM metric_summaries WHERE side = 'tuned')
                SELECT c.comparison_key, c.pair, c.question_set, c.cohort, c.alpha, c.cut, c.mean_length, c.counts,
                    c.warning, c.failure, c.settings, c.created, c.base_rollout, c.tuned_rollout,
-                   b.run_key AS base_run, t.run_key AS tuned_run, b.layers, b.parallel, r.settings AS rollout_settings,
+                   b.run_key AS base_run, t.run_key AS tuned_run, b.layers, b.parallel, b.granularity,
+                   r.settings AS rollout_settings,
                    s.comparison_key IS NOT NULL AND b.run_key IS NOT NULL AND t.run_key IS NOT NULL AS ready,
                    before.accuracy AS base_accuracy, after.accuracy AS tuned_accuracy
                FROM comparisons c
@@ -222,41 +223,41 @@ class Database(Queue, Summaries):
         side: str,
         model: str,
         identity: str,
-        layers: int,
-        parallel: bool,
+        graph: ResidualGraph,
         samples: int,
         batch_size: int,
         settings: dict[str, Any],
     ) -> int:
         """Enter a run unless it is there; returns the batch size it was started with, which a resumed run keeps."""
-        graph = graph_of(layers, parallel)
         with self._transaction() as cursor:
             cursor.execute(
-                "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, ?, NULL) ON CONFLICT DO NOTHING",
+                "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, ?, NULL, ?) ON CONFLICT DO NOTHING",
                 [
                     key,
                     comparison_key,
                     side,
                     model,
                     identity,
-                    layers,
-                    parallel,
+                    graph.layers,
+                    graph.parallel,
                     samples,
                     batch_size,
                     json.dumps(settings),
                     now(),
+                    graph.granularity,
                 ],
             )
             writer, reader = graph.edge_index
             columns = {
-                "layers": [layers] * len(graph.edges),
-                "parallel": [parallel] * len(graph.edges),
+                "layers": [graph.layers] * len(graph.edges),
+                "parallel": [graph.parallel] * len(graph.edges),
+                "granularity": [graph.granularity] * len(graph.edges),
                 "edge": list(range(len(graph.edges))),
                 "name": list(graph.edges),
                 "writer": [graph.writers[w] for w in writer],
                 "reader": [graph.readers[r] for r in reader],
             }
-            insert(cursor, "edges", columns)
+            insert(cursor, "edge_names", columns)
         return int(self._rows("SELECT batch_size FROM runs WHERE run_key = ?", key)[0][0])
 
     def finish_run(self, key: str, provenance: dict[str, Any], seconds: float) -> None:
@@ -310,7 +311,7 @@ class Database(Queue, Summaries):
         Raises:
             StoreError: there is no such run.
         """
-        shape = self._rows("SELECT layers, parallel FROM runs WHERE run_key = ?", key)
+        shape = self._rows("SELECT layers, parallel, granularity FROM runs WHERE run_key = ?", key)
         if not shape:
             raise StoreError(f"There is no run '{key}'.", "List them with 'python -m probing runs'.")
         graph = graph_of(*shape[0])

@@ -81,6 +81,20 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE jobs ADD COLUMN died_at VARCHAR",
         "ALTER TABLE jobs ADD COLUMN requested_by VARCHAR",
     ),
+    (
+        "ALTER TABLE runs ADD COLUMN granularity VARCHAR DEFAULT 'projections'",
+        "DROP VIEW scores_long",
+        """CREATE TABLE edge_names (
+            layers INTEGER NOT NULL, parallel BOOLEAN NOT NULL, granularity VARCHAR NOT NULL, edge INTEGER NOT NULL,
+            name VARCHAR NOT NULL, writer VARCHAR NOT NULL, reader VARCHAR NOT NULL,
+            PRIMARY KEY (layers, parallel, granularity, edge))""",
+        "INSERT INTO edge_names SELECT layers, parallel, 'projections', edge, name, writer, reader FROM edges",
+        "DROP TABLE edges",
+        """CREATE VIEW scores_long AS
+            SELECT s.run_key, s.question_id, e.name AS edge, e.writer, e.reader, s.scores[e.edge + 1] AS score
+            FROM samples s JOIN runs r USING (run_key)
+            JOIN edge_names e ON e.layers = r.layers AND e.parallel = r.parallel AND e.granularity = r.granularity""",
+    ),
 )
 """Statements that lead from each version to the next; an empty file has version 0."""
 

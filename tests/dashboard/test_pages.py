@@ -185,6 +185,23 @@ def test_comparisons_under_other_rules_stand_beside_the_papers(full: Path) -> No
     assert "12 questions" in _text(app)
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_attention_blocks_as_one_reader_are_shown_as_such(full: Path, page: str) -> None:
+    from probing.jobs.plan import Spec
+    from probing.jobs.worker import follow
+
+    spec = Spec("grpo", "addition", (0.3,), granularity="blocks")
+    follow(service.store(), service.store().submit(spec.as_json()), lambda stage, done, total: None)
+    app = _open(page, variant="attention blocks as one reader")
+    assert not app.exception
+    assert "α = 0.3) · attention blocks as one reader" in _text(app)
+    if page == "circuits":
+        before = _edges_shown(app)
+        app.button_group(key="kinds-of-blocks").set_value(["qkv"]).run()
+        assert not app.exception
+        assert 0 < _edges_shown(app) < before
+
+
 def test_the_methods_page_says_with_what_the_numbers_were_made(full: Path) -> None:
     app = _open("methods", alpha=0.5)
     parameters, made = (d.value for d in app.dataframe)

@@ -24,7 +24,7 @@ from probing.circuits import (
 from probing.errors import CircuitError
 from probing.metrics import Definition
 from probing.residual_graph import graph_of
-from probing.scores import Scores
+from probing.scores import Scores, with_blocks_as_readers
 
 GRAPH = graph_of(2)
 QUICK = Definition(resamples=500)
@@ -200,6 +200,18 @@ def test_eap_igs_json_has_the_nodes_and_edges_that_eap_ig_builds_from_its_cfg(pa
     assert set(content["nodes"]) == {*stream, "logits"}
     assert {name for name, node in content["nodes"].items() if node["in_graph"]} == {"m0", "a1.h0", "logits"}
     assert [name for name, edge in content["edges"].items() if edge["in_graph"]] == ["m0->a1.h0<k>"]
+
+
+def test_a_circuit_with_attention_blocks_as_one_reader_comes_back_from_both_files(pair: tuple[Scores, Scores]) -> None:
+    base, tuned = map(with_blocks_as_readers, pair)
+    table = edge_table(base.graph, edge_values(base, tuned, QUICK))
+    assert set(table["kind"]) == {"qkv", "mlp", "logits"}
+    shown = table[table["edge"].isin({"m0->a1<qkv>", "a1->logits"})]
+    assert read_graphml(as_graphml(circuit(shown)).encode()) == set(shown["edge"])
+    read = read_eap_json(as_eap_json(base.graph, table, set(shown["edge"])))
+    assert (read.graph, read.members) == (base.graph, set(shown["edge"]))
+    np.testing.assert_allclose(read.table.set_index("edge")["score"][table["edge"]], table["tuned_effect"], rtol=1e-6)
+    assert by_kind(base, tuned, QUICK).labels == ("qkv", "mlp", "logits")
 
 
 def test_the_edges_of_a_circuit_come_back_from_graphml(pair: tuple[Scores, Scores]) -> None:

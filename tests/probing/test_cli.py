@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.serving import small_registry
 from probing import cli
-from probing.scores import Scores, read_scores, write_scores
+from probing.scores import Scores, read_scores, with_blocks_as_readers, write_scores
 from probing.sequences import Sample, write_samples
 from probing.store import open_store
 from tests.conftest import ROOT
@@ -74,6 +74,12 @@ def test_attribute_writes_the_documented_file(tmp_path: Path, zoo: Path, capsys:
         assert list(file["writers"][:4]) == ["input", "a0", "m0", "a1"]
         assert [*file["readers"][:5], file["readers"][-1]] == ["a0<q>", "a0<k>", "a0<v>", "m0", "a1<q>", "logits"]
         assert (file["scores"] != 0).any()
+    coarse = tmp_path / "coarse.npz"
+    arguments = ("attribute", zoo / "base", "--sequences", tmp_path / "s.jsonl", "--granularity", "blocks")
+    assert _run(capsys, *arguments, "--out", coarse)[0] == 0
+    with np.load(coarse) as file:
+        assert list(file["readers"][:3]) == ["a0<qkv>", "m0", "a1<qkv>"]
+    np.testing.assert_array_equal(read_scores(coarse).scores, with_blocks_as_readers(read_scores(out)).scores)
 
 
 @pytest.mark.parametrize(

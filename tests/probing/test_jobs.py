@@ -15,6 +15,7 @@ from probing.jobs.worker import Worker, follow, serve, worker_lock
 from probing.metrics import compare
 from probing.pairs import Registry, load_registry
 from probing.rollouts import Selection
+from probing.scores import with_blocks_as_readers
 from probing.store import open_store
 from probing.store.database import Database
 from tests.conftest import ROOT
@@ -101,6 +102,33 @@ def test_scores_of_a_question_at_every_position_add_up_to_its_scores(undisturbed
     store.close()
 
 
+def test_attention_blocks_as_one_reader_are_a_comparison_of_their_own(undisturbed: Path, tmp_path: Path) -> None:
+    store = open_store(Path(shutil.copy(undisturbed, tmp_path / "store.duckdb")))
+    spec = replace(SPEC, granularity="blocks")
+    stages: list[str] = []
+    job = follow(store, store.submit(spec.as_json()), lambda stage, done, total: stages.append(stage))
+    assert job["status"] == "done"
+    assert not any("answers" in stage for stage in stages), "the answers are those that were there"
+    rows = store.comparisons().set_index("granularity")
+    assert sorted(rows.index) == ["blocks", "projections"]
+    assert rows["ready"].all()
+    assert spec_of(rows.loc["blocks"].to_dict()) == spec
+    for side in ("base_run", "tuned_run"):
+        apart, together = (store.scores(rows.loc[name, side]) for name in ("projections", "blocks"))
+        assert together.ids == apart.ids
+        assert together.graph == apart.graph.together
+        np.testing.assert_allclose(together.scores, with_blocks_as_readers(apart).scores, rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(together.loss, apart.loss, rtol=1e-5)
+    long = store.long_scores(rows.loc["blocks", "tuned_run"])
+    assert set(long["edge"]) == set(apart.graph.together.edges)
+    assert len(long) == together.graph.mask.sum() * len(together.ids)
+    asked = replace(spec, question=together.ids[0])
+    assert follow(store, store.submit(asked.as_json()), _quiet)["status"] == "done"
+    found = store.positions(rows.loc["blocks", "tuned_run"], together.ids[0])
+    np.testing.assert_allclose(found.sum(0), together.graph.to_edges(together.scores)[0], rtol=1e-3, atol=1e-6)
+    store.close()
+
+
 def test_a_timeline_compares_every_checkpoint_on_the_questions_of_the_pair(undisturbed: Path, tmp_path: Path) -> None:
     store = open_store(Path(shutil.copy(undisturbed, tmp_path / "store.duckdb")))
     pair = load_registry().pair("grpo")
@@ -183,9 +211,10 @@ def test_every_setting_is_in_the_key() -> None:
     for change in ({"alpha": 0.1}, {"beta": 0.4}, {"gamma": 1.6}, {"delta": 0.6}, {"n": 41}, {"seed": 1},
                    {"mean_length": "mean"}, {"cohort": "base_only"}):  # fmt: skip
         keys.add(plan.comparison_key(replace(selection, **change)))
-    for spec in (replace(SPEC, dtype="bfloat16"), replace(SPEC, attention="eager"), replace(SPEC, pair="ppo")):
+    for spec in (replace(SPEC, dtype="bfloat16"), replace(SPEC, attention="eager"), replace(SPEC, pair="ppo"),
+                 replace(SPEC, granularity="blocks")):  # fmt: skip
         keys.add(_plan(spec).comparison_key(selection))
-    assert len(keys) == 12
+    assert len(keys) == 13
     assert Spec.from_json(SPEC.as_json()) == SPEC
 
 

@@ -3,12 +3,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probing.residual_graph import KINDS, ResidualGraph, kind_of, layer_of, node_of
+from probing.residual_graph import Granularity, ResidualGraph, granularity_of, graph_of, kind_of, layer_of, node_of
+
+GRANULARITIES = st.sampled_from(["projections", "blocks"])
 
 
 @pytest.mark.parametrize(("layers", "edges"), [(28, 3221), (30, 3691), (32, 4193), (1, 8)])
 def test_edge_count_is_the_published_one(layers: int, edges: int) -> None:
     assert len(ResidualGraph(layers).edges) == edges
+
+
+@given(layers=st.integers(1, 40))
+def test_a_block_that_reads_as_one_has_a_third_of_the_edges_of_its_projections(layers: int) -> None:
+    into_attention = sum(1 + 2 * layer for layer in range(layers))
+    apart, together = ResidualGraph(layers), graph_of(layers).together
+    assert len(apart.edges) == 4 * layers**2 + 3 * layers + 1
+    assert len(together.edges) == 2 * layers**2 + 3 * layers + 1 == len(apart.edges) - 2 * into_attention
 
 
 def test_one_layer_by_hand() -> None:
@@ -26,9 +36,11 @@ def test_parallel_mlp_does_not_read_its_own_attention() -> None:
     assert set(sequential.edges) - set(parallel.edges) == {"a0->m0", "a1->m1", "a2->m2"}
 
 
-@given(layers=st.integers(1, 12), parallel=st.booleans())
-def test_an_edge_exists_exactly_where_the_writer_has_written(layers: int, parallel: bool) -> None:
-    graph = ResidualGraph(layers, parallel)
+@given(layers=st.integers(1, 12), parallel=st.booleans(), granularity=GRANULARITIES)
+def test_an_edge_exists_exactly_where_the_writer_has_written(
+    layers: int, parallel: bool, granularity: Granularity
+) -> None:
+    graph = ResidualGraph(layers, parallel, granularity)
 
     def time_of_writing(name: str) -> float:
         if name == "input":
@@ -45,9 +57,9 @@ def test_an_edge_exists_exactly_where_the_writer_has_written(layers: int, parall
     np.testing.assert_array_equal(graph.mask, expected)
 
 
-@given(layers=st.integers(1, 6), samples=st.integers(1, 3), seed=st.integers(0, 1000))
-def test_edges_and_matrix_hold_the_same_numbers(layers: int, samples: int, seed: int) -> None:
-    graph = ResidualGraph(layers)
+@given(layers=st.integers(1, 6), samples=st.integers(1, 3), seed=st.integers(0, 1000), granularity=GRANULARITIES)
+def test_edges_and_matrix_hold_the_same_numbers(layers: int, samples: int, seed: int, granularity: Granularity) -> None:
+    graph = ResidualGraph(layers, granularity=granularity)
     values = np.random.default_rng(seed).normal(size=(samples, len(graph.edges)))
     matrix = graph.to_matrix(values)
     np.testing.assert_array_equal(graph.to_edges(matrix), values)
@@ -56,7 +68,23 @@ def test_edges_and_matrix_hold_the_same_numbers(layers: int, samples: int, seed:
     np.testing.assert_array_equal(matrix[:, 0, graph.readers.index("m0")], values[:, first])
 
 
+@given(layers=st.integers(1, 6), parallel=st.booleans(), seed=st.integers(0, 1000))
+def test_a_merged_edge_is_the_sum_of_those_it_is_made_of(layers: int, parallel: bool, seed: int) -> None:
+    graph = graph_of(layers, parallel)
+    values = np.random.default_rng(seed).normal(size=(2, len(graph.edges)))
+    merged = graph.together.to_edges(graph.merge(graph.to_matrix(values)))
+    by_name = dict(zip(graph.edges, values.T, strict=True))
+    for edge, found in zip(graph.together.edges, merged.T, strict=True):
+        parts = [edge.replace("<qkv>", f"<{p}>") for p in "qkv"] if "<qkv>" in edge else [edge]
+        np.testing.assert_allclose(found, sum(by_name[part] for part in parts), rtol=1e-12)
+
+
 def test_names_say_what_they_are() -> None:
-    assert [kind_of(r) for r in ("a5<q>", "a5<k>", "a5<v>", "m3", "logits")] == list(KINDS)
-    assert [layer_of(n) for n in ("a5<q>", "m3", "a12", "input", "logits")] == [5, 3, 12, None, None]
-    assert [node_of(n) for n in ("a5<q>", "m3", "logits")] == ["a5", "m3", "logits"]
+    assert ResidualGraph(6).kinds == ("q", "k", "v", "mlp", "logits")
+    assert ResidualGraph(6).together.kinds == ("qkv", "mlp", "logits")
+    assert [kind_of(r) for r in ("a5<q>", "a5<k>", "a5<v>", "m3", "logits")] == list(ResidualGraph(6).kinds)
+    assert [kind_of(r) for r in ("a5<qkv>", "m3", "logits")] == ["qkv", "mlp", "logits"]
+    assert granularity_of(["input->m0", "input->a0<k>"]) == granularity_of([]) == "projections"
+    assert granularity_of(["input->m0", "input->a0<qkv>"]) == "blocks"
+    assert [layer_of(n) for n in ("a5<q>", "a5<qkv>", "m3", "a12", "input", "logits")] == [5, 5, 3, 12, None, None]
+    assert [node_of(n) for n in ("a5<q>", "a5<qkv>", "m3", "logits")] == ["a5", "a5", "m3", "logits"]

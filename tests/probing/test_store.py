@@ -60,7 +60,7 @@ def _fill(store: Database, samples: int = 5) -> np.ndarray:
     settings = {"selection": {"cohort": "both_correct", "alpha": 0.3}}
     selected = select(store.answers("rb"), store.answers("rt"), Selection())
     store.save_comparison("c", "grpo", "addition", ("rb", "rt"), settings, selected, selected.warning)
-    store.start_run("run", "c", "base", "model", "sha256:x", 2, False, samples, 3, {})
+    store.start_run("run", "c", "base", "model", "sha256:x", GRAPH, samples, 3, {})
     values = np.random.default_rng(0).normal(size=(samples, len(GRAPH.edges))).astype(np.float32)
     ids = tuple(f"q{i}" for i in range(samples))
     store.spool.put(ScoreBatch("run", ids, np.arange(samples, dtype=np.float32), values))
@@ -94,7 +94,7 @@ def _pair_of_runs(store: Database) -> tuple[Scores, Scores]:
     store.ingest()
     store.finish_run("run", {}, 1.0)
     ids = tuple(f"q{i}" for i in range(5))
-    store.start_run("tuned", "c", "tuned", "model", "sha256:y", 2, False, 5, 5, {})
+    store.start_run("tuned", "c", "tuned", "model", "sha256:y", GRAPH, 5, 5, {})
     store.spool.put(ScoreBatch("tuned", ids, np.ones(5, np.float32), 1.5 * values))
     store.ingest()
     store.finish_run("tuned", {}, 1.0)
@@ -362,10 +362,30 @@ def test_every_earlier_version_is_brought_up_to_date(path: Path) -> None:
         store.close()
 
 
+def test_runs_of_before_there_were_granularities_are_of_projections(path: Path) -> None:
+    _of_version(path, 3)
+    with duckdb.connect(str(path)) as old:
+        for edge, name in enumerate(GRAPH.edges):
+            old.execute("INSERT INTO edges VALUES (2, false, ?, ?, ?, ?)", [edge, name, *name.split("->")])
+        old.execute(
+            """INSERT INTO runs VALUES
+               ('run', 'c', 'base', 'model', 'sha256:x', 2, false, 1, 1, '{}', NULL, NULL, now()::TIMESTAMP, NULL)"""
+        )
+        values = [float(edge) for edge in range(len(GRAPH.edges))]
+        old.execute("INSERT INTO samples VALUES ('run', 'q0', 1.0, ?)", [values])
+    store = open_store(path)
+    scores = store.scores("run")
+    assert scores.graph == GRAPH
+    np.testing.assert_array_equal(GRAPH.to_edges(scores.scores)[0], values)
+    long = store.long_scores("run").set_index("edge")["score"]
+    assert long.to_dict() == dict(zip(GRAPH.edges, values, strict=True))
+    store.close()
+
+
 def test_the_steps_that_led_here_stay_as_they_were() -> None:
     """Stores out there were made by them."""
     digests = [hashlib.sha256("\n".join(step).encode()).hexdigest()[:12] for step in MIGRATIONS]
-    assert digests == ["97a369b059ff", "46dac1267a4f", "304a5986e4a0"]  # pragma: allowlist secret
+    assert digests == ["97a369b059ff", "46dac1267a4f", "304a5986e4a0", "2f3a25e5406d"]  # pragma: allowlist secret
 
 
 def test_somebody_elses_database_and_other_files_are_refused(path: Path) -> None:
