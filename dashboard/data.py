@@ -1,12 +1,13 @@
 """What the pages ask for, kept between reruns.
 
 Finished runs never change, so what is derived from them is kept by their keys. Lists of what there is are kept until
-the store changes. Cached objects are shared by all sessions and must not be written to.
+the store changes. Arrays are shared by all sessions and must not be written to; of a table everybody gets their own.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,32 @@ from probing.metrics import METRICS, Comparison, Definition
 from probing.residual_graph import ResidualGraph
 from probing.scores import Scores
 
+P = ParamSpec("P")
+
+
+def _table(entries: int) -> Callable[[Callable[P, pd.DataFrame]], Callable[P, pd.DataFrame]]:
+    """Keep the columns of the last used tables that a function makes; each call gets a new table of them.
+
+    With a table pandas notes every column that was ever looked at, hundreds of times before it clears up. A table that
+    all viewers look at for as long as the server runs would gather tens of kilobytes for each of its columns.
+    """
+
+    def keep(make: Callable[P, pd.DataFrame]) -> Callable[P, pd.DataFrame]:
+        @st.cache_resource(max_entries=entries, show_spinner=False)
+        @wraps(make)
+        def columns(*args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
+            made = make(*args, **kwargs)
+            return {str(name): made[name].array for name in made}
+
+        @wraps(make)
+        def table(*args: P.args, **kwargs: P.kwargs) -> pd.DataFrame:
+            return pd.DataFrame(columns(*args, **kwargs))
+
+        return table
+
+    return keep
+
+
 # -- lists of what there is --------------------------------------------------------------------------------------------
 
 
@@ -28,7 +55,7 @@ def comparisons() -> pd.DataFrame:
     return _comparisons(opened, results)
 
 
-@st.cache_resource(max_entries=2, show_spinner=False)
+@_table(2)
 def _comparisons(opened: int, results: int) -> pd.DataFrame:
     return store().comparisons()
 
@@ -39,7 +66,7 @@ def jobs() -> pd.DataFrame:
     return _jobs(opened, changes)
 
 
-@st.cache_resource(max_entries=2, show_spinner=False)
+@_table(2)
 def _jobs(opened: int, changes: int) -> pd.DataFrame:
     return store().jobs()
 
@@ -50,7 +77,7 @@ def summaries() -> pd.DataFrame:
     return _summaries(opened, results)
 
 
-@st.cache_resource(max_entries=2, show_spinner=False)
+@_table(2)
 def _summaries(opened: int, results: int) -> pd.DataFrame:
     return store().metric_summaries()
 
@@ -61,7 +88,7 @@ def steps(comparison: str) -> pd.DataFrame:
     return _steps(opened, results, comparison)
 
 
-@st.cache_resource(max_entries=16, show_spinner=False)
+@_table(16)
 def _steps(opened: int, results: int, comparison: str) -> pd.DataFrame:
     table = store().steps(comparison)
     return table.assign(step=table["side"].map(step_of_side))
@@ -104,13 +131,13 @@ def complexity_by_bins(base_run: str, tuned_run: str) -> dict[int, Comparison]:
     return metrics.complexity_by_bins(*pair_scores(base_run, tuned_run), replace(Definition(), resamples=2000))
 
 
-@st.cache_resource(max_entries=64, show_spinner=False)
+@_table(64)
 def edge_table(comparison: str, graph: ResidualGraph, side: str = "tuned") -> pd.DataFrame:
     """Every edge of a comparison."""
     return circuits.edge_table(graph, store().edge_summary(comparison, side))
 
 
-@st.cache_resource(max_entries=64, show_spinner=False)
+@_table(64)
 def per_question(comparison: str, side: str = "tuned") -> pd.DataFrame:
     """Each question's own value of every metric, in columns `METRIC_base` and `METRIC_tuned`."""
     long = store().question_summary(comparison, side)
@@ -142,7 +169,7 @@ def edge_by_question(base_run: str, tuned_run: str, edges: tuple[str, ...]) -> t
     return tuple(s.scores[:, writer[index], reader[index]] for s in (base, tuned))  # type: ignore[return-value]
 
 
-@st.cache_resource(max_entries=32, show_spinner=False)
+@_table(32)
 def question_circuit(base_run: str, tuned_run: str, question: str) -> pd.DataFrame:
     """The edge table of a single question."""
     base, tuned = pair_scores(base_run, tuned_run)
@@ -151,7 +178,7 @@ def question_circuit(base_run: str, tuned_run: str, question: str) -> pd.DataFra
     return circuits.edge_table(base.graph, circuits.edge_values(one, other, Definition(resamples=2)))
 
 
-@st.cache_resource(max_entries=16, show_spinner=False)
+@_table(16)
 def questions(comparison: str) -> pd.DataFrame:
     """Every question of a comparison with both answers, without the texts of their tokens."""
     table = store().questions(comparison)
@@ -175,7 +202,7 @@ def _positions(opened: int, results: int, run: str, question: str) -> np.ndarray
     return store().positions(run, question)
 
 
-@st.cache_resource(max_entries=64, show_spinner=False)
+@_table(64)
 def provenance(base_run: str, tuned_run: str) -> pd.DataFrame:
     """Both runs' rows, base first."""
     runs = store().runs().set_index("run_key")

@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Hashable
 from functools import partial
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -20,43 +21,47 @@ MOST = 150
 """Figures that are kept, the last used ones; the largest take a few hundred kilobytes."""
 
 SMALL = 10_000
-"""Values in a table or an array that is compared value by value."""
+"""Values in an array that is compared value by value."""
 
-_figures: "OrderedDict[Hashable, tuple[go.Figure, partial[go.Figure]]]" = OrderedDict()
+_figures: OrderedDict[Hashable, tuple[go.Figure, list[object]]] = OrderedDict()
+"""Each with the arguments that are known by their identity, which no other object can get while they are here."""
 _lock = threading.Lock()
 
 
 def drawn(draw: "partial[go.Figure]", dark: bool) -> go.Figure:
     """What a call draws, in the ink of a light or a dark page; shared, so it must not be changed.
 
-    Calls are the same if they are of the same function with equal arguments. Large tables and arrays are equal only to
-    themselves: they come from `data`, which keeps them, and are never written to.
+    Calls are the same if they are of the same function with equal arguments. Large arrays, and objects that hold
+    arrays, are equal only to themselves: they come from `data`, which keeps them, and are never written to.
     """
-    key = (draw.func, _mark(draw.args), _mark(draw.keywords), dark)
+    known: list[object] = []
+    key = (draw.func, _mark(draw.args, known), _mark(draw.keywords, known), dark)
     with _lock:
         if key in _figures:
             _figures.move_to_end(key)
             return _figures[key][0]
     figure = ink(draw(), dark)
     with _lock:
-        _figures[key] = figure, draw  # which keeps its arguments alive, so that no other object gets their identity
+        _figures[key] = figure, known
         while len(_figures) > MOST:
             _figures.popitem(last=False)
     return figure
 
 
-def _mark(value: Any) -> Hashable:
-    """Something that is equal for equal arguments."""
+def _mark(value: Any, known: list[object]) -> Hashable:
+    """Something that is equal for equal arguments; adds to `known` what is known by its identity."""
     if isinstance(value, dict):
-        return "dict", tuple((name, _mark(inner)) for name, inner in value.items())
+        return "dict", tuple((name, _mark(inner, known)) for name, inner in value.items())
     if isinstance(value, list | tuple):
-        return type(value).__name__, tuple(map(_mark, value))
+        return type(value).__name__, tuple(_mark(inner, known) for inner in value)
     try:
         if isinstance(value, np.ndarray) and value.size <= SMALL:
             return "array", value.shape, str(value.dtype), value.tobytes()
-        if isinstance(value, pd.DataFrame) and value.size <= SMALL:
-            return "table", tuple(value), hash_pandas_object(value).to_numpy().tobytes()
+        if isinstance(value, pd.DataFrame):
+            rows = hash_pandas_object(value).to_numpy()
+            return "table", tuple(value), blake2b(rows.tobytes(), digest_size=16).digest()
         hash(value)
     except TypeError:
+        known.append(value)
         return "object", id(value)
     return type(value).__name__, value
