@@ -7,12 +7,12 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import data, exports
-from dashboard.selection import COHORT_NAMES, View, alike
+from dashboard.selection import COHORT_NAMES, PAPER, View, alike, rules
 from dashboard.theme import percent, text_colours
 from dashboard.words import ARROWS, PATTERN_METRICS, TERMS, arrowed, pattern_verdict
 from probing.metrics import Comparison
 from probing.pairs import Pair, load_registry
-from probing.published import Published, published
+from probing.published import Published
 
 _SHOWN = (*PATTERN_METRICS, "loss")
 
@@ -25,13 +25,14 @@ def _link(pair: Pair, view: View, alpha: float) -> str:
     """This page's address for a pair and a cut."""
     question = load_registry().questions[view.question_set].title
     asked = {"pair": pair.title, "questions": question, "cohort": COHORT_NAMES[view.cohort], "alpha": f"{alpha:g}"}
+    if (own := rules(view.row["settings"])) != PAPER:
+        asked["variant"] = own
     return f"/?{urlencode(asked)}"
 
 
 def rows(view: View) -> list[dict[str, Any]]:
     """One row for each comparison like the view's, and for each of the paper's rows on the same pair and questions."""
     registry = load_registry()
-    title = registry.questions[view.question_set].title
     found = []
     for row in alike(view).to_dict("records"):
         pair = registry.pairs.get(str(row["pair"]))
@@ -43,7 +44,7 @@ def rows(view: View) -> list[dict[str, Any]]:
         made = _row(view, pair, row["alpha"], pattern_verdict(compared), compared)
         found.append(made | {"Tokens": row["cut"], "Accuracy": accuracy})
     for pair in registry.pairs.values():
-        found += [_published_row(view, pair, row) for row in published(pair, title)]
+        found += [_published_row(view, pair, row) for row in view.published(pair)]
     order = list(registry.pairs)
     return sorted(found, key=lambda row: (order.index(row["name"]), row["α"]))
 

@@ -10,6 +10,7 @@ import streamlit as st
 from dashboard import data
 from probing.jobs.plan import granularity_in
 from probing.pairs import Pair, Registry, load_registry
+from probing.published import Published, published
 from probing.residual_graph import Granularity, ResidualGraph, graph_of
 from probing.rollouts import ALPHAS, COHORTS, Selection
 from probing.store.queue import ACTIVE
@@ -49,6 +50,12 @@ class View:
     def graph(self) -> ResidualGraph:
         """The graph of both models."""
         return graph_of(int(self.row["layers"]), bool(self.row["parallel"]), self.row["granularity"])
+
+    def published(self, pair: Pair, alpha: float | None = None) -> list[Published]:
+        """The paper's rows for a pair on these questions; none beside edges that the paper does not have."""
+        if self.graph.granularity != "projections":
+            return []
+        return published(pair, load_registry().questions[self.question_set].title, alpha)
 
     @property
     def keys(self) -> tuple[str, str]:

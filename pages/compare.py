@@ -9,13 +9,11 @@ from dashboard.figures import strips
 from dashboard.theme import percent
 from dashboard.widgets import chart, metric_card, ready_view, subtitle
 from dashboard.words import PATTERN_METRICS, TERMS, confound, headline
-from probing.pairs import load_registry
-from probing.published import published
 
 view = ready_view()
 compared = data.compared(view.key)
 questions = data.per_question(view.key)
-paper = published(view.pair, load_registry().questions[view.question_set].title, view.alpha)
+paper = view.published(view.pair, view.alpha)
 
 st.title(view.pair.arrow)
 subtitle(view)

@@ -9,6 +9,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard import service
+from probing.jobs.plan import Spec
+from probing.jobs.worker import follow
 from probing.rollouts import Selection
 from probing.store.database import Database
 from tests.conftest import ROOT
@@ -24,6 +26,11 @@ def _open(page: str, **state: object) -> AppTest:
     if page != "compare":
         app.switch_page(f"../pages/{page}.py").run()
     return app
+
+
+def _compute(spec: Spec) -> None:
+    store = service.store()
+    assert follow(store, store.submit(spec.as_json()), lambda stage, done, total: None)["status"] == "done"
 
 
 def _text(app: AppTest) -> str:
@@ -63,11 +70,7 @@ def test_the_empty_states_button_queues_the_job(empty: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_comparison_that_cannot_be_made_says_why(full: Path, page: str) -> None:
-    from probing.jobs.plan import Spec
-    from probing.jobs.worker import follow
-
-    spec = Spec("grpo", "addition", (0.3,), Selection(cohort="both_wrong"))
-    follow(service.store(), service.store().submit(spec.as_json()), lambda stage, done, total: None)
+    _compute(Spec("grpo", "addition", (0.3,), Selection(cohort="both_wrong")))
     app = _open(page, cohort="both_wrong")
     assert not app.exception
     assert "No question is both wrong" in app.info[0].value
@@ -75,8 +78,6 @@ def test_a_comparison_that_cannot_be_made_says_why(full: Path, page: str) -> Non
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_failed_job_is_shown_as_a_message_with_a_way_out(empty: Path, page: str) -> None:
-    from probing.jobs.plan import Spec
-
     job = service.store().submit(Spec("grpo", "addition").as_json())
     service.store().close_job(job, "failed", "The device ran out of memory.")
     app = _open(page)
@@ -173,11 +174,7 @@ def _edges_shown(app: AppTest) -> int:
 
 
 def test_comparisons_under_other_rules_stand_beside_the_papers(full: Path) -> None:
-    from probing.jobs.plan import Spec
-    from probing.jobs.worker import follow
-
-    spec = Spec("grpo", "addition", (0.3,), Selection(n=12, seed=7))
-    follow(service.store(), service.store().submit(spec.as_json()), lambda stage, done, total: None)
+    _compute(Spec("grpo", "addition", (0.3,), Selection(n=12, seed=7)))
     app = _open("compare")
     assert "100 questions" in _text(app)
     app.selectbox(key="variant").select("questions 12, seed 7").run()
@@ -187,11 +184,7 @@ def test_comparisons_under_other_rules_stand_beside_the_papers(full: Path) -> No
 
 @pytest.mark.parametrize("page", PAGES)
 def test_attention_blocks_as_one_reader_are_shown_as_such(full: Path, page: str) -> None:
-    from probing.jobs.plan import Spec
-    from probing.jobs.worker import follow
-
-    spec = Spec("grpo", "addition", (0.3,), granularity="blocks")
-    follow(service.store(), service.store().submit(spec.as_json()), lambda stage, done, total: None)
+    _compute(Spec("grpo", "addition", (0.3,), granularity="blocks"))
     app = _open(page, variant="attention blocks as one reader")
     assert not app.exception
     assert "α = 0.3) · attention blocks as one reader" in _text(app)
@@ -200,6 +193,9 @@ def test_attention_blocks_as_one_reader_are_shown_as_such(full: Path, page: str)
         app.button_group(key="kinds-of-blocks").set_value(["qkv"]).run()
         assert not app.exception
         assert 0 < _edges_shown(app) < before
+    if page == "compare":
+        (link,) = _leaderboard(app)["Pair"]
+        assert link.endswith("&variant=attention+blocks+as+one+reader")
 
 
 def test_the_methods_page_says_with_what_the_numbers_were_made(full: Path) -> None:
@@ -270,8 +266,6 @@ def test_questions_can_be_searched_filtered_and_opened(full: Path) -> None:
 
 
 def test_token_by_token_is_computed_on_demand_and_adds_up(full: Path) -> None:
-    from probing.jobs.worker import follow
-
     app = _open("questions")
     next(button for button in app.button if button.label == "Compute token by token").click().run()
     assert not app.exception
@@ -315,11 +309,7 @@ def test_a_cut_without_a_timeline_offers_to_compute_it(full: Path) -> None:
 
 
 def test_few_questions_are_said_to_be_few(full: Path) -> None:
-    from probing.jobs.plan import Spec
-    from probing.jobs.worker import follow
-
-    spec = Spec("grpo", "addition", (0.3,), Selection(n=1, seed=3))
-    follow(service.store(), service.store().submit(spec.as_json()), lambda stage, done, total: None)
+    _compute(Spec("grpo", "addition", (0.3,), Selection(n=1, seed=3)))
     for page in PAGES:
         app = _open(page, variant="questions 1, seed 3")
         assert not app.exception, page
@@ -359,6 +349,7 @@ def test_an_unknown_pair_in_the_url_is_named(full: Path) -> None:
 def test_the_papers_values_stand_beside_ours_where_the_pair_is_the_same(
     full: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    _compute(Spec("grpo", "addition", (0.3,), granularity="blocks"))
     # The shipped comparison under the name of one of the paper's pairs: only the names are borrowed.
     text = (ROOT / "data" / "pairs.toml").read_text()
     registry = ROOT / "data" / "pairs.toml"
@@ -380,6 +371,7 @@ def test_the_papers_values_stand_beside_ours_where_the_pair_is_the_same(
     assert paper["α"] == 0.3
     assert paper["Intensity"] == pytest.approx(100 * (4.92 / 4.49 - 1))
     assert "published" not in _text(_open("compare", pair="ppo"))
+    assert "published" not in _text(_open("compare", variant="attention blocks as one reader")), "the paper has no such"
 
 
 def test_a_circuit_file_limits_the_page_to_its_edges(full: Path) -> None:
