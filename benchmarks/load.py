@@ -178,14 +178,17 @@ def main(argv: list[str] | None = None) -> int:
     think = 2.0 if arguments.quick else arguments.think
     with tempfile.TemporaryDirectory() as folder:
         server = hosted(Path(folder), arguments.store, arguments.quick)
+        paces = [serving.pace()]
         process = psutil.Process(server.process.pid)
         before = sum(process.cpu_times()[:2])
         seen = asyncio.run(crowd(server, viewers, seconds, think, print))
         busy = (sum(process.cpu_times()[:2]) - before) / seconds
         server.stop()
+        paces.append(serving.pace())
         if seen.errors:
             print(server.log.read_text()[-5000:])
     print(f"\n{viewers} viewers for {seconds / 60:g} minutes, reading {think:g} s after each action")
+    print("  ten million additions before and after: " + ", ".join(f"{pace:.2f} s" for pace in paces))
     found = report(seen, seconds, busy)
     if arguments.quick:
         found = {"errors": found["errors"]}

@@ -30,6 +30,16 @@ CHROME_FLAGS = [
 ]
 
 
+def pace() -> float:
+    """Seconds in which one core adds up ten million numbers in Python: by it, runs on other machines can be held
+    against each other, and runs on one that is shared with others."""
+    started = time.perf_counter()
+    total = 0
+    for number in range(10_000_000):
+        total += number
+    return time.perf_counter() - started
+
+
 def compute_shipped(path: Path, first_only: bool = False) -> None:
     """Compute every shipped comparison, or only the first, into a store."""
     store = open_store(path)

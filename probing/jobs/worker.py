@@ -2,18 +2,21 @@
 
 A worker is a process that shares the store with its owner. It leaves each finished batch in the spool and asks the
 owner to take it in, so neither its own death nor the owner's loses a finished batch; whoever continues the job starts
-at the first batch that is missing. One worker works at a time: a lock beside the store sees to it.
+at the first batch that is missing. One worker works at a time on a store, and one on a GPU whatever its store: locks
+beside the store and in the folder for temporary files see to it.
 """
 
 import importlib.metadata
 import logging
 import os
 import platform
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import IO, Any
 
 import torch
@@ -62,6 +65,19 @@ def worker_lock(store: Database) -> IO[bytes] | None:
     return try_lock(store.path.with_name(store.path.name + ".worker"))
 
 
+def gpu_lock(device: torch.device) -> Path:
+    """The file whose lock a worker holds while it has models on a GPU."""
+    return Path(tempfile.gettempdir()) / f"probing-{os.getuid()}-{torch.cuda.get_device_properties(device).uuid}.lock"
+
+
+def wait_for(lock: Path, report: Progress, pause: float = 1.0) -> IO[bytes]:
+    """Take a lock, which is held until the returned handle is closed or the process ends; says that it waits."""
+    while (handle := try_lock(lock)) is None:
+        report("waiting for the GPU", 0, 1)
+        time.sleep(pause)
+    return handle
+
+
 @dataclass
 class Worker:
     """Runs jobs of one store, one after the other; keeps the model it used last."""
@@ -70,6 +86,7 @@ class Worker:
     name: str = field(default_factory=lambda: f"{os.getpid()}-{uuid.uuid4().hex[:8]}")
     progress: Progress = lambda stage, done, total: None
     _loaded: tuple[Any, ...] = ()
+    _gpu: IO[bytes] | None = None
 
     def work(self, job_id: int | None = None) -> bool:
         """Do the next job in the queue (or the one named); False if there is none."""
@@ -148,7 +165,7 @@ class Worker:
             asked = [plan.questions[i] for i in batch]
             if all(question.id in answered for question in asked):
                 return
-            attributor, tokenizer = self._load(plan, checkpoint)
+            attributor, tokenizer = self._load(plan, checkpoint, report)
             prompts = [prompt_for(question, plan.pair.template, tokenizer) for question in asked]
             given = answer(attributor.model, tokenizer, prompts, plan.pair.max_new_tokens, plan.pair.stop,
                            _now_and_then(say))  # fmt: skip
@@ -164,14 +181,14 @@ class Worker:
             )
             self.store.ingest()
 
-        at_once = self._answers_at_once(plan, checkpoint)
+        at_once = self._answers_at_once(plan, checkpoint, report)
         order = range(len(plan.questions))
         batch_by_batch([list(order[i : i + at_once]) for i in range(0, len(order), at_once)], do)
         self.store.finish_rollout(key, self._provenance(plan), time.monotonic() - started)
 
-    def _answers_at_once(self, plan: Plan, checkpoint: Checkpoint) -> int:
+    def _answers_at_once(self, plan: Plan, checkpoint: Checkpoint, report: Progress) -> int:
         """How many answers fit beside the weights, were all as long as they may be."""
-        attributor, tokenizer = self._load(plan, checkpoint)
+        attributor, tokenizer = self._load(plan, checkpoint, report)
         model = attributor.model
         longest = max((prompt_for(question, plan.pair.template, tokenizer) for question in plan.questions), key=len)
         positions = len(tokenizer(longest)["input_ids"]) + plan.pair.max_new_tokens
@@ -207,7 +224,7 @@ class Worker:
         started = time.monotonic()
         chosen = samples(self.store.answers(plan.rollout_key(side)), selected)
         checkpoint = plan.checkpoints[side]
-        attributor, _ = self._load(plan, checkpoint)
+        attributor, _ = self._load(plan, checkpoint, report)
         attributor.check(chosen)
         coarse = plan.spec.granularity == "blocks"
         graph = attributor.graph.together if coarse else attributor.graph
@@ -255,17 +272,19 @@ class Worker:
         if sample is None:
             raise SelectionError(f"Question '{question}' is not among those that were scored.", "Choose another.")
         report(f"{plan.name_of(side)} token by token", SIDES.index(side), len(SIDES))
-        attributor, _ = self._load(plan, plan.checkpoints[side])
+        attributor, _ = self._load(plan, plan.checkpoints[side], report)
         graph, scores = attributor.graph, attributor.score_positions(sample)
         if plan.spec.granularity == "blocks":
             graph, scores = graph.together, graph.merge(scores)
         self.store.save_positions(key, question, graph.to_edges(scores))
 
-    def _load(self, plan: Plan, checkpoint: Checkpoint) -> tuple[Attributor, Any]:
+    def _load(self, plan: Plan, checkpoint: Checkpoint, report: Progress) -> tuple[Attributor, Any]:
         wanted = (checkpoint.identity, plan.spec.device, plan.spec.dtype, plan.spec.attention)
         if not self._loaded or self._loaded[0] != wanted:
             self._loaded = ()
             device = pick_device(plan.spec.device)
+            if device.type == "cuda" and self._gpu is None:
+                self._gpu = wait_for(gpu_lock(device), report)
             model = load_model(checkpoint, device, pick_dtype(plan.spec.dtype, checkpoint, device), plan.spec.attention)
             use_threads_for(model)
             self._loaded = (wanted, Attributor(model), load_tokenizer(checkpoint))

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from probing.jobs.plan import SIDES, Plan, Spec, make_plan, shipped, spec_of
-from probing.jobs.worker import Worker, follow, serve, worker_lock
+from probing.jobs.worker import Worker, follow, gpu_lock, serve, wait_for, worker_lock
 from probing.metrics import compare
 from probing.pairs import Registry, load_registry
 from probing.rollouts import Selection
@@ -308,6 +309,41 @@ def test_only_one_worker_works_at_a_time(tmp_path: Path) -> None:
     second = worker_lock(store)
     assert second is not None
     second.close()
+    store.close()
+
+
+def test_a_gpu_is_waited_for_until_the_worker_that_has_it_is_gone(tmp_path: Path) -> None:
+    lock = tmp_path / "gpu.lock"
+    hold = "import sys, time; from pathlib import Path; from probing.store.sharing import try_lock\n"
+    hold += "held = try_lock(Path(sys.argv[1])); print('held', flush=True); time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", hold, str(lock)], cwd=ROOT, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        said: list[str] = []
+
+        def report(stage: str, done: int, total: int) -> None:
+            said.append(stage)
+            if len(said) == 3:
+                holder.kill()
+                holder.wait()
+
+        wait_for(lock, report, pause=0.05).close()
+    assert said[:3] == ["waiting for the GPU"] * 3
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_workers_of_two_stores_share_no_gpu(tmp_path: Path) -> None:
+    other = wait_for(gpu_lock(torch.device("cuda")), _quiet)
+    store = open_store(tmp_path / "store.duckdb")
+    job = store.submit(replace(SPEC, device="cuda").as_json())
+
+    def stop_when_it_waits(stage: str, done: int, total: int) -> None:
+        if stage == "waiting for the GPU":
+            store.close_job(job, "cancelled", "Cancelled.")
+
+    assert follow(store, job, stop_when_it_waits)["status"] == "cancelled"
+    other.close()
     store.close()
 
 
