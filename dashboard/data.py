@@ -60,6 +60,18 @@ def _comparisons(opened: int, results: int) -> pd.DataFrame:
     return store().comparisons()
 
 
+def comparison_rows() -> list[dict[str, Any]]:
+    """Every comparison, as a dictionary without what is missing."""
+    opened, _, results = store().revision()
+    return _comparison_rows(opened, results)
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _comparison_rows(opened: int, results: int) -> list[dict[str, Any]]:
+    rows = _comparisons(opened, results).to_dict("records")
+    return [{str(name): value for name, value in row.items() if pd.notna(value)} for row in rows]
+
+
 def jobs() -> pd.DataFrame:
     """Every job, the newest first."""
     opened, changes, _ = store().revision()
@@ -69,17 +81,6 @@ def jobs() -> pd.DataFrame:
 @_table(2)
 def _jobs(opened: int, changes: int) -> pd.DataFrame:
     return store().jobs()
-
-
-def summaries() -> pd.DataFrame:
-    """Every metric of every comparison."""
-    opened, _, results = store().revision()
-    return _summaries(opened, results)
-
-
-@_table(2)
-def _summaries(opened: int, results: int) -> pd.DataFrame:
-    return store().metric_summaries()
 
 
 def steps(comparison: str) -> pd.DataFrame:
@@ -96,10 +97,18 @@ def _steps(opened: int, results: int, comparison: str) -> pd.DataFrame:
 
 def compared(comparison: str, side: str = "tuned") -> dict[str, Comparison]:
     """Every metric of a comparison, under the default definition."""
-    table = summaries()
-    rows = table[(table["comparison_key"] == comparison) & (table["side"] == side)]
-    found = {str(row["metric"]): row for row in rows.to_dict("records")}
-    return {metric: _comparison(found[metric]) for metric in METRICS if metric in found}
+    opened, _, results = store().revision()
+    return _compared(opened, results).get((comparison, side), {})
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _compared(opened: int, results: int) -> dict[tuple[str, str], dict[str, Comparison]]:
+    found: dict[tuple[str, str], dict[str, Comparison]] = {}
+    table = store().metric_summaries()
+    for metric in METRICS:
+        for row in table[table["metric"] == metric].to_dict("records"):
+            found.setdefault((row["comparison_key"], row["side"]), {})[metric] = _comparison(row)
+    return found
 
 
 def _comparison(row: dict) -> Comparison:

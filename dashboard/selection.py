@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import pandas as pd
@@ -206,17 +207,12 @@ def _chosen_variant(choice: Choice) -> dict[str, Any]:
 
 def _variants(choice: Choice) -> dict[str, dict[str, Any]]:
     """The newest comparison for each set of selection rules, the paper's first."""
-    table = data.comparisons()
-    found = table[
-        (table["pair"] == choice.pair.name)
-        & (table["question_set"] == choice.question_set)
-        & (table["cohort"] == choice.cohort)
-        & (table["alpha"] == choice.alpha)
-        & (table["ready"] | table["failure"].notna())
-    ]
+    chosen = choice.pair.name, choice.question_set, choice.cohort, choice.alpha
     variants: dict[str, dict[str, Any]] = {}
-    for row in found.to_dict("records"):
-        variants.setdefault(rules(row["settings"]), {str(k): v for k, v in row.items() if v == v and v is not None})
+    for row in data.comparison_rows():
+        of = row["pair"], row["question_set"], row["cohort"], row["alpha"]
+        if of == chosen and (row["ready"] or "failure" in row):
+            variants.setdefault(rules(row["settings"]), row)
     return dict(sorted(variants.items(), key=lambda item: item[0] != PAPER))
 
 
@@ -237,6 +233,7 @@ PAPER = "the paper's"
 """What the default rules are called."""
 
 
+@lru_cache(maxsize=1024)
 def rules(settings: str) -> str:
     """How the selection of a comparison differs from the default."""
     made = json.loads(settings)

@@ -65,10 +65,12 @@ def style(figure: go.Figure, height: int, **layout: object) -> go.Figure:
 def ink(figure: go.Figure, dark: bool) -> go.Figure:
     """Write the figure's words in a colour that can be read on a light or a dark page."""
     colour = "#b9c2cc" if dark else "#4f5a66"
-    figure.update_layout(font={"color": colour}, legend={"font": {"color": colour}})
-    for update in (figure.update_xaxes, figure.update_yaxes):
-        update(tickfont={"color": colour}, title={"font": {"color": colour}})
-    return figure.update_annotations(font={"color": colour})
+    figure.layout.font.color = figure.layout.legend.font.color = colour
+    for axis in (*figure.select_xaxes(), *figure.select_yaxes()):
+        axis.tickfont.color = axis.title.font.color = colour
+    for annotation in figure.layout.annotations:
+        annotation.font.color = colour
+    return figure
 
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

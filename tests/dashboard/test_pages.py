@@ -182,20 +182,19 @@ def test_comparisons_under_other_rules_stand_beside_the_papers(full: Path) -> No
     assert "12 questions" in _text(app)
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_attention_blocks_as_one_reader_are_shown_as_such(full: Path, page: str) -> None:
+def test_attention_blocks_as_one_reader_are_shown_as_such(full: Path) -> None:
     _compute(Spec("grpo", "addition", (0.3,), granularity="blocks"))
-    app = _open(page, variant="attention blocks as one reader")
-    assert not app.exception
-    assert "α = 0.3) · attention blocks as one reader" in _text(app)
-    if page == "circuits":
-        before = _edges_shown(app)
-        app.button_group(key="kinds-of-blocks").set_value(["qkv"]).run()
-        assert not app.exception
-        assert 0 < _edges_shown(app) < before
-    if page == "compare":
-        (link,) = _leaderboard(app)["Pair"]
-        assert link.endswith("&variant=attention+blocks+as+one+reader")
+    opened = {page: _open(page, variant="attention blocks as one reader") for page in PAGES}
+    for page, app in opened.items():
+        assert not app.exception, page
+        assert "α = 0.3) · attention blocks as one reader" in _text(app), page
+    (link,) = _leaderboard(opened["compare"])["Pair"]
+    assert link.endswith("&variant=attention+blocks+as+one+reader")
+    circuits = opened["circuits"]
+    before = _edges_shown(circuits)
+    circuits.button_group(key="kinds-of-blocks").set_value(["qkv"]).run()
+    assert not circuits.exception
+    assert 0 < _edges_shown(circuits) < before
 
 
 def test_the_methods_page_says_with_what_the_numbers_were_made(full: Path) -> None:
