@@ -62,6 +62,8 @@ class _OfTheStore(Collector):
         log = store.path.with_name(store.path.name + ".wal")
         size = sum(_size(path) for path in (store.path, log))
         yield GaugeMetricFamily("probing_store_bytes", "Size of the store's file and its log", size)
+        held = store.memory()
+        yield GaugeMetricFamily("probing_store_memory_bytes", "Memory that the database holds for the store", held)
         if self._supervisor is not None:
             yield CounterMetricFamily("probing_worker_deaths", "Workers that died or hung", self._supervisor.deaths)
 

@@ -120,6 +120,10 @@ class Connection:
         """Changes with every change of the store: when it was opened, and counts for its jobs and for all else."""
         return self._opened, self._jobs_revision, self._revision
 
+    def memory(self) -> int:
+        """Bytes in which DuckDB keeps indexes, what it has read, and what it has yet to write away."""
+        return int(self._rows("SELECT coalesce(sum(memory_usage_bytes), 0) FROM duckdb_memory()")[0][0])
+
     def _arrow(self, sql: str, *parameters: Any) -> pa.Table:
         try:
             return self._connection.cursor().sql(sql, params=list(parameters)).to_arrow_table()

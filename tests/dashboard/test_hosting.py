@@ -153,6 +153,7 @@ def test_an_operator_is_told_how_it_goes_and_nobody_else(snapshot: Path, tmp_pat
         assert during["probing_sessions"] == 3
         assert during['probing_jobs{status="done"}'] == 2
         assert during["probing_store_bytes"] == snapshot.stat().st_size
+        assert 0 < during["probing_store_memory_bytes"] < 2**28
         assert "probing_batch_seconds_count" in during
         for path in ("_stcore/metrics", "_stcore/agent/openapi.json"):
             with pytest.raises(urllib.error.HTTPError) as refused:
