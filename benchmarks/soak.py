@@ -11,7 +11,6 @@ store grows by what the jobs leave in it, so the memory that its database holds 
 import argparse
 import asyncio
 import itertools
-import math
 import shutil
 import statistics
 import subprocess
@@ -139,21 +138,20 @@ def main(argv: list[str] | None = None) -> int:
     settled = min(WARM, seconds / 3)
     early, late = ([s for s in samples if low <= s[0] < high]
                    for low, high in ((settled, settled + seconds / 10), (0.9 * seconds, seconds)))  # fmt: skip
-    limits = {
-        "resident memory": (1, 0.05),
-        "file descriptors": (2, 0.05),
-        "threads": (3, 0.05),
-        "of the memory, the database's": (4, math.inf),
-    }
+
+    def medians(column: int) -> tuple[float, float]:
+        return statistics.median(s[column] for s in early), statistics.median(s[column] for s in late)
+
+    limits = {"resident memory": (1, 0.05), "file descriptors": (2, 0.05), "threads": (3, 0.05)}
     failed = bool(seen.errors)
     for what, (column, limit) in limits.items():
-        before, after = (statistics.median(s[column] for s in part) for part in (early, late))
+        before, after = medians(column)
         growth = after / before - 1
         grew = growth > limit and not arguments.quick
         failed |= grew
-        shown = (f"{v / 2**20:.0f} MB" if column in (1, 4) else f"{v:.0f}" for v in (before, after))
-        bound = f" (limit +{limit:.0%})" if limit < math.inf else ""
-        print(f"  {what}: {' -> '.join(shown)}, {growth:+.1%}{bound}{'  ABOVE' if grew else ''}")
+        shown = (f"{v / 2**20:.0f} MB" if column == 1 else f"{v:.0f}" for v in (before, after))
+        print(f"  {what}: {' -> '.join(shown)}, {growth:+.1%} (limit +{limit:.0%}){'  ABOVE' if grew else ''}")
+    print("  of the memory, the database's: " + " -> ".join(f"{v / 2**20:.0f} MB" for v in medians(4)))
     return int(failed)
 
 

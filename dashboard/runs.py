@@ -13,7 +13,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import data, roles, tables
-from dashboard.selection import COHORT_NAMES, GRANULARITY_NAMES, current_choice
+from dashboard.selection import COARSE, COHORT_NAMES, GRANULARITY_NAMES, current_choice
 from dashboard.service import is_hosted, public
 from probing.errors import PersonError
 from probing.jobs.plan import Spec
@@ -141,7 +141,7 @@ def describe(job: dict[str, Any]) -> str:
     parts += [COHORT_NAMES.get(spec["selection"]["cohort"], spec["selection"]["cohort"])]
     parts += [f"α {', '.join(f'{alpha:g}' for alpha in spec['alphas'])}", f"{spec['selection']['n']} questions"]
     if spec.get("granularity") == "blocks":
-        parts.append("attention blocks as one reader")
+        parts.append(COARSE)
     if spec.get("timeline"):
         parts.append("every checkpoint")
     if spec.get("question"):

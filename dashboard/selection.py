@@ -25,6 +25,9 @@ COHORT_NAMES = {
 
 GRANULARITY_NAMES: dict[Granularity, str] = {"projections": "q, k and v apart", "blocks": "the block as one"}
 
+COARSE = "attention blocks as one reader"
+"""What jobs and comparisons of the coarser granularity are called."""
+
 State = Literal["ready", "impossible", "computing", "failed", "absent"]
 
 
@@ -242,7 +245,7 @@ def rules(settings: str) -> str:
     names = {"n": "questions", "mean_length": "T̄ rule", "beta": "β", "gamma": "γ", "delta": "δ"}
     changed = [f"{names.get(k, k)} {selection[k]}" for k in usual if selection[k] != usual[k]]
     if granularity_in(made) != "projections":
-        changed.append("attention blocks as one reader")
+        changed.append(COARSE)
     if made.get("answers") == "imported":
         changed.append("answers from a file")
     return ", ".join(changed) or PAPER
