@@ -275,7 +275,7 @@ def report(arguments: argparse.Namespace) -> None:
     from probing.report import report as lines
 
     with closing(_open(arguments)) as store:
-        for line in lines(store, load_registry(), arguments.pairs, arguments.cohort):
+        for line in lines(store, load_registry(), arguments.pairs, arguments.cohort, arguments.granularity):
             print(line)
 
 
@@ -418,13 +418,16 @@ def _parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
+    def granular(added: argparse.ArgumentParser) -> None:
+        reads = "what reads in an attention block: its projections apart, or the block as one (default: %(default)s)"
+        added.add_argument("--granularity", choices=get_args(Granularity), default="projections", help=reads)
+
     def computing(added: argparse.ArgumentParser) -> None:
         pickled = "allow pickled weights, which can run code when read"
         added.add_argument("--pickled", action="store_true", help=pickled)
         added.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
         added.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
-        reads = "what reads in an attention block: its projections apart, or the block as one (default: %(default)s)"
-        added.add_argument("--granularity", choices=get_args(Granularity), default="projections", help=reads)
+        granular(added)
 
     def stored(added: argparse.ArgumentParser) -> None:
         added.add_argument("--store", type=Path, help="default: PROBING_STORE, or data/store.duckdb")
@@ -494,6 +497,7 @@ def _parser() -> argparse.ArgumentParser:
     c = command("report", report)
     c.add_argument("pairs", nargs="+", metavar="PAIR")
     c.add_argument("--cohort", choices=COHORTS, default="both_correct")
+    granular(c)
     stored(c)
 
     c = command("export", export)

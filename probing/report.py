@@ -9,6 +9,7 @@ import pandas as pd
 from probing.errors import StoreError
 from probing.metrics import Definition, interval, resample_counts
 from probing.pairs import Registry
+from probing.residual_graph import Granularity
 from probing.store.database import Database
 
 COLUMNS = {
@@ -21,7 +22,13 @@ COLUMNS = {
 """The metrics shown, and what their columns are called; the loss stands beside the intensity that follows it."""
 
 
-def report(store: Database, registry: Registry, names: Iterable[str], cohort: str = "both_correct") -> Iterator[str]:
+def report(
+    store: Database,
+    registry: Registry,
+    names: Iterable[str],
+    cohort: str = "both_correct",
+    granularity: Granularity = "projections",
+) -> Iterator[str]:
     """The lines of one table for each pair: every cut that has been compared, the newest comparison of each.
 
     Raises:
@@ -31,7 +38,7 @@ def report(store: Database, registry: Registry, names: Iterable[str], cohort: st
     for name in names:
         pair = registry.pair(name)
         rows = comparisons[comparisons["ready"] & (comparisons["pair"] == name) & (comparisons["cohort"] == cohort)]
-        rows = rows[rows["granularity"] == "projections"]
+        rows = rows[rows["granularity"] == granularity]
         if rows.empty:
             raise StoreError(f"The store has no comparison of {name}.", f"Run 'python -m probing probe {name}'.")
         rows = rows[rows["question_set"] == rows.iloc[0]["question_set"]].drop_duplicates("alpha").sort_values("alpha")

@@ -236,9 +236,13 @@ def test_what_changed_and_how_sure_is_on_one_screen(shared: Server, browser: Bro
 
 
 def _grid(page: Page) -> list[list[str]]:
-    """The cells of the first table, as its canvas describes them to screen readers."""
-    rows = page.locator("canvas table[role=grid] tbody tr").all()
-    return [row.locator("td").all_text_contents() for row in rows]
+    """The cells of the first table, as its canvas describes them to screen readers once it is drawn."""
+    read = """() => {
+        const rows = [...document.querySelector("canvas table[role=grid]")?.tBodies[0]?.rows ?? []];
+        const cells = rows.map(row => [...row.querySelectorAll("td")].map(cell => cell.textContent));
+        return cells.length && cells.every(row => row.length > 5) && cells;
+    }"""
+    return page.wait_for_function(read).json_value()  # type: ignore[no-any-return]
 
 
 def test_the_leaderboard_sorts_by_number_and_its_rows_are_links(shared: Server, browser: Browser) -> None:

@@ -1,6 +1,7 @@
 """The tables that docs/findings.md is made of."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,17 @@ def test_a_table_says_what_the_scores_say(tmp_path: Path) -> None:
         assert cells[0] == pytest.approx(losses, rel=1e-2)
         assert cells[1] == pytest.approx(intensities, rel=1e-2)
         assert cells[-1] == pytest.approx(np.divide(intensities, losses), rel=1e-2)
+    with pytest.raises(StoreError, match="no comparison of grpo"):
+        list(report(store, load_registry(), ["grpo"], granularity="blocks"))
+    follow(store, store.submit(replace(spec, alphas=(0.3,), granularity="blocks").as_json()), lambda *_: None)
+    (coarser,) = (
+        line.split(" | ")
+        for line in report(store, load_registry(), ["grpo"], granularity="blocks")
+        if line.startswith("| 0.")
+    )
+    assert coarser[:4] == rows[1][:4], "the same answers and losses"
+    assert coarser[4] != rows[1][4], "other edges"
+    assert lines == list(report(store, load_registry(), ["grpo"]))
     store.close()
 
 
