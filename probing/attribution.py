@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 from probing.architectures import Architecture, Observer, WriteGradients, architecture_of, prove, recording
 from probing.errors import ModelError
 from probing.fitting import KEPT_READERS, activation_bytes, batch_by_batch, batch_that_fits, free_bytes, shape_of
-from probing.residual_graph import ResidualGraph
+from probing.residual_graph import Granularity
 from probing.scores import Scores
 from probing.sequences import Sample
 
@@ -32,16 +32,18 @@ from probing.sequences import Sample
 class Attributor:
     """A model made ready for scoring: parameters frozen, architecture found and proved, use guarded by a lock.
 
+    Its scores are of the edges of `graph`, which has the granularity asked for.
+
     Raises:
         ModelError: the architecture is unknown or its residual identity fails.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, granularity: Granularity = "projections") -> None:
         self.model = model.requires_grad_(False).eval()
         self.architecture = architecture_of(model)
-        self.graph = self.architecture.graph
+        self.graph = self.architecture.graph.together if granularity == "blocks" else self.architecture.graph
         self._lock = threading.Lock()
-        self._products = _Products(self.graph, self.architecture)
+        self._products = _Products(self.architecture)
         prove(self.architecture)
 
     def check(self, samples: Sequence[Sample]) -> None:
@@ -85,7 +87,7 @@ class Attributor:
             SequenceError: this model cannot score the sample.
             ModelError: the scores are not finite.
         """
-        return self._pass([sample], _ProductsByPosition(self.graph, self.architecture))[0][0]
+        return self._pass([sample], _ProductsByPosition(self.architecture))[0][0]
 
     def _pass(self, samples: Sequence[Sample], products: "_Products") -> tuple[np.ndarray, np.ndarray]:
         """One forward and one backward pass: what `products` makes of them, and each sample's loss."""
@@ -105,7 +107,9 @@ class Attributor:
             scores = products.finish()
         if not bool(torch.isfinite(scores).all()):
             raise ModelError("This model's gradients overflow, so its scores are not finite.", "Try --dtype float32.")
-        return scores.cpu().numpy(), loss.detach().float().cpu().numpy()
+        found, walked = scores.cpu().numpy(), self.architecture.graph
+        merged = found if self.graph == walked else walked.merge(found)
+        return merged, loss.detach().float().cpu().numpy()
 
 
 def _pad(rows: list[tuple[int, ...]], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -169,8 +173,8 @@ class _Products(Observer):
     at_once = KEPT_READERS
     """Readers in one product: enough to be fast, few enough that they are small beside the activations."""
 
-    def __init__(self, graph: ResidualGraph, architecture: Architecture) -> None:
-        self.graph = graph
+    def __init__(self, architecture: Architecture) -> None:
+        self.graph = architecture.graph
         self._like = architecture.weight
         self._buffers = torch.empty(0)
 

@@ -65,7 +65,7 @@ def attribute(arguments: argparse.Namespace) -> None:
     from probing.attribution import attribute as score
     from probing.checkpoints import find
     from probing.models import load_model, load_tokenizer, pick_device, pick_dtype, use_threads_for, vocabulary_digest
-    from probing.scores import with_blocks_as_readers, write_scores
+    from probing.scores import write_scores
     from probing.sequences import read_samples
 
     samples = read_samples(arguments.sequences)
@@ -75,13 +75,11 @@ def attribute(arguments: argparse.Namespace) -> None:
     use_threads_for(model)
     with _progress() as progress:
         scores = score(
-            Attributor(model),
+            Attributor(model, arguments.granularity),
             samples,
             arguments.batch_size,
             lambda done: progress("edges", done, len(samples)),
         )
-    if arguments.granularity == "blocks":
-        scores = with_blocks_as_readers(scores)
     write_scores(arguments.out, replace(scores, tokenizer=vocabulary_digest(load_tokenizer(checkpoint))))
     print(f"{arguments.out}: {len(samples)} samples, {len(scores.graph.edges)} edges, {device}, {model.dtype}")
 

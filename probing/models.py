@@ -20,6 +20,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     StoppingCriteriaList,
@@ -255,8 +256,9 @@ def answer(
     """Greedy answers to one batch of prompts: prompt tokens, answer tokens with the end token if reached, and text.
 
     An answer ends with the model's end token, with the token that completes the text `stop`, or at `max_new_tokens`.
-    Prompts are padded on the left, which is right for generation and wrong for anything else. What `at_each_token`
-    raises ends the generation.
+    Of the decoding that a checkpoint suggests only its end tokens count: a penalty on repetition, say, would make the
+    answer another than the model's most likely one. Prompts are padded on the left, which is right for generation and
+    wrong for anything else. What `at_each_token` raises ends the generation.
     """
     rows = [_tokens(tokenizer, prompt) for prompt in prompts]
     ends = _end_tokens(model, tokenizer)
@@ -274,16 +276,12 @@ def answer(
     width = max(map(len, rows))
     tokens = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=model.device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
+    model.generation_config = GenerationConfig(eos_token_id=sorted(ends) or None, pad_token_id=pad)
     generated = model.generate(
         input_ids=tokens,
         attention_mask=mask,
         do_sample=False,
-        num_beams=1,
-        temperature=None,
-        top_p=None,
-        top_k=None,
         max_new_tokens=max_new_tokens,
-        pad_token_id=pad,
         stopping_criteria=StoppingCriteriaList([said]),
     )
     answers = []

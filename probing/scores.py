@@ -4,7 +4,7 @@ import os
 import struct
 import zipfile
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -39,11 +39,6 @@ class Scores:
     loss: Float[np.ndarray, " sample"]
     tokenizer: str = ""
     """Identity of the vocabulary that the samples' tokens are of, where it is known."""
-
-
-def with_blocks_as_readers(scores: Scores) -> Scores:
-    """The same scores with each attention block as one reader."""
-    return replace(scores, graph=scores.graph.together, scores=scores.graph.merge(scores.scores))
 
 
 def write_scores(path: Path, scores: Scores) -> None:

@@ -16,7 +16,7 @@ from probing.questions import Question, check_template, digest, load_questions
 from probing.residual_graph import Granularity
 from probing.rollouts import ALPHAS, Selection
 
-ANSWERS_VERSION = 1
+ANSWERS_VERSION = 2
 """Raised when the code that answers and grades changes its results."""
 
 SCORES_VERSION = 1

@@ -39,7 +39,6 @@ from probing.models import (
 from probing.pairs import load_registry
 from probing.questions import is_right, prompt_for
 from probing.rollouts import Answer, Selected, Selection, samples, select
-from probing.scores import with_blocks_as_readers
 from probing.store.database import Database
 from probing.store.sharing import try_lock
 from probing.store.spool import AnswerBatch, ScoreBatch
@@ -226,11 +225,9 @@ class Worker:
         checkpoint = plan.checkpoints[side]
         attributor, _ = self._load(plan, checkpoint, report)
         attributor.check(chosen)
-        coarse = plan.spec.granularity == "blocks"
-        graph = attributor.graph.together if coarse else attributor.graph
         batch_size = self.store.start_run(
             key, plan.comparison_key(selection), side, plan.name_of(side), checkpoint.identity,
-            graph, len(chosen), len(attributor.batches(chosen)[0]),
+            attributor.graph, len(chosen), len(attributor.batches(chosen)[0]),
             plan.comparison_settings(selection) | {"rollout": plan.rollout_key(side)},
         )  # fmt: skip
         scored = self.store.scored(key)
@@ -244,8 +241,7 @@ class Worker:
             if all(chosen[i].id in scored for i in batch):
                 return
             part = attributor.score([chosen[i] for i in batch])
-            part = with_blocks_as_readers(part) if coarse else part
-            self.store.spool.put(ScoreBatch(key, part.ids, part.loss, graph.to_edges(part.scores)))
+            self.store.spool.put(ScoreBatch(key, part.ids, part.loss, part.graph.to_edges(part.scores)))
             self.store.ingest()
 
         batch_by_batch(attributor.batches(chosen, batch_size), do)
@@ -273,21 +269,20 @@ class Worker:
             raise SelectionError(f"Question '{question}' is not among those that were scored.", "Choose another.")
         report(f"{plan.name_of(side)} token by token", SIDES.index(side), len(SIDES))
         attributor, _ = self._load(plan, plan.checkpoints[side], report)
-        graph, scores = attributor.graph, attributor.score_positions(sample)
-        if plan.spec.granularity == "blocks":
-            graph, scores = graph.together, graph.merge(scores)
-        self.store.save_positions(key, question, graph.to_edges(scores))
+        scores = attributor.graph.to_edges(attributor.score_positions(sample))
+        self.store.save_positions(key, question, scores)
 
     def _load(self, plan: Plan, checkpoint: Checkpoint, report: Progress) -> tuple[Attributor, Any]:
-        wanted = (checkpoint.identity, plan.spec.device, plan.spec.dtype, plan.spec.attention)
+        spec = plan.spec
+        wanted = (checkpoint.identity, spec.device, spec.dtype, spec.attention, spec.granularity)
         if not self._loaded or self._loaded[0] != wanted:
             self._loaded = ()
-            device = pick_device(plan.spec.device)
+            device = pick_device(spec.device)
             if device.type == "cuda" and self._gpu is None:
                 self._gpu = wait_for(gpu_lock(device), report)
-            model = load_model(checkpoint, device, pick_dtype(plan.spec.dtype, checkpoint, device), plan.spec.attention)
+            model = load_model(checkpoint, device, pick_dtype(spec.dtype, checkpoint, device), spec.attention)
             use_threads_for(model)
-            self._loaded = (wanted, Attributor(model), load_tokenizer(checkpoint))
+            self._loaded = (wanted, Attributor(model, spec.granularity), load_tokenizer(checkpoint))
         return self._loaded[1], self._loaded[2]
 
     def _provenance(self, plan: Plan) -> dict[str, Any]:

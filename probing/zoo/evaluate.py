@@ -26,6 +26,7 @@ def generate(
             do_sample=sample,
             **({"temperature": 1.0, "top_k": 0, "top_p": 1.0} if sample else {}),
             max_new_tokens=task.LONGEST_ANSWER,
+            use_cache=True,
         )
         answers += tokenizer.batch_decode(tokens[:, prompts["input_ids"].shape[1] :], skip_special_tokens=True)
     return answers

@@ -52,6 +52,7 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
     copy.config.use_cache = True
     copy.config.dtype = torch.bfloat16
     copy.generation_config.max_length = None
+    copy.generation_config.use_cache = True
     copy.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

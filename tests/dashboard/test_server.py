@@ -60,7 +60,7 @@ def test_a_killed_dashboard_loses_no_finished_batch_and_the_next_start_resumes(t
     second.stop()
 
 
-def test_a_killed_worker_is_started_again(tmp_path: Path) -> None:
+def test_a_killed_worker_is_started_again_and_the_server_never_loads_pytorch(tmp_path: Path) -> None:
     server = Server(tmp_path / "store.duckdb")
     store = open_store(server.store)
     until(lambda: _answers(store) >= 64, 300)
@@ -69,14 +69,6 @@ def test_a_killed_worker_is_started_again(tmp_path: Path) -> None:
     os.kill(worker, signal.SIGKILL)
     until(lambda: store.comparisons()["base_run"].notna().any(), 300)
     assert _worker_of(server) != worker
-    store.close()
-    server.stop()
-
-
-def test_the_server_never_loads_pytorch(tmp_path: Path) -> None:
-    server = Server(tmp_path / "store.duckdb")
-    store = open_store(server.store)
-    until(lambda: store.comparisons()["base_run"].notna().any(), 300)
     assert "libtorch" not in Path(f"/proc/{server.process.pid}/maps").read_text()
     store.close()
     server.stop()

@@ -8,7 +8,6 @@ from torch import nn
 from probing.architectures import Observer, architecture_of, recording
 from probing.attribution import Attributor, attribute
 from probing.errors import ModelError
-from probing.scores import with_blocks_as_readers
 from probing.sequences import Sample
 from tests import literal, walk
 from tests.tiny import LITERAL, TINY, in_float64, random_samples, tiny
@@ -57,7 +56,7 @@ def test_scores_of_every_family_equal_those_of_the_walked_twin(name: str) -> Non
 def test_scores_of_attention_blocks_as_one_reader_equal_those_of_the_walked_twin(name: str) -> None:
     model = in_float64(name)
     (sample,) = random_samples(1, seed=8)
-    found = with_blocks_as_readers(Attributor(model).score([sample]))
+    found = Attributor(model, "blocks").score([sample])
     expected = walk.scores(model, sample, found.graph.writers, found.graph.readers)
     assert _relative(found.scores[0], expected.numpy()) < EXACT
     assert not (expected.numpy() != 0)[~found.graph.mask].any()

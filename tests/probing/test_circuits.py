@@ -1,5 +1,6 @@
 import io
 import json
+from dataclasses import replace
 from itertools import product
 
 import networkx as nx
@@ -24,7 +25,7 @@ from probing.circuits import (
 from probing.errors import CircuitError
 from probing.metrics import Definition
 from probing.residual_graph import graph_of
-from probing.scores import Scores, with_blocks_as_readers
+from probing.scores import Scores
 
 GRAPH = graph_of(2)
 QUICK = Definition(resamples=500)
@@ -203,7 +204,7 @@ def test_eap_igs_json_has_the_nodes_and_edges_that_eap_ig_builds_from_its_cfg(pa
 
 
 def test_a_circuit_with_attention_blocks_as_one_reader_comes_back_from_both_files(pair: tuple[Scores, Scores]) -> None:
-    base, tuned = map(with_blocks_as_readers, pair)
+    base, tuned = (replace(s, graph=s.graph.together, scores=s.graph.merge(s.scores)) for s in pair)
     table = edge_table(base.graph, edge_values(base, tuned, QUICK))
     assert set(table["kind"]) == {"qkv", "mlp", "logits"}
     shown = table[table["edge"].isin({"m0->a1<qkv>", "a1->logits"})]

@@ -16,7 +16,6 @@ from probing.jobs.worker import Worker, follow, gpu_lock, serve, wait_for, worke
 from probing.metrics import compare
 from probing.pairs import Registry, load_registry
 from probing.rollouts import Selection
-from probing.scores import with_blocks_as_readers
 from probing.store import open_store
 from probing.store.database import Database
 from tests.conftest import ROOT
@@ -118,7 +117,7 @@ def test_attention_blocks_as_one_reader_are_a_comparison_of_their_own(undisturbe
         apart, together = (store.scores(rows.loc[name, side]) for name in ("projections", "blocks"))
         assert together.ids == apart.ids
         assert together.graph == apart.graph.together
-        np.testing.assert_allclose(together.scores, with_blocks_as_readers(apart).scores, rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(together.scores, apart.graph.merge(apart.scores), rtol=1e-3, atol=1e-6)
         np.testing.assert_allclose(together.loss, apart.loss, rtol=1e-5)
     long = store.long_scores(rows.loc["blocks", "tuned_run"])
     assert set(long["edge"]) == set(apart.graph.together.edges)

@@ -1,4 +1,6 @@
+import json
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -147,3 +149,20 @@ def test_greedy_answers_are_the_models_most_likely_tokens(zoo: Path) -> None:
     ((prompt, tokens, _),) = answer(model, tokenizer, ["3471+2853="], 24)
     logits = model(torch.tensor([[*prompt, *tokens]])).logits[0]
     assert logits[len(prompt) - 1 : -1].argmax(-1).tolist() == list(tokens)
+
+
+def test_the_decoding_that_a_checkpoint_suggests_changes_no_answer(zoo: Path, tmp_path: Path) -> None:
+    suggests = Path(shutil.copytree(zoo / "grpo", tmp_path / "suggests"))
+    config = json.loads((suggests / "generation_config.json").read_text())
+    config |= {"repetition_penalty": 3.0, "no_repeat_ngram_size": 1, "do_sample": True, "num_beams": 2,
+               "max_length": 12, "min_new_tokens": 20, "suppress_tokens": [7], "use_cache": False}  # fmt: skip
+    (suggests / "generation_config.json").write_text(json.dumps(config))
+    found = []
+    for folder in (zoo / "grpo", suggests):
+        checkpoint = find(str(folder))
+        model = load_model(checkpoint, torch.device("cpu"), torch.float32)
+        widths: list[int] = []
+        model.get_input_embeddings().register_forward_pre_hook(lambda _, fed, w=widths: w.append(fed[0].shape[1]))
+        found.append(answer(model, load_tokenizer(checkpoint), ["3471+2853=", "7777+7777="], 24))
+        assert set(widths[1:]) == {1}, "what has been read is not read again"
+    assert found[0] == found[1]
