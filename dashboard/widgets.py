@@ -14,7 +14,7 @@ from dashboard.selection import COHORT_NAMES, PAPER, View, current, newest_job, 
 from dashboard.service import public
 from dashboard.theme import CHART, number
 from dashboard.words import TERMS, VERDICTS, interval, relative_interval
-from probing.jobs.plan import Spec, spec_of
+from probing.jobs.plan import Spec, is_outdated, spec_of
 from probing.metrics import PATTERN, Comparison, verdict
 from probing.rollouts import ALPHAS, Selection
 from probing.store.queue import ACTIVE
@@ -148,6 +148,11 @@ def subtitle(view: View) -> None:
     ]
     own = rules(view.row["settings"])
     st.caption(" · ".join(parts if own == PAPER else [*parts, own]))
+    if is_outdated(view.row):
+        st.caption(
+            ":material/history: Computed by an earlier version of this program, which answered or scored in another "
+            "way. On the page Runs it can be computed again."
+        )
     if counts["selected"] < FEW:
         st.warning(
             f"Only {counts['selected']} questions: intervals are rough, and nothing here is sure. "

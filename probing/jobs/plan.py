@@ -191,6 +191,12 @@ def spec_of(comparison: dict[str, Any], **wanted: Any) -> Spec:
     return Spec(comparison["pair"], comparison["question_set"], (selection.alpha,), selection, **how, **wanted)
 
 
+def is_outdated(comparison: dict[str, Any]) -> bool:
+    """Whether a comparison (a row of `Database.comparisons`) was made by code that answered or scored otherwise."""
+    answered, scored = json.loads(comparison["rollout_settings"]), json.loads(comparison["settings"])["method"]
+    return (answered.get("version"), scored.get("version")) != (ANSWERS_VERSION, SCORES_VERSION)
+
+
 def shipped(registry: Registry) -> list[Spec]:
     """The jobs that a fresh store starts with: for every pair on this machine, the default cut first, steps last."""
     first = Selection().alpha

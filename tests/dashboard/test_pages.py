@@ -9,6 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard import service
+from probing.jobs import plan
 from probing.jobs.plan import Spec
 from probing.jobs.worker import follow
 from probing.rollouts import Selection
@@ -66,6 +67,12 @@ def test_the_empty_states_button_queues_the_job(empty: Path) -> None:
     (job,) = service.store().jobs().to_dict("records")
     assert '"cohort": "tuned_only"' in job["spec"]
     assert "Being computed" in app.info[0].value
+
+
+def test_what_an_earlier_version_computed_is_said_to_be_so(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "earlier version" not in _text(_open("compare"))
+    monkeypatch.setattr(plan, "ANSWERS_VERSION", plan.ANSWERS_VERSION + 1)
+    assert "Computed by an earlier version of this program" in _text(_open("compare"))
 
 
 @pytest.mark.parametrize("page", PAGES)
