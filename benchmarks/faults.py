@@ -430,7 +430,7 @@ def hanging_worker(folder: Path, rounds: int, truth: Truth) -> str:
 
 
 FAULTS: dict[str, tuple[Callable[[Path, int, Truth], str], int, int]] = {
-    "sudden deaths": (deaths, 200, 3),
+    "sudden deaths": (deaths, 200, 6),
     "full disk": (full_disk, 1, 1),
     "damaged stores": (damaged, 60, 6),
     "clock set back": (clock_set_back, 1, 1),
