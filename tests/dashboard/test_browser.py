@@ -162,20 +162,12 @@ VIEWS = {
 """Links to a view of each page that is not its default one, and what stands there."""
 
 
-@pytest.fixture(scope="module")
-def another(computed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server on which nobody has looked at anything but these links."""
-    running = Server(Path(shutil.copy(computed, tmp_path_factory.mktemp("another") / "store.duckdb")))
-    yield running
-    running.stop()
-
-
 @pytest.mark.parametrize("link", list(VIEWS))
-def test_a_link_opens_the_same_view_in_a_fresh_browser_on_another_server(
-    another: Server, browser: Browser, link: str
+def test_a_link_opens_the_same_view_in_a_fresh_browser_on_a_fresh_server(
+    server: Server, browser: Browser, link: str
 ) -> None:
     complaints = Complaints()
-    page = _visit(_visitor(browser), f"{another.url}/{link}", complaints)
+    page = _visit(_visitor(browser), f"{server.url}/{link}", complaints)
     expect(page.get_by_role("heading", level=1)).to_contain_text("base → ppo")
     _settled(page)
     for text in VIEWS[link]:
@@ -237,6 +229,7 @@ def test_moving_between_pages_keeps_the_selection(shared: Server, browser: Brows
         own = "" if link == "Compare" else f"{link}: "
         expect(page.get_by_role("heading", level=1)).to_have_text(f"{own}base → dpo")
         expect(page.get_by_text("(α = 0.1)")).to_be_visible()
+        _settled(page)
         expect(page).to_have_url(re.compile("pair=DPO"))
     assert not complaints
 
