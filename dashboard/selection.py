@@ -9,10 +9,9 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import data
-from probing.jobs.plan import granularity_in
 from probing.pairs import Pair, Registry, load_registry
 from probing.published import Published, published
-from probing.residual_graph import Granularity, ResidualGraph, graph_of
+from probing.residual_graph import Granularity, ResidualGraph
 from probing.rollouts import ALPHAS, COHORTS, Selection
 from probing.store.queue import ACTIVE
 
@@ -53,7 +52,7 @@ class View:
     @property
     def graph(self) -> ResidualGraph:
         """The graph of both models."""
-        return graph_of(int(self.row["layers"]), bool(self.row["parallel"]), self.row["granularity"])
+        return ResidualGraph.from_text(self.row["graph"])
 
     def published(self, pair: Pair, alpha: float | None = None) -> list[Published]:
         """The paper's rows for a pair on these questions; none beside edges that the paper does not have."""
@@ -244,7 +243,7 @@ def rules(settings: str) -> str:
     usual = asdict(Selection(alpha=selection["alpha"], cohort=selection["cohort"]))
     names = {"n": "questions", "mean_length": "T̄ rule", "beta": "β", "gamma": "γ", "delta": "δ"}
     changed = [f"{names.get(k, k)} {selection[k]}" for k in usual if selection[k] != usual[k]]
-    if granularity_in(made) != "projections":
+    if made["method"]["granularity"] != "projections":
         changed.append(COARSE)
     if made.get("answers") == "imported":
         changed.append("answers from a file")

@@ -53,7 +53,7 @@ def _headed(name: str) -> str:
 def as_eap_json(graph: ResidualGraph, table: pd.DataFrame, shown: set[str], width: int = 0) -> str:
     """The JSON of EAP-IG: every edge with its score (the tuned model's effect) and whether it is in the circuit.
 
-    What EAP-IG has no place for (`EDGE_VALUES`) stands beside it and is ignored there.
+    What EAP-IG has no place for (`EDGE_VALUES`, and `graph`, the whole shape) stands beside it and is ignored there.
     """
     members = table[table["edge"].isin(shown)]
     inside = {"logits", *members["writer"], *members["node"]}
@@ -69,6 +69,7 @@ def as_eap_json(graph: ResidualGraph, table: pd.DataFrame, shown: set[str], widt
         "cfg": {"n_layers": graph.layers, "n_heads": 1, "parallel_attn_mlp": graph.parallel, "d_model": width},
         "nodes": {_headed(name): {"in_graph": name in inside} for name in (*graph.writers, "logits")},
         "edges": edges,
+        "graph": graph.as_text(),
     }
     return json.dumps(content)
 
@@ -91,6 +92,18 @@ class CircuitFile:
         return set(self.table.loc[self.table["in_graph"], "edge"])
 
 
+def _graph_in(content: dict[str, Any]) -> ResidualGraph:
+    """The graph of a file: as it says itself, or as EAP-IG's `cfg` describes it."""
+    cfg, names = content["cfg"], content["edges"]
+    if "graph" in content:
+        graph = ResidualGraph.from_text(content["graph"])
+    else:
+        graph = graph_of(int(cfg["n_layers"]), bool(cfg["parallel_attn_mlp"]), granularity_of(names))
+    if not 0 <= graph.layers <= max(16, len(names) ** 0.5):
+        raise ValueError("a graph that would have far more edges than the file")
+    return graph
+
+
 def read_eap_json(text: str | bytes) -> CircuitFile:
     """Read what `as_eap_json` or EAP-IG's `Graph.to_json` wrote.
 
@@ -101,16 +114,15 @@ def read_eap_json(text: str | bytes) -> CircuitFile:
     """
     try:
         content: dict[str, Any] = json.loads(text)
-        layers = int(content["cfg"]["n_layers"])
-        if not 0 <= layers <= max(16, len(content["edges"]) ** 0.5):
-            raise ValueError("a graph that would have far more edges than the file")
-        parallel = bool(content["cfg"]["parallel_attn_mlp"])
-        graph = graph_of(layers, parallel, granularity_of(content["edges"]))
+        graph = _graph_in(content)
         rows: dict[str, dict[str, Any]] = {}
         for name, value in content["edges"].items():
             edge = re.sub(r"\.h\d+", "", name)
             row = rows.setdefault(edge, {"edge": edge, "score": 0.0, "in_graph": False})
-            row["score"] += float(value["score"])
+            score = float(value["score"])
+            if not np.isfinite(score):
+                raise CircuitError(f"The file's edge '{name[:60]}' has no finite score.", "Score that circuit again.")
+            row["score"] += score
             row["in_graph"] |= bool(value["in_graph"])
             row |= {k: np.nan if value[k] is None else float(value[k]) for k in EDGE_VALUES if k in value}
     except _UNREADABLE as error:

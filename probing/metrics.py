@@ -18,7 +18,7 @@ resamples with matrix products. The range of the histogram stays that of the obs
 """
 
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import NormalDist
 from typing import Literal
 
@@ -307,7 +307,7 @@ def align(base: Scores, tuned: Scores) -> Scores:
         )
     place = {name: i for i, name in enumerate(tuned.ids)}
     order = [place[name] for name in base.ids]
-    return Scores(tuned.graph, base.ids, tuned.scores[order], tuned.loss[order])
+    return replace(tuned, ids=base.ids, scores=tuned.scores[order], loss=tuned.loss[order])
 
 
 def histogram_top(base: Scores, tuned: Scores, definition: Definition) -> float:

@@ -31,15 +31,13 @@ from probing.checkpoints import Checkpoint
 from probing.errors import ModelError
 from probing.fitting import free_bytes, shape_of
 from probing.pairs import Shape
+from probing.residual_graph import MOST_LAYERS
 
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()
 
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError, struct.error)
 """What transformers raises over files that are damaged, cut short or of another kind."""
-
-MOST_LAYERS = 1000
-"""Of a model that is believed."""
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 

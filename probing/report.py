@@ -9,7 +9,7 @@ import pandas as pd
 from probing.errors import StoreError
 from probing.metrics import Definition, interval, resample_counts
 from probing.pairs import Registry
-from probing.residual_graph import Granularity
+from probing.residual_graph import Granularity, ResidualGraph
 from probing.store.database import Database
 
 COLUMNS = {
@@ -38,7 +38,7 @@ def report(
     for name in names:
         pair = registry.pair(name)
         rows = comparisons[comparisons["ready"] & (comparisons["pair"] == name) & (comparisons["cohort"] == cohort)]
-        rows = rows[rows["granularity"] == granularity]
+        rows = rows[rows["graph"].map(lambda graph: ResidualGraph.from_text(graph).granularity) == granularity]
         if rows.empty:
             raise StoreError(f"The store has no comparison of {name}.", f"Run 'python -m probing probe {name}'.")
         rows = rows[rows["question_set"] == rows.iloc[0]["question_set"]].drop_duplicates("alpha").sort_values("alpha")

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from probing.errors import ScoresError
-from probing.residual_graph import ResidualGraph, granularity_of, graph_of
+from probing.residual_graph import MOST_LAYERS, ResidualGraph, granularity_of, graph_of
 
 LARGEST = 8 * 2**30
 """Bytes of the scores in a file."""
@@ -42,7 +42,9 @@ class Scores:
 
 
 def write_scores(path: Path, scores: Scores) -> None:
-    """Write an .npz with `scores`, `loss`, `ids`, `writers`, `readers` and `tokenizer`; complete or not at all.
+    """Write an .npz, complete or not at all: the fields of `Scores`, and the names of `writers` and `readers`.
+
+    `graph` is `ResidualGraph.as_text`; the names follow from it, and stand there for people who open the file.
 
     Raises:
         ScoresError: the place cannot be written.
@@ -55,6 +57,7 @@ def write_scores(path: Path, scores: Scores) -> None:
                 scores=scores.scores,
                 loss=scores.loss,
                 ids=np.array(scores.ids),
+                graph=np.array(scores.graph.as_text()),
                 writers=np.array(scores.graph.writers),
                 readers=np.array(scores.graph.readers),
                 tokenizer=np.array(scores.tokenizer),
@@ -84,19 +87,40 @@ def read_scores(path: Path) -> Scores:
         _check_archive(path)
         with np.load(path, allow_pickle=False) as file:
             content = {name: file[name] for name in ("scores", "loss", "ids", "writers", "readers")}
-            tokenizer = str(file["tokenizer"]) if "tokenizer" in file.files else ""
+            told = {name: str(file[name]) for name in ("tokenizer", "graph") if name in file.files}
     except FileNotFoundError as error:
         raise ScoresError(f"There is no file {path}.", "Make one with 'python -m probing attribute'.") from error
     except (*_DAMAGED, MemoryError) as error:
         raise ScoresError(f"{path} is not a complete file of scores.", "Make it again with attribute.") from error
-    writers = tuple(map(str, content["writers"]))
-    readers = tuple(map(str, content["readers"]))
-    graph = graph_of(len(writers) // 2, granularity=granularity_of(readers))
+    try:
+        graph = ResidualGraph.from_text(told["graph"]) if "graph" in told else _graph_of_before(content)
+        named = all(
+            content[name].shape == (len(names),) and tuple(map(str, content[name])) == names
+            for name, names in (("writers", graph.writers), ("readers", graph.readers))
+        )
+    except ValueError:
+        named = False
+    if not named:
+        raise ScoresError(f"The parts of {path} do not fit together.", "Make it again with attribute.")
     ids = tuple(map(str, content["ids"]))
     shape = (len(ids), len(graph.writers), len(graph.readers))
-    named = writers == graph.writers and readers == graph.readers
-    if not named or content["scores"].shape != shape or content["loss"].shape != shape[:1] or not ids:
+    if content["scores"].shape != shape or content["loss"].shape != shape[:1] or not ids:
         raise ScoresError(f"The parts of {path} do not fit together.", "Make it again with attribute.")
     if not np.isfinite(content["scores"]).all() or content["scores"][:, ~graph.mask].any():
         raise ScoresError(f"{path} has scores that are not finite, or where no edge is.", "Make it again.")
-    return Scores(graph, ids, content["scores"].astype(np.float32), content["loss"].astype(np.float32), tokenizer)
+    return Scores(
+        graph, ids, content["scores"].astype(np.float32), content["loss"].astype(np.float32), told.get("tokenizer", "")
+    )
+
+
+def _graph_of_before(content: dict[str, np.ndarray]) -> ResidualGraph:
+    """The graph of a file that has its names only, as earlier versions wrote it.
+
+    They do not say whether a layer's MLP reads that layer's attention; scores that are all zero there do.
+    """
+    layers = min(content["writers"].size // 2, MOST_LAYERS)
+    graph = graph_of(layers, granularity=granularity_of(map(str, content["readers"].flat)))
+    if content["scores"].shape[1:] != graph.mask.shape:
+        raise ValueError("not the scores of a graph")
+    own = [content["scores"][:, graph.attention_writer(layer), graph.mlp_reader(layer)] for layer in range(layers)]
+    return graph if np.any(own) else graph_of(layers, True, graph.granularity)

@@ -24,23 +24,10 @@ SCORES_VERSION = 1
 
 SIDES = ("base", "tuned")
 
-GRANULARITIES: dict[Granularity, str] = {"projections": "blocks, q/k/v apart", "blocks": "blocks, attention as one"}
-"""How the settings of a comparison say what reads: as in the paper's code, or an attention block as one."""
-
 
 def method(granularity: Granularity = "projections") -> dict[str, Any]:
-    """How the scores of a comparison are made, as its settings say it."""
-    return {
-        "method": "edge attribution patching, zero ablation",
-        "granularity": GRANULARITIES[granularity],
-        "score": "-<dL/dreader, writer>",
-        "version": SCORES_VERSION,
-    }
-
-
-def granularity_in(settings: dict[str, Any]) -> Granularity:
-    """The granularity of a comparison with these settings."""
-    return next(name for name, said in GRANULARITIES.items() if said == settings["method"]["granularity"])
+    """How the scores of a comparison are made: edge attribution patching, -<dL/dreader, writer>."""
+    return {"method": "eap", "reference": "zero", "granularity": granularity, "version": SCORES_VERSION}
 
 
 @dataclass(frozen=True)
@@ -187,7 +174,7 @@ def spec_of(comparison: dict[str, Any], **wanted: Any) -> Spec:
     settings = json.loads(comparison["settings"])
     selection = Selection(**settings["selection"])
     how = {name: rollout[name] for name in ("device", "dtype", "attention")}
-    how |= {"rollouts": rollout["decoding"].get("imported"), "granularity": granularity_in(settings)}
+    how |= {"rollouts": rollout["decoding"].get("imported"), "granularity": settings["method"]["granularity"]}
     return Spec(comparison["pair"], comparison["question_set"], (selection.alpha,), selection, **how, **wanted)
 
 

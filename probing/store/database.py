@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from probing.errors import StoreError
-from probing.residual_graph import ResidualGraph, graph_of
+from probing.residual_graph import ResidualGraph
 from probing.rollouts import Answer, Selected
 from probing.scores import Scores
 from probing.store.connection import insert, now
@@ -180,7 +180,7 @@ class Database(Queue, Summaries):
                compared AS (SELECT DISTINCT comparison_key FROM metric_summaries WHERE side = 'tuned')
                SELECT c.comparison_key, c.pair, c.question_set, c.cohort, c.alpha, c.cut, c.mean_length, c.counts,
                    c.warning, c.failure, c.settings, c.created, c.base_rollout, c.tuned_rollout,
-                   b.run_key AS base_run, t.run_key AS tuned_run, b.layers, b.parallel, b.granularity,
+                   b.run_key AS base_run, t.run_key AS tuned_run, b.graph,
                    r.settings AS rollout_settings,
                    s.comparison_key IS NOT NULL AND b.run_key IS NOT NULL AND t.run_key IS NOT NULL AS ready,
                    before.accuracy AS base_accuracy, after.accuracy AS tuned_accuracy
@@ -229,29 +229,24 @@ class Database(Queue, Summaries):
         settings: dict[str, Any],
     ) -> int:
         """Enter a run unless it is there; returns the batch size it was started with, which a resumed run keeps."""
+        shape = graph.as_text()
+        run = {
+            "run_key": key,
+            "comparison_key": comparison_key,
+            "side": side,
+            "model": model,
+            "identity": identity,
+            "graph": shape,
+            "samples": samples,
+            "batch_size": batch_size,
+            "settings": json.dumps(settings),
+            "created": now(),
+        }
         with self._transaction() as cursor:
-            cursor.execute(
-                "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL, ?, NULL, ?) ON CONFLICT DO NOTHING",
-                [
-                    key,
-                    comparison_key,
-                    side,
-                    model,
-                    identity,
-                    graph.layers,
-                    graph.parallel,
-                    samples,
-                    batch_size,
-                    json.dumps(settings),
-                    now(),
-                    graph.granularity,
-                ],
-            )
+            insert(cursor, "runs", {name: [value] for name, value in run.items()})
             writer, reader = graph.edge_index
             columns = {
-                "layers": [graph.layers] * len(graph.edges),
-                "parallel": [graph.parallel] * len(graph.edges),
-                "granularity": [graph.granularity] * len(graph.edges),
+                "graph": [shape] * len(graph.edges),
                 "edge": list(range(len(graph.edges))),
                 "name": list(graph.edges),
                 "writer": [graph.writers[w] for w in writer],
@@ -300,7 +295,7 @@ class Database(Queue, Summaries):
         """Every run with its pair, question set, α, settings, provenance and how many of its samples are there."""
         return self._frame(
             """SELECT r.run_key, c.pair, r.side, r.model, c.question_set, c.cohort, c.alpha, r.samples,
-                   (SELECT count(*) FROM samples s WHERE s.run_key = r.run_key) AS scored, r.layers, r.seconds,
+                   (SELECT count(*) FROM samples s WHERE s.run_key = r.run_key) AS scored, r.graph, r.seconds,
                    r.identity, r.settings, r.provenance, r.created, r.finished
                FROM runs r JOIN comparisons c USING (comparison_key) ORDER BY r.created, r.side"""
         )
@@ -311,14 +306,15 @@ class Database(Queue, Summaries):
         Raises:
             StoreError: there is no such run.
         """
-        shape = self._rows("SELECT layers, parallel, granularity FROM runs WHERE run_key = ?", key)
-        if not shape:
+        found = self._rows("SELECT graph, settings->>'tokenizer' FROM runs WHERE run_key = ?", key)
+        if not found:
             raise StoreError(f"There is no run '{key}'.", "List them with 'python -m probing runs'.")
-        graph = graph_of(*shape[0])
+        ((shape, tokenizer),) = found
+        graph = ResidualGraph.from_text(shape)
         table = self._arrow("SELECT question_id, loss, scores FROM samples WHERE run_key = ? ORDER BY question_id", key)
         edges = table["scores"].combine_chunks().flatten().to_numpy().reshape(len(table), len(graph.edges))
         ids = tuple(table["question_id"].to_pylist())
-        return Scores(graph, ids, graph.to_matrix(edges), table["loss"].to_numpy())
+        return Scores(graph, ids, graph.to_matrix(edges), table["loss"].to_numpy(), tokenizer or "")
 
     def long_scores(self, key: str) -> pd.DataFrame:
         """The scores of a run as rows of question, edge, writer, reader and score."""

@@ -10,6 +10,11 @@ import duckdb
 
 from probing.errors import StoreError
 
+_GRAPH = (
+    """format('{{"layers": {}, "parallel": {}, "granularity": "{}", "whole": []}}', layers, parallel, granularity)"""
+)
+"""What `ResidualGraph.as_text` says of a graph that was kept as three columns."""
+
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         """CREATE TABLE rollouts (
@@ -94,6 +99,29 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             SELECT s.run_key, s.question_id, e.name AS edge, e.writer, e.reader, s.scores[e.edge + 1] AS score
             FROM samples s JOIN runs r USING (run_key)
             JOIN edge_names e ON e.layers = r.layers AND e.parallel = r.parallel AND e.granularity = r.granularity""",
+    ),
+    (
+        "ALTER TABLE runs ADD COLUMN graph VARCHAR",
+        f"UPDATE runs SET graph = {_GRAPH}",
+        "DROP VIEW scores_long",
+        "ALTER TABLE edge_names RENAME TO named",
+        """CREATE TABLE edge_names (
+            graph VARCHAR NOT NULL, edge INTEGER NOT NULL, name VARCHAR NOT NULL, writer VARCHAR NOT NULL,
+            reader VARCHAR NOT NULL, PRIMARY KEY (graph, edge))""",
+        f"INSERT INTO edge_names SELECT {_GRAPH}, edge, name, writer, reader FROM named",
+        "DROP TABLE named",
+        *(f"ALTER TABLE runs DROP COLUMN {column}" for column in ("layers", "parallel", "granularity")),
+        """CREATE VIEW scores_long AS
+            SELECT s.run_key, s.question_id, e.name AS edge, e.writer, e.reader, s.scores[e.edge + 1] AS score
+            FROM samples s JOIN runs r USING (run_key) JOIN edge_names e USING (graph)""",
+        *(
+            f"""UPDATE comparisons
+            SET settings = replace(settings, '"granularity": "{words}"', '"granularity": "{name}"')"""
+            for words, name in (("blocks, q/k/v apart", "projections"), ("blocks, attention as one", "blocks"))
+        ),
+        "ALTER TABLE metric_summaries ADD COLUMN relative_low DOUBLE",
+        "ALTER TABLE metric_summaries ADD COLUMN relative_high DOUBLE",
+        "ALTER TABLE metric_summaries ADD COLUMN version INTEGER",
     ),
 )
 """Statements that lead from each version to the next; an empty file has version 0."""

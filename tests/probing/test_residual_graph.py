@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -68,15 +70,61 @@ def test_edges_and_matrix_hold_the_same_numbers(layers: int, samples: int, seed:
     np.testing.assert_array_equal(matrix[:, 0, graph.readers.index("m0")], values[:, first])
 
 
-@given(layers=st.integers(1, 6), parallel=st.booleans(), seed=st.integers(0, 1000))
-def test_a_merged_edge_is_the_sum_of_those_it_is_made_of(layers: int, parallel: bool, seed: int) -> None:
-    graph = graph_of(layers, parallel)
+@given(parallel=st.booleans(), whole=st.sets(st.integers(0, 3)), seed=st.integers(0, 1000))
+def test_a_merged_edge_is_the_sum_of_those_it_is_made_of(parallel: bool, whole: set[int], seed: int) -> None:
+    graph = graph_of(4, parallel, whole=tuple(sorted(whole)))
     values = np.random.default_rng(seed).normal(size=(2, len(graph.edges)))
     merged = graph.together.to_edges(graph.merge(graph.to_matrix(values)))
     by_name = dict(zip(graph.edges, values.T, strict=True))
     for edge, found in zip(graph.together.edges, merged.T, strict=True):
         parts = [edge.replace("<qkv>", f"<{p}>") for p in "qkv"] if "<qkv>" in edge else [edge]
+        parts = [edge] if edge in by_name else parts
         np.testing.assert_allclose(found, sum(by_name[part] for part in parts), rtol=1e-12)
+
+
+GRAPHS = st.builds(
+    lambda layers, parallel, granularity, whole: graph_of(
+        layers, parallel, granularity, tuple(sorted(layer for layer in whole if layer < layers))
+    ),
+    st.integers(0, 9), st.booleans(), GRANULARITIES, st.sets(st.integers(0, 8)),
+)  # fmt: skip
+
+
+@given(GRAPHS)
+def test_a_graph_comes_back_from_its_text(graph: ResidualGraph) -> None:
+    assert ResidualGraph.from_text(graph.as_text()) == graph
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"layers": -1}, {"layers": 10**9}, {"layers": 2.0}, {"layers": True}, {"layers": "2"}, {"parallel": 1},
+        {"granularity": "atoms"}, {"granularity": ["blocks"]}, {"whole": [2]}, {"whole": [1, 0]}, {"whole": [0, 0]},
+        {"whole": [False]}, {"whole": None}, {"more": 1},
+    ],
+)  # fmt: skip
+def test_a_text_that_is_no_graph_is_refused(change: dict) -> None:
+    row = json.loads(graph_of(2, whole=(0,)).as_text())
+    with pytest.raises(ValueError, match="shape of a graph"):
+        ResidualGraph.from_text(json.dumps(row | change))
+
+
+@given(GRAPHS)
+def test_places_are_those_of_the_names(graph: ResidualGraph) -> None:
+    for layer in range(graph.layers):
+        reads = [graph.readers[place] for place in graph.attention_readers(layer)]
+        together = graph.granularity == "blocks" or layer in graph.whole
+        assert reads == ([f"a{layer}<qkv>"] if together else [f"a{layer}<{part}>" for part in "qkv"])
+        assert graph.readers[graph.mlp_reader(layer)] == f"m{layer}"
+        place = graph.attention_writer(layer)
+        assert graph.writers[place : place + 2] == (f"a{layer}", f"m{layer}")
+
+
+def test_a_block_that_mixes_without_queries_reads_as_one() -> None:
+    graph = graph_of(2, whole=(0,))
+    assert graph.readers == ("a0<qkv>", "m0", "a1<q>", "a1<k>", "a1<v>", "m1", "logits")
+    assert graph.together == graph_of(2, granularity="blocks", whole=(0,))
+    assert graph.together.edges == graph_of(2).together.edges
 
 
 def test_names_say_what_they_are() -> None:

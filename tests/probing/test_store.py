@@ -382,10 +382,46 @@ def test_runs_of_before_there_were_granularities_are_of_projections(path: Path) 
     store.close()
 
 
+def test_a_graph_that_was_kept_in_columns_is_the_same_in_one(path: Path) -> None:
+    _of_version(path, 4)
+    graphs = {f"{p}-{g}": graph_of(2, p, g) for p in (False, True) for g in ("projections", "blocks")}  # type: ignore[arg-type]
+    words = {"projections": "blocks, q/k/v apart", "blocks": "blocks, attention as one"}
+    with duckdb.connect(str(path)) as old:
+        for key, graph in graphs.items():
+            for edge, name in enumerate(graph.edges):
+                row = [2, graph.parallel, graph.granularity, edge, name, *name.split("->")]
+                old.execute("INSERT INTO edge_names VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            settings = json.dumps({"method": {"granularity": words[graph.granularity], "version": 1}})
+            old.execute(
+                """INSERT INTO comparisons VALUES
+                   (?, 'p', 'q', 'both_correct', 0.3, 'b', 't', ?, 1, 1, '{}', NULL, NULL, now()::TIMESTAMP)""",
+                [key, settings],
+            )
+            old.execute(
+                """INSERT INTO runs SELECT ?, ?, 'base', 'model', 'sha256:x', 2, ?, 1, 1, '{}', '{}', 1, moment, moment,
+                   ? FROM (SELECT now()::TIMESTAMP AS moment)""",
+                [key, key, graph.parallel, graph.granularity],
+            )
+            old.execute(
+                "INSERT INTO samples VALUES (?, 'q0', 1.0, ?)", [key, list(map(float, range(len(graph.edges))))]
+            )
+    store = open_store(path)
+    rows = store.comparisons().set_index("comparison_key")
+    for key, graph in graphs.items():
+        assert store.scores(key).graph == graph
+        assert list(store.long_scores(key).set_index("edge")["score"][list(graph.edges)]) == list(
+            range(len(graph.edges))
+        )
+        assert rows.loc[key, "graph"] == graph.as_text()
+        assert json.loads(rows.loc[key, "settings"])["method"]["granularity"] == graph.granularity
+    store.close()
+
+
 def test_the_steps_that_led_here_stay_as_they_were() -> None:
     """Stores out there were made by them."""
     digests = [hashlib.sha256("\n".join(step).encode()).hexdigest()[:12] for step in MIGRATIONS]
-    assert digests == ["97a369b059ff", "46dac1267a4f", "304a5986e4a0", "2f3a25e5406d"]  # pragma: allowlist secret
+    known = "97a369b059ff 46dac1267a4f 304a5986e4a0 2f3a25e5406d 0d0bcf5dc5e7"  # pragma: allowlist secret
+    assert digests == known.split()
 
 
 def test_somebody_elses_database_and_other_files_are_refused(path: Path) -> None:
