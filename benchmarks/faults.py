@@ -27,7 +27,8 @@ import psutil
 
 from benchmarks.serving import ROOT, Server, small_registry
 from probing.errors import PersonError
-from probing.jobs.plan import SIDES, Spec, make_plan
+from probing.jobs.numerics import make_plan
+from probing.jobs.plan import SIDES, Spec
 from probing.jobs.worker import do_all
 from probing.pairs import load_registry
 from probing.rollouts import ALPHAS, Selection
@@ -143,7 +144,7 @@ class Deaths:
         with closing(open_store(self._path)) as store:
             for spec in self._specs:
                 plan = make_plan(spec, load_registry())
-                if not all(store.settled(plan.comparison_key(s)) for s in spec.selections()):
+                if not all(store.settled(plan.request_key(s)) for s in spec.selections()):
                     store.submit(spec.as_json())
 
     def round(self) -> None:

@@ -67,7 +67,7 @@ def form() -> Spec:
         "Numbers",
         ("auto", "float32", "bfloat16"),
         key="run_dtype",
-        help="auto: the checkpoint's own on a GPU, float32 on the CPU.",
+        help="auto: float32; on a GPU models answer in their own dtype, and are scored in it if float32 is too large.",
     )
     cuts = tuple(sorted(alphas)) or ALPHAS
     selection = Selection(n=int(count), cohort=choice.cohort)  # type: ignore[arg-type]

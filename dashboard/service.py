@@ -25,7 +25,7 @@ import streamlit as st
 from dashboard import monitoring
 from probing import logs
 from probing.errors import PersonError
-from probing.jobs.plan import make_plan, shipped
+from probing.jobs.plan import make_request, shipped
 from probing.jobs.supervisor import Supervisor
 from probing.pairs import load_registry
 from probing.store import default_path, open_snapshot, open_store
@@ -102,8 +102,8 @@ def queue_shipped() -> None:
     registry = load_registry()
     for spec in shipped(registry):
         try:
-            plan = make_plan(spec, registry)
-            if not all(store().settled(plan.comparison_key(s), plan.steps) for s in spec.selections()):
+            request = make_request(spec, registry)
+            if not all(store().settled(request.request_key(s), request.steps) for s in spec.selections()):
                 store().submit(spec.as_json())
         except PersonError as error:
             log.warning("pair %s: %s", spec.pair, error)

@@ -64,14 +64,16 @@ def attribute(arguments: argparse.Namespace) -> None:
     from probing.attribution import Attributor
     from probing.attribution import attribute as score
     from probing.checkpoints import find
-    from probing.models import load_model, load_tokenizer, pick_device, pick_dtype, use_threads_for, vocabulary_digest
+    from probing.jobs.numerics import numerics_of
+    from probing.models import DTYPES, load_model, load_tokenizer, pick_device, use_threads_for, vocabulary_digest
     from probing.scores import write_scores
     from probing.sequences import read_samples
 
     samples = read_samples(arguments.sequences)
-    device = pick_device(arguments.device)
     checkpoint = find(arguments.model, arguments.revision, arguments.pickled)
-    model = load_model(checkpoint, device, pick_dtype(arguments.dtype, checkpoint, device), arguments.attention)
+    how = numerics_of(arguments.device, arguments.dtype, arguments.attention, [checkpoint])
+    device = pick_device(how.device)
+    model = load_model(checkpoint, device, DTYPES[how.scores], how.attention)
     use_threads_for(model)
     with _progress() as progress:
         scores = score(
@@ -166,7 +168,7 @@ def _print_forecast(spec: "Spec", registry: Registry, arguments: argparse.Namesp
 
 def _probe(spec: "Spec", registry: Registry, arguments: argparse.Namespace) -> None:
     from probing.jobs.imports import import_rollouts
-    from probing.jobs.plan import make_plan
+    from probing.jobs.numerics import make_plan
     from probing.jobs.worker import do_all
 
     with closing(_open(arguments)) as store:
@@ -424,7 +426,10 @@ def _parser() -> argparse.ArgumentParser:
         pickled = "allow pickled weights, which can run code when read"
         added.add_argument("--pickled", action="store_true", help=pickled)
         added.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-        added.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
+        numbers = (
+            "auto: float32; on a GPU models answer in their own dtype, and are scored in it if float32 is too large"
+        )
+        added.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help=numbers)
         granular(added)
 
     def stored(added: argparse.ArgumentParser) -> None:

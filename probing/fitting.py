@@ -74,6 +74,12 @@ def free_bytes(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
+def total_bytes() -> int:
+    """Memory of all GPUs together, used or not."""
+    gpus = range(torch.cuda.device_count())
+    return sum(torch.cuda.get_device_properties(gpu).total_memory for gpu in gpus)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a device had no memory left; on the CPU, PyTorch says so in words only."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
@@ -81,8 +87,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def batch_by_batch(batches: Iterable[list[Item]], do: Callable[[list[Item]], None]) -> None:
-    """Do each batch; one that the memory does not hold is halved, and no later one is larger.
+def batch_by_batch(batches: Iterable[list[Item]], do: Callable[[list[Item]], None]) -> int:
+    """Do each batch; one that the memory does not hold is halved, and no later one is larger, as the result says.
 
     Raises:
         Exception: what `do` raised; out of memory only where a single item was too much.
@@ -104,6 +110,7 @@ def batch_by_batch(batches: Iterable[list[Item]], do: Callable[[list[Item]], Non
         waiting.appendleft(batch)
         gc.collect()  # what the failed pass still holds
         torch.cuda.empty_cache()
+    return largest
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,9 @@ transformers_logging.set_verbosity_error()
 _UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError, struct.error)
 """What transformers raises over files that are damaged, cut short or of another kind."""
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+DTYPES = {
+    "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64,
+}  # fmt: skip
 
 
 def pick_device(wanted: str = "auto") -> torch.device:
@@ -55,14 +57,14 @@ def pick_device(wanted: str = "auto") -> torch.device:
     return torch.device(wanted)
 
 
-def pick_dtype(wanted: str, checkpoint: Checkpoint, device: torch.device) -> torch.dtype:
-    """`auto` is the checkpoint's own dtype on a GPU, and float32 on the CPU."""
-    if wanted != "auto":
-        return DTYPES[wanted]
-    if device.type == "cpu":
-        return torch.float32
-    config = _config(checkpoint)
-    return getattr(config, "dtype", None) or torch.float32
+def own_dtype(checkpoint: Checkpoint) -> str:
+    """The dtype of a checkpoint's weights, by its config; float32 where that does not say, or says something else.
+
+    Raises:
+        ModelError: the config cannot be read.
+    """
+    said = str(getattr(_config(checkpoint), "dtype", None)).removeprefix("torch.")
+    return said if said in DTYPES else "float32"
 
 
 def _config(checkpoint: Checkpoint) -> Any:
@@ -144,7 +146,7 @@ def load_model(
             checkpoint.folder,
             config=config,
             dtype=dtype,
-            attn_implementation=_attention_for(config, attention),
+            attn_implementation=attention_for(checkpoint, attention),
             use_safetensors=None if checkpoint.pickled or checkpoint.gguf else True,
             trust_remote_code=False,
             output_loading_info=True,
@@ -185,9 +187,9 @@ def _with_adapter(model: PreTrainedModel, checkpoint: Checkpoint) -> PreTrainedM
         ) from error
 
 
-def _attention_for(config: Any, wanted: str) -> str:
+def attention_for(checkpoint: Checkpoint, wanted: str) -> str:
     """`wanted`, or `eager` for a model that knows no other (Gemma 2, which caps its attention's logits)."""
-    kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(_config(checkpoint)), None)
     return "eager" if kind is not None and not getattr(kind, "_supports_sdpa", True) else wanted
 
 

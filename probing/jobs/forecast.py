@@ -22,8 +22,9 @@ from probing.fitting import (
     measure_speed,
     score_seconds,
 )
-from probing.jobs.plan import SIDES, Plan, Spec, find_side
-from probing.models import describe, pick_device, pick_dtype
+from probing.jobs.numerics import numerics_of, scoring_dtype
+from probing.jobs.plan import SIDES, Numerics, Plan, Spec, find_side
+from probing.models import DTYPES, describe, pick_device
 from probing.pairs import Pair, QuestionSet, Registry, Shape
 from probing.questions import Question, load_questions, prompt_for
 from probing.residual_graph import graph_of
@@ -56,8 +57,7 @@ class Forecast:
     """Empty where the set cannot be read."""
     questions_note: str
     models: dict[str, Model]
-    device: torch.device
-    dtype: torch.dtype
+    numerics: Numerics
     speed: Speed
     store: Database | None
 
@@ -67,7 +67,7 @@ class Forecast:
         found = {side: model.checkpoint for side, model in self.models.items() if model.checkpoint is not None}
         if len(found) < len(SIDES) or not self.questions:
             return None
-        return Plan(self.spec, self.pair, self.question_set, self.questions, found)
+        return Plan(self.spec, self.pair, self.question_set, self.questions, found, self.numerics)
 
     @property
     def asked(self) -> int | None:
@@ -94,10 +94,13 @@ class Forecast:
             f"questions  {self.question_set.title}: {known} questions, answers of at most {pair.max_new_tokens:,} "
             f"tokens, graded by {self.question_set.grading}{self.questions_note}"
         )
+        how = self.numerics
         yield (
-            f"device     {self.device.type}, {size(self.free)} free, {self.speed.operations / 1e9:,.0f} GFLOP/s "
-            f"and {self.speed.bytes / 1e9:,.0f} GB/s as {str(self.dtype).removeprefix('torch.')}, measured just now"
+            f"device     {how.device}, {size(self.free)} free, {self.speed.operations / 1e9:,.0f} GFLOP/s "
+            f"and {self.speed.bytes / 1e9:,.0f} GB/s as {how.scores}, measured just now"
         )
+        if how.answers != how.scores:
+            yield f"           models answer in {how.answers}, and are scored in {how.scores}"
         total = 0.0
         for side in SIDES:
             line, seconds = self._answers(side)
@@ -114,22 +117,25 @@ class Forecast:
     @property
     def free(self) -> int:
         """Bytes that the device has left."""
-        return free_bytes(self.device)
+        return free_bytes(torch.device(self.numerics.device))
 
     def _model(self, model: Model) -> str:
         if model.shape is None:
             return f"of unknown size{model.note}"
         edges = len(graph_of(model.shape.layers, granularity=self.spec.granularity).edges)
-        weights = model.shape.parameters * self.dtype.itemsize
+        weights = model.shape.parameters * self._item(self.numerics.scores)
         short = "" if weights < self.free else ", MORE THAN IS FREE"
         return (
             f"{count(model.shape.parameters)} parameters, {model.shape.layers} layers, {edges:,} edges, "
             f"{size(weights)} of weights{short}{model.note}"
         )
 
-    def _room(self, shape: Shape) -> int:
-        """Bytes that are left beside a model's weights."""
-        return max(0, self.free - shape.parameters * self.dtype.itemsize)
+    def _item(self, dtype: str) -> int:
+        return DTYPES[dtype].itemsize
+
+    def _room(self, shape: Shape, item: int) -> int:
+        """Bytes that are left beside a model's weights, of `item` bytes each."""
+        return max(0, self.free - shape.parameters * item)
 
     def _answers(self, side: str) -> tuple[str, float]:
         key, done = "", False
@@ -141,11 +147,10 @@ class Forecast:
         shape = self.models[side].shape
         if shape is None or not self.asked:
             return f"to be made{key}", 0.0
-        each = cache_bytes(shape, self.prompt + self.pair.max_new_tokens, self.dtype.itemsize)
-        batch = batch_that_fits(self._room(shape), each)
-        seconds = answer_seconds(
-            shape, self.speed, self.asked, self.prompt, self.pair.max_new_tokens, batch, self.dtype.itemsize
-        )
+        item = self._item(self.numerics.answers)
+        each = cache_bytes(shape, self.prompt + self.pair.max_new_tokens, item)
+        batch = batch_that_fits(self._room(shape, item), each)
+        seconds = answer_seconds(shape, self.speed, self.asked, self.prompt, self.pair.max_new_tokens, batch, item)
         return (
             f"to be made in batches of {batch}, {size(batch * each)}, at most {duration(seconds)}{key}",
             seconds,
@@ -165,8 +170,9 @@ class Forecast:
             return f"{selection.n} questions to be scored{key}", 0.0
         answer = max(1, int(alpha * self.pair.max_new_tokens))
         positions = self.prompt + answer
-        each = activation_bytes(shape, positions, answer, self.dtype.itemsize)
-        batch = batch_that_fits(self._room(shape), each)
+        item = self._item(self.numerics.scores)
+        each = activation_bytes(shape, positions, answer, item)
+        batch = batch_that_fits(self._room(shape, item), each)
         seconds = score_seconds(shape, self.speed, selection.n, positions)
         return (
             f"{selection.n} questions of at most {positions:,} tokens to be scored in batches of {batch}, "
@@ -181,14 +187,8 @@ def forecast(spec: Spec, registry: Registry, store: Database | None) -> Forecast
         PersonError: an unknown pair or question set, a file of questions that is wrong, or no such device.
     """
     pair, question_set = registry.pair(spec.pair), registry.question_set(spec.questions)
-    device = pick_device(spec.device)
     models = {side: _look_at(spec, pair, side) for side in SIDES}
-    checkpoint = models["base"].checkpoint
-    if checkpoint is not None:
-        dtype = pick_dtype(spec.dtype, checkpoint, device)
-    else:
-        fallback = "bfloat16" if device.type == "cuda" else "float32"
-        dtype = getattr(torch, fallback if spec.dtype == "auto" else spec.dtype)
+    numerics = _numerics(spec, list(models.values()))
     questions, note = [], ""
     try:
         questions = load_questions(question_set)
@@ -196,9 +196,21 @@ def forecast(spec: Spec, registry: Registry, store: Database | None) -> Forecast
         if question_set.file is not None:
             raise
         note = f" ({error.what})"
-    return Forecast(
-        spec, pair, question_set, questions, note, models, device, dtype, measure_speed(device, dtype), store
-    )
+    speed = measure_speed(pick_device(spec.device), DTYPES[numerics.scores])
+    return Forecast(spec, pair, question_set, questions, note, models, numerics, speed, store)
+
+
+def _numerics(spec: Spec, models: list[Model]) -> Numerics:
+    """In what the models would run; where their configs cannot be read, they are taken for bfloat16."""
+    found = [model.checkpoint for model in models if model.checkpoint is not None]
+    if len(found) == len(models):
+        return numerics_of(spec.device, spec.dtype, spec.attention, found)
+    device, dtype, scores = pick_device(spec.device).type, spec.dtype, spec.dtype
+    if dtype == "auto":
+        dtype = "float32" if device == "cpu" else "bfloat16"
+        known = [model.shape.parameters for model in models if model.shape is not None]
+        scores = scoring_dtype(dtype, known) if device == "cuda" and known else dtype
+    return Numerics(device, dtype, scores, spec.attention)
 
 
 def _look_at(spec: Spec, pair: Pair, side: str) -> Model:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from probing.errors import RolloutError
-from probing.jobs.plan import SIDES, Plan, Spec, make_plan
+from probing.jobs.numerics import make_plan
+from probing.jobs.plan import SIDES, Plan, Spec
 from probing.models import load_tokenizer, pieces
 from probing.pairs import Registry
 from probing.questions import Question, is_right, load_questions

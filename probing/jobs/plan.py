@@ -2,7 +2,9 @@
 
 Everything that could change a result goes into its key, so that the same key is never computed twice and results of
 different settings are never mixed up: a rollout's holds the model's identity, the question set's content, template and
-decoding; a comparison's the two rollouts' and the selection; a run's the comparison's and the side.
+decoding; a comparison's the two rollouts' and the selection; a run's the comparison's and the side. Devices and dtypes
+go in as they are, not as they were wished for. Whoever may not look at a device (the web process) knows a comparison
+by its `request_key`, which leaves them out.
 """
 
 import hashlib
@@ -67,8 +69,22 @@ class Spec:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A job with its models and questions found, and the settings and keys that follow."""
+class Numerics:
+    """In what a job's models run: the same for both sides of a comparison."""
+
+    device: str
+    """`cpu` or `cuda`."""
+    answers: str
+    """The dtype in which models answer."""
+    scores: str
+    """The dtype in which edges are scored."""
+    attention: str
+    """The implementation of attention."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A job with its models and questions found."""
 
     spec: Spec
     pair: Pair
@@ -76,17 +92,14 @@ class Plan:
     questions: list[Question]
     checkpoints: dict[str, Checkpoint]
 
-    def rollout_settings(self, side: str) -> dict[str, Any]:
-        """All that decides the answers of one side: `base`, `tuned`, or a step (`side_of_step`)."""
+    def asked(self, side: str) -> dict[str, Any]:
+        """All but the numerics that decides the answers of one side: `base`, `tuned`, or a step (`side_of_step`)."""
         return {
             "identity": self.checkpoints[side].identity,
             "questions": digest(self.questions),
             "grading": self.question_set.grading,
             "template": self.pair.template,
             "decoding": self._decoding(),
-            "device": self.spec.device,
-            "dtype": self.spec.dtype,
-            "attention": self.spec.attention,
             "version": ANSWERS_VERSION,
         }
 
@@ -96,22 +109,18 @@ class Plan:
         stop = {"stop": self.pair.stop} if self.pair.stop else {}
         return {"greedy": True, "max_new_tokens": self.pair.max_new_tokens, **stop}
 
-    def rollout_key(self, side: str) -> str:
-        """Key of the answers of one side."""
-        return _key(self.rollout_settings(side))
+    def request_key(self, selection: Selection) -> str:
+        """Key of the comparison that this pair makes with this selection, whatever it is computed on."""
+        sides = [self.asked(side) for side in SIDES]
+        wishes = {"dtype": self.spec.dtype, "attention": self.spec.attention}
+        return _key({"pair": self.pair.name, "sides": sides, **self._compared(selection), **wishes})
 
-    def comparison_settings(self, selection: Selection) -> dict[str, Any]:
-        """All that decides the runs of both sides."""
+    def _compared(self, selection: Selection) -> dict[str, Any]:
         return {
-            "rollouts": [self.rollout_key(side) for side in SIDES],
             "selection": asdict(selection),
             "method": method(self.spec.granularity),
             **({"answers": "imported"} if self.spec.rollouts else {}),
         }
-
-    def comparison_key(self, selection: Selection) -> str:
-        """Key of the comparison that this pair makes with this selection."""
-        return _key({"pair": self.pair.name, **self.comparison_settings(selection)})
 
     @property
     def steps(self) -> list[str]:
@@ -121,6 +130,36 @@ class Plan:
     def name_of(self, side: str) -> str:
         """A short name for the model of a side."""
         return self.pair.model_name(side) if side in SIDES else f"{self.pair.model_name('tuned')} {side}"
+
+
+@dataclass(frozen=True)
+class Plan(Request):
+    """A job of which everything is known that decides its results: `numerics.make_plan` makes it."""
+
+    numerics: Numerics
+
+    def rollout_settings(self, side: str) -> dict[str, Any]:
+        """All that decides the answers of one side; where they were made elsewhere, nothing here does."""
+        if self.spec.rollouts:
+            return self.asked(side)
+        how = {"device": self.numerics.device, "dtype": self.numerics.answers, "attention": self.numerics.attention}
+        return {**self.asked(side), **how}
+
+    def rollout_key(self, side: str) -> str:
+        """Key of the answers of one side."""
+        return _key(self.rollout_settings(side))
+
+    def _deciding(self, selection: Selection) -> dict[str, Any]:
+        how = {"device": self.numerics.device, "dtype": self.numerics.scores, "attention": self.numerics.attention}
+        return {"rollouts": [self.rollout_key(side) for side in SIDES], **self._compared(selection), "scored": how}
+
+    def comparison_settings(self, selection: Selection) -> dict[str, Any]:
+        """All that decides the runs of both sides, and the request that they answer."""
+        return {**self._deciding(selection), "request": self.request_key(selection)}
+
+    def comparison_key(self, selection: Selection) -> str:
+        """Key of the comparison that this pair makes with this selection."""
+        return _key({"pair": self.pair.name, **self._deciding(selection)})
 
     def run_key(self, selection: Selection, side: str) -> str:
         """Key of the scores of one side."""
@@ -141,7 +180,7 @@ def find_side(spec: Spec, pair: Pair, side: str, weights: bool = True) -> Checkp
     return find(getattr(pair, side), getattr(pair, f"{side}_revision"), pickled, weights)
 
 
-def make_plan(spec: Spec, registry: Registry) -> Plan:
+def make_request(spec: Spec, registry: Registry) -> Request:
     """Find what a job needs.
 
     Raises:
@@ -155,7 +194,7 @@ def make_plan(spec: Spec, registry: Registry) -> Plan:
         pickled = pair.pickled or spec.pickled
         checkpoints |= {side_of_step(step): find(folder, pickled=pickled) for step, folder in pair.steps.items()}
     questions = [] if spec.rollouts else load_questions(question_set)
-    return Plan(spec, pair, question_set, questions, checkpoints)
+    return Request(spec, pair, question_set, questions, checkpoints)
 
 
 def side_of_step(step: int) -> str:
@@ -169,11 +208,17 @@ def step_of_side(side: str) -> int:
 
 
 def spec_of(comparison: dict[str, Any], **wanted: Any) -> Spec:
-    """The job that made a comparison (a row of `Database.comparisons`), asking for `wanted` too."""
+    """The job that made a comparison (a row of `Database.comparisons`), asking for `wanted` too.
+
+    Where answers and scores were made in different dtypes, `auto` did that, and does it again.
+    """
     rollout = json.loads(comparison["rollout_settings"])
     settings = json.loads(comparison["settings"])
     selection = Selection(**settings["selection"])
-    how = {name: rollout[name] for name in ("device", "dtype", "attention")}
+    scored = settings.get("scored", rollout)  # earlier versions kept one for both
+    how = {name: scored[name] for name in ("device", "dtype", "attention")}
+    if rollout.get("dtype", how["dtype"]) != how["dtype"]:
+        how["dtype"] = "auto"
     how |= {"rollouts": rollout["decoding"].get("imported"), "granularity": settings["method"]["granularity"]}
     return Spec(comparison["pair"], comparison["question_set"], (selection.alpha,), selection, **how, **wanted)
 

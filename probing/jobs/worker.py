@@ -25,16 +25,18 @@ from probing.attribution import Attributor
 from probing.checkpoints import Checkpoint
 from probing.errors import PersonError, RolloutError, SelectionError, StoreError
 from probing.fitting import batch_by_batch, batch_that_fits, cache_bytes, free_bytes, is_out_of_memory, shape_of
-from probing.jobs.plan import SIDES, Plan, Spec, make_plan
+from probing.jobs.numerics import make_plan
+from probing.jobs.plan import SIDES, Plan, Spec
 from probing.models import (
+    DTYPES,
     answer,
     load_model,
     load_tokenizer,
     pick_device,
-    pick_dtype,
     pieces,
     tokenizer_note,
     use_threads_for,
+    vocabulary_digest,
 )
 from probing.pairs import load_registry
 from probing.questions import is_right, prompt_for
@@ -164,7 +166,7 @@ class Worker:
             asked = [plan.questions[i] for i in batch]
             if all(question.id in answered for question in asked):
                 return
-            attributor, tokenizer = self._load(plan, checkpoint, report)
+            attributor, tokenizer = self._load(plan, checkpoint, plan.numerics.answers, report)
             prompts = [prompt_for(question, plan.pair.template, tokenizer) for question in asked]
             given = answer(attributor.model, tokenizer, prompts, plan.pair.max_new_tokens, plan.pair.stop,
                            _now_and_then(say))  # fmt: skip
@@ -183,11 +185,11 @@ class Worker:
         at_once = self._answers_at_once(plan, checkpoint, report)
         order = range(len(plan.questions))
         batch_by_batch([list(order[i : i + at_once]) for i in range(0, len(order), at_once)], do)
-        self.store.finish_rollout(key, self._provenance(plan), time.monotonic() - started)
+        self.store.finish_rollout(key, self._provenance(), time.monotonic() - started)
 
     def _answers_at_once(self, plan: Plan, checkpoint: Checkpoint, report: Progress) -> int:
         """How many answers fit beside the weights, were all as long as they may be."""
-        attributor, tokenizer = self._load(plan, checkpoint, report)
+        attributor, tokenizer = self._load(plan, checkpoint, plan.numerics.answers, report)
         model = attributor.model
         longest = max((prompt_for(question, plan.pair.template, tokenizer) for question in plan.questions), key=len)
         positions = len(tokenizer(longest)["input_ids"]) + plan.pair.max_new_tokens
@@ -223,12 +225,13 @@ class Worker:
         started = time.monotonic()
         chosen = samples(self.store.answers(plan.rollout_key(side)), selected)
         checkpoint = plan.checkpoints[side]
-        attributor, _ = self._load(plan, checkpoint, report)
+        attributor, tokenizer = self._load(plan, checkpoint, plan.numerics.scores, report)
         attributor.check(chosen)
+        of_side = {"rollout": plan.rollout_key(side), "tokenizer": vocabulary_digest(tokenizer)}
         batch_size = self.store.start_run(
             key, plan.comparison_key(selection), side, plan.name_of(side), checkpoint.identity,
             attributor.graph, len(chosen), len(attributor.batches(chosen)[0]),
-            plan.comparison_settings(selection) | {"rollout": plan.rollout_key(side)},
+            plan.comparison_settings(selection) | of_side,
         )  # fmt: skip
         scored = self.store.scored(key)
         done = 0
@@ -244,8 +247,10 @@ class Worker:
             self.store.spool.put(ScoreBatch(key, part.ids, part.loss, part.graph.to_edges(part.scores)))
             self.store.ingest()
 
-        batch_by_batch(attributor.batches(chosen, batch_size), do)
-        self.store.finish_run(key, self._provenance(plan), time.monotonic() - started)
+        largest = batch_by_batch(attributor.batches(chosen, batch_size), do)
+        batches = f"{batch_size}" if largest in (batch_size, len(chosen)) else f"{batch_size}, then {largest}"
+        made = self._provenance() | {"batch size": batches}
+        self.store.finish_run(key, made, time.monotonic() - started)
 
     def _summarise(self, plan: Plan, selection: Selection, side: str, report: Progress) -> None:
         """Compare the base with `side`, and keep what pages show of it at once."""
@@ -268,30 +273,32 @@ class Worker:
         if sample is None:
             raise SelectionError(f"Question '{question}' is not among those that were scored.", "Choose another.")
         report(f"{plan.name_of(side)} token by token", SIDES.index(side), len(SIDES))
-        attributor, _ = self._load(plan, plan.checkpoints[side], report)
+        attributor, _ = self._load(plan, plan.checkpoints[side], plan.numerics.scores, report)
         scores = attributor.graph.to_edges(attributor.score_positions(sample))
         self.store.save_positions(key, question, scores)
 
-    def _load(self, plan: Plan, checkpoint: Checkpoint, report: Progress) -> tuple[Attributor, Any]:
-        spec = plan.spec
-        wanted = (checkpoint.identity, spec.device, spec.dtype, spec.attention, spec.granularity)
+    def _load(self, plan: Plan, checkpoint: Checkpoint, dtype: str, report: Progress) -> tuple[Attributor, Any]:
+        how = plan.numerics
+        wanted = (checkpoint.identity, how.device, dtype, how.attention, plan.spec.granularity)
         if not self._loaded or self._loaded[0] != wanted:
             self._loaded = ()
-            device = pick_device(spec.device)
+            device = pick_device(how.device)
             if device.type == "cuda" and self._gpu is None:
                 self._gpu = wait_for(gpu_lock(device), report)
-            model = load_model(checkpoint, device, pick_dtype(spec.dtype, checkpoint, device), spec.attention)
+            model = load_model(checkpoint, device, DTYPES[dtype], how.attention)
             use_threads_for(model)
-            self._loaded = (wanted, Attributor(model, spec.granularity), load_tokenizer(checkpoint))
+            self._loaded = (wanted, Attributor(model, plan.spec.granularity), load_tokenizer(checkpoint))
         return self._loaded[1], self._loaded[2]
 
-    def _provenance(self, plan: Plan) -> dict[str, Any]:
-        """With what the last results were made."""
-        model = self._loaded[1].model if self._loaded else None
+    def _provenance(self) -> dict[str, Any]:
+        """With what the last results were made; empty if all of them were there already."""
+        if not self._loaded:
+            return {}
+        model = self._loaded[1].model
         return {
-            "device": str(model.device) if model is not None else plan.spec.device,
-            "dtype": str(model.dtype).removeprefix("torch.") if model is not None else plan.spec.dtype,
-            "attention": model.config._attn_implementation if model is not None else plan.spec.attention,
+            "device": str(model.device),
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "attention": model.config._attn_implementation,
             "threads": torch.get_num_threads(),
             "python": platform.python_version(),
             "torch": str(torch.__version__),  # a plain text, or whoever unpickles it would have to load PyTorch

@@ -163,12 +163,17 @@ class Database(Queue, Summaries):
         """Whether what a selection kept has been entered."""
         return bool(self._rows("SELECT 1 FROM comparisons WHERE comparison_key = ?", key))
 
-    def settled(self, key: str, steps: Sequence[str] = ()) -> bool:
-        """Whether nothing is left to compute for a comparison and `steps` of its training, or it cannot be made."""
-        if self._rows("SELECT 1 FROM comparisons WHERE comparison_key = ? AND failure IS NOT NULL", key):
-            return True
-        compared = self._rows("SELECT DISTINCT side FROM metric_summaries WHERE comparison_key = ?", key)
-        return {"tuned", *steps} <= {side for (side,) in compared}
+    def settled(self, request_key: str, steps: Sequence[str] = ()) -> bool:
+        """Whether nothing is left to compute for what a request asks, with `steps` of its training, or it cannot be.
+
+        On whatever machine it was computed: one that had another device made another comparison of the same request.
+        """
+        rows = self._rows(
+            """SELECT failure, list(DISTINCT side) FROM comparisons LEFT JOIN metric_summaries USING (comparison_key)
+               WHERE settings->>'request' = ? GROUP BY comparison_key, failure""",
+            request_key,
+        )
+        return any(failure is not None or {"tuned", *steps} <= set(sides) for failure, sides in rows)
 
     def comparisons(self) -> pd.DataFrame:
         """Every comparison: what it is of, its counts, accuracies, and the keys of its finished runs (or None).
@@ -228,7 +233,11 @@ class Database(Queue, Summaries):
         batch_size: int,
         settings: dict[str, Any],
     ) -> int:
-        """Enter a run unless it is there; returns the batch size it was started with, which a resumed run keeps."""
+        """Enter a run unless it is there; returns the size of its batches.
+
+        A run that is resumed keeps it, and all runs of a comparison have that of the first: in bfloat16, scores depend
+        on it.
+        """
         shape = graph.as_text()
         run = {
             "run_key": key,
@@ -243,6 +252,9 @@ class Database(Queue, Summaries):
             "created": now(),
         }
         with self._transaction() as cursor:
+            first = "SELECT batch_size FROM runs WHERE comparison_key = ? ORDER BY created LIMIT 1"
+            if rows := cursor.execute(first, [comparison_key]).fetchall():
+                run["batch_size"] = rows[0][0]
             insert(cursor, "runs", {name: [value] for name, value in run.items()})
             writer, reader = graph.edge_index
             columns = {

@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from benchmarks.serving import Server, small_registry
-from probing.jobs.plan import SIDES, make_plan, shipped
+from probing.jobs.numerics import make_plan
+from probing.jobs.plan import SIDES, shipped
 from probing.pairs import load_registry
 from probing.store import open_store
 from probing.store.database import Database

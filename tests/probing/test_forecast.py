@@ -13,7 +13,8 @@ from transformers import LlamaConfig
 from probing.errors import QuestionError
 from probing.fitting import Speed, answer_seconds, score_seconds
 from probing.jobs.forecast import duration, forecast
-from probing.jobs.plan import SIDES, Spec, make_plan
+from probing.jobs.numerics import make_plan
+from probing.jobs.plan import SIDES, Spec
 from probing.jobs.worker import follow
 from probing.pairs import load_registry
 from probing.rollouts import Selection

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from probing.jobs.plan import SIDES, Plan, Spec, make_plan, shipped, spec_of
+from probing.jobs.numerics import make_plan
+from probing.jobs.plan import SIDES, Plan, Spec, shipped, spec_of
 from probing.jobs.worker import Worker, follow, gpu_lock, serve, wait_for, worker_lock
 from probing.metrics import compare
 from probing.pairs import Registry, load_registry
+from probing.residual_graph import ResidualGraph
 from probing.rollouts import Selection
 from probing.store import open_store
 from probing.store.database import Database
@@ -65,6 +67,7 @@ def test_a_job_leaves_a_comparison_with_provenance(undisturbed: Path) -> None:
         assert '"device": "cpu"' in text
         assert '"dtype": "float32"' in text
         assert '"torch"' in text
+        assert '"batch size": "40"' in text
     result = compare(store.scores(row["base_run"]), store.scores(row["tuned_run"]))
     assert result["loss"].tuned < result["loss"].base
     questions = store.questions(row["comparison_key"])
@@ -89,7 +92,7 @@ def test_scores_of_a_question_at_every_position_add_up_to_its_scores(undisturbed
     scores = store.scores(row["tuned_run"])
     asked = scores.ids[7]
     spec = spec_of(row, question=asked)
-    assert spec == replace(SPEC, question=asked)
+    assert _plan(spec).comparison_key(SPEC.selections()[0]) == row["comparison_key"]
     assert follow(store, store.submit(spec.as_json()), _quiet)["status"] == "done"
     found = store.positions(row["tuned_run"], asked)
     assert found is not None
@@ -109,10 +112,11 @@ def test_attention_blocks_as_one_reader_are_a_comparison_of_their_own(undisturbe
     job = follow(store, store.submit(spec.as_json()), lambda stage, done, total: stages.append(stage))
     assert job["status"] == "done"
     assert not any("answers" in stage for stage in stages), "the answers are those that were there"
-    rows = store.comparisons().set_index("granularity")
+    table = store.comparisons()
+    rows = table.set_index(table["graph"].map(lambda text: ResidualGraph.from_text(text).granularity))
     assert sorted(rows.index) == ["blocks", "projections"]
     assert rows["ready"].all()
-    assert spec_of(rows.loc["blocks"].to_dict()) == spec
+    assert spec_of(rows.loc["blocks"].to_dict()) == replace(spec, device="cpu", dtype="float32")
     for side in ("base_run", "tuned_run"):
         apart, together = (store.scores(rows.loc[name, side]) for name in ("projections", "blocks"))
         assert together.ids == apart.ids
@@ -152,7 +156,7 @@ def test_a_timeline_compares_every_checkpoint_on_the_questions_of_the_pair(undis
     accuracy = steps["correct"] / steps["asked"]
     assert accuracy["step-000000"] < 0.7 < 0.95 < accuracy["step-000120"]
     (row,) = store.comparisons().to_dict("records")
-    assert store.settled(key, plan.steps)
+    assert store.settled(plan.request_key(spec.selections()[0]), plan.steps)
     # Step 0 is the base, the last step the tuned model: their numbers must be those of the pair.
     metrics = store.metric_summaries().set_index(["side", "metric"])
     for metric in ("activation_intensity", "loss", "gini"):
@@ -188,7 +192,7 @@ def test_nothing_is_computed_twice(undisturbed: Path) -> None:
     assert job["status"] == "done"
     assert stages == []
     assert store.runs().equals(before)
-    assert store.settled(_plan().comparison_key(SPEC.selections()[0]))
+    assert store.settled(_plan().request_key(SPEC.selections()[0]))
     store.close()
 
 
@@ -200,7 +204,7 @@ def test_a_cohort_without_questions_is_settled_with_the_reason(undisturbed: Path
     table = store.comparisons()
     (row,) = table[table["cohort"] == "both_wrong"].to_dict("records")
     assert row["failure"].startswith("No question is both wrong")
-    assert store.settled(_plan(spec).comparison_key(spec.selections()[0]))
+    assert store.settled(_plan(spec).request_key(spec.selections()[0]))
     store.close()
 
 

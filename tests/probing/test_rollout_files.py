@@ -10,7 +10,8 @@ import pytest
 
 from probing.errors import PersonError, QuestionError, RolloutError
 from probing.jobs.imports import import_rollouts
-from probing.jobs.plan import SIDES, Spec, make_plan, spec_of
+from probing.jobs.numerics import make_plan
+from probing.jobs.plan import SIDES, Spec, spec_of
 from probing.jobs.worker import follow
 from probing.pairs import QuestionSet, load_registry
 from probing.questions import VERDICTS, load_questions
@@ -63,7 +64,7 @@ def test_imported_answers_are_scored_as_if_they_had_been_generated_here(
         assert mine.ids == theirs.ids
         np.testing.assert_array_equal(mine.scores, theirs.scores)
         assert there.answers(row[f"{side}_rollout"]) == here.answers(original[f"{side}_rollout"])
-    assert spec_of(row) == replace(spec, selection=SPEC.selections()[0])
+    assert spec_of(row) == replace(spec, selection=SPEC.selections()[0], device="cpu", dtype="float32")
     assert make_plan(spec, load_registry()).comparison_key(SPEC.selections()[0]) != original["comparison_key"]
     there.close()
     here.close()

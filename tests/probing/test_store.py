@@ -57,7 +57,7 @@ def _fill(store: Database, samples: int = 5) -> np.ndarray:
         store.spool.put(AnswerBatch(key, tuple(range(samples)), texts, texts, texts, answers, *pieces))
         store.ingest()
         store.finish_rollout(key, {"device": "cpu"}, 1.5)
-    settings = {"selection": {"cohort": "both_correct", "alpha": 0.3}}
+    settings = {"selection": {"cohort": "both_correct", "alpha": 0.3}, "request": "asked"}
     selected = select(store.answers("rb"), store.answers("rt"), Selection())
     store.save_comparison("c", "grpo", "addition", ("rb", "rt"), settings, selected, selected.warning)
     store.start_run("run", "c", "base", "model", "sha256:x", GRAPH, samples, 3, {})
@@ -101,17 +101,26 @@ def _pair_of_runs(store: Database) -> tuple[Scores, Scores]:
     return store.scores("run"), store.scores("tuned")
 
 
+def test_all_runs_of_a_comparison_have_batches_of_the_size_of_the_first(path: Path) -> None:
+    store = open_store(path)
+    _fill(store)
+    assert store.start_run("run", "c", "base", "model", "sha256:x", GRAPH, 5, 64, {}) == 3
+    assert store.start_run("tuned", "c", "tuned", "model", "sha256:y", GRAPH, 5, 64, {}) == 3
+    assert store.start_run("other", "d", "base", "model", "sha256:x", GRAPH, 5, 64, {}) == 64
+    store.close()
+
+
 def test_a_summary_comes_out_as_it_went_in_and_makes_the_comparison_ready(path: Path) -> None:
     store = open_store(path)
     base, tuned = _pair_of_runs(store)
     assert not store.comparisons()["ready"].any()
-    assert not store.settled("c")
+    assert not store.settled("asked")
     summary = summarise(base, tuned)
     store.save_summary("c", "tuned", summary)
     store.save_summary("c", "tuned", summary)  # again changes nothing
     assert store.comparisons()["ready"].all()
-    assert store.settled("c")
-    assert not store.settled("c", ["step-000005"])
+    assert store.settled("asked")
+    assert not store.settled("asked", ["step-000005"])
     pd.testing.assert_frame_equal(store.edge_summary("c"), summary.edges)
     metrics = store.metric_summaries().set_index("metric")
     assert set(metrics.index) == set(METRICS)
