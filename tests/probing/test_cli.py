@@ -67,7 +67,7 @@ def test_attribute_writes_the_documented_file(tmp_path: Path, zoo: Path, capsys:
     code, _, _ = _run(capsys, "attribute", zoo / "base", "--sequences", tmp_path / "s.jsonl", "--out", out)
     assert code == 0
     with np.load(out) as file:
-        assert set(file.files) == {"scores", "loss", "ids", "writers", "readers", "tokenizer"}
+        assert set(file.files) == {"scores", "loss", "ids", "graph", "writers", "readers", "tokenizer"}
         assert file["scores"].shape == (2, 13, 25)
         assert file["scores"].dtype == np.float32
         assert list(file["ids"]) == ["b", "a"]
