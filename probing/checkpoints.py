@@ -14,6 +14,7 @@ import importlib.util
 import json
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,10 @@ _TEXTS = (
 )  # fmt: skip
 
 _ADAPTER = "adapter_config.json"
+
+_ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+_MODEL_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+"""The one that is safe to read first, then the pickle."""
 
 
 @dataclass(frozen=True)
@@ -63,39 +68,74 @@ def find(name: str, revision: str | None = None, pickled: bool = False, weights:
         ModelError: there is no such folder, file, package or hub model, you may not read it, there is no network, it
             has no such revision, or it has no weights that may be read.
     """
+    place = _locate(name, revision, pickled, weights)
+    if not place.is_adapter:
+        return Checkpoint(name, place.folder, place.identity, place.gguf, pickled=pickled)
+    base, base_revision = _base_named_in(place.folder)
+    beside = place.folder / base
+    below = _locate(str(beside) if _is_there(beside) else base, base_revision, pickled, weights)
+    if below.is_adapter:
+        raise ModelError(
+            f"The adapter {name} names {base} as its base, which is an adapter too.",
+            "Name a full model in its adapter_config.json, or merge that adapter first.",
+        )
+    return Checkpoint(name, below.folder, f"{place.identity}+{below.identity}", below.gguf, place.folder, pickled)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What a name stands for, before an adapter is put together with its base."""
+
+    folder: Path
+    identity: str
+    gguf: str | None = None
+
+    @property
+    def is_adapter(self) -> bool:
+        return self.gguf is None and (self.folder / _ADAPTER).exists()
+
+
+def _locate(name: str, revision: str | None, pickled: bool, weights: bool) -> _Place:
     if name.startswith("package:"):
-        return _gguf(name, _in_package(name))
-    path = Path(name).expanduser()
-    if path.is_file():
-        return _gguf(name, path)
-    if path.is_dir():
-        return _in_folder(name, path, f"sha256:{_digest(path, pickled)}", pickled, weights)
+        return _gguf(_in_package(name))
+    path = Path(name)
+    with suppress(RuntimeError):  # there is no such user
+        path = path.expanduser()
+    if _is_there(path) and path.is_file():
+        return _gguf(path)
+    if _is_there(path):
+        weight_files(path, pickled)
+        return _Place(path, f"sha256:{_digest(path, pickled)}")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
         raise ModelError(f"There is no folder {name}.", "Give a model's folder or a hub id such as owner/model.")
     folder = _download(name, revision, pickled, weights)
-    return _in_folder(name, folder, f"hub:{name}@{folder.name}", pickled, weights)
+    return _Place(folder, f"hub:{name}@{folder.name}")
 
 
-def _in_folder(name: str, folder: Path, identity: str, pickled: bool, weights: bool) -> Checkpoint:
-    """The checkpoint in a folder, or the adapter there with its base."""
-    if not (folder / _ADAPTER).exists():
-        return Checkpoint(name, folder, identity, pickled=pickled)
+def _is_there(path: Path) -> bool:
+    """Whether there is such a file or folder; not if there cannot be, because of its name."""
     try:
-        described = json.loads((folder / _ADAPTER).read_text(encoding="utf-8"))
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _base_named_in(adapter: Path) -> tuple[str, str | None]:
+    """The base that an adapter's config names, and its revision."""
+    try:
+        described = json.loads((adapter / _ADAPTER).read_text(encoding="utf-8"))
         base, revision = described["base_model_name_or_path"], described.get("revision")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{folder / _ADAPTER} does not name the base of this adapter.", "Is it complete?") from error
-    beside = folder / str(base)
-    below = find(str(beside) if beside.is_dir() else str(base), revision, pickled, weights)
-    if below.adapter is not None:
-        raise ModelError(f"The adapter {name} belongs to {base}, another adapter.", "Merge that one first.")
-    return Checkpoint(name, below.folder, f"{identity}+{below.identity}", below.gguf, folder, pickled)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{adapter / _ADAPTER} does not name the base of this adapter.", "Is it complete?") from error
+    if not isinstance(base, str) or not isinstance(revision, str | None):
+        raise ModelError(f"{adapter / _ADAPTER} does not name the base of this adapter.", "Is it complete?")
+    return base, revision
 
 
-def _gguf(name: str, path: Path) -> Checkpoint:
+def _gguf(path: Path) -> _Place:
     if path.suffix != ".gguf":
         raise ModelError(f"{path} is not a GGUF file.", "Give a model's folder, a .gguf file or a hub id.")
-    return Checkpoint(name, path.parent, f"sha256:{_digest_of([path])}", gguf=path.name)
+    return _Place(path.parent, f"sha256:{_digest_of([path])}", path.name)
 
 
 def _in_package(name: str) -> Path:
@@ -119,26 +159,53 @@ def _download(name: str, revision: str | None, pickled: bool, weights: bool) -> 
         return folder
     if pickled and not any(folder.glob("*.safetensors")):
         folder = fetch(name, "model", revision, (*_TEXTS, *_PICKLED), ModelError)
-    _weights_in(folder, pickled)
+    weight_files(folder, pickled)
     return folder
 
 
-def _weights_in(folder: Path, pickled: bool) -> None:
-    """Raise a ModelError unless a folder has weights that may be read."""
-    if any(folder.glob("*.safetensors")) or (pickled and any(folder.glob("*.bin"))):
-        return
-    if any(folder.glob("*.bin")):
+def weight_files(folder: Path, pickled: bool) -> list[Path]:
+    """The files that hold a folder's weights (an adapter's, where it is one), as the libraries that load them choose.
+
+    They are chosen by their whole names, so that what is loaded is what the identity's digest covers, and a pickle
+    is never loaded on the strength of another file that is none.
+
+    Raises:
+        ModelError: there are none that may be read, or an index names what is not beside it.
+    """
+    names = _ADAPTER_WEIGHTS if (folder / _ADAPTER).exists() else _MODEL_WEIGHTS
+    for name in names if pickled else names[:1]:
+        if (folder / name).is_file():
+            return [folder / name]
+        if (folder / f"{name}.index.json").is_file():
+            return _shards(folder / f"{name}.index.json")
+    if not pickled and any(folder.glob("*.bin")):
         raise ModelError(
             f"{folder} has its weights as pickles only, which can run code when they are read.",
             "If you trust them, say so with --pickled, or `pickled = true` in pairs.toml.",
         )
     raise ModelError(
-        f"{folder} has no weights in safetensors format.", "Save the model with save_pretrained and try again."
+        f"{folder} has no weights in safetensors format: there is no {names[0]}.",
+        "Save the model with save_pretrained and try again.",
     )
 
 
+def _shards(index: Path) -> list[Path]:
+    """The files that an index names: they lie beside it, and are pickles only if it is an index of pickles."""
+    kind = Path(index.name.removesuffix(".index.json")).suffix
+    try:
+        named = {str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{index} does not say which files hold the weights.", "Is it complete?") from error
+    here = {path.name for path in index.parent.glob(f"*{kind}") if path.is_file()}
+    if absent := sorted(named - here):
+        raise ModelError(
+            f"{index} names {len(absent)} files of weights that are not beside it, {absent[0]} among them.",
+            "Is the folder a complete model?",
+        )
+    return [index.parent / name for name in sorted(named)]
+
+
 def _digest(folder: Path, pickled: bool) -> str:
-    _weights_in(folder, pickled)
     weights = ("*.safetensors", *(("*.bin",) if pickled else ()))
     patterns = (*weights, "*.json", "*.jinja", "vocab.*", "merges.txt", "tokenizer.model")
     return _digest_of(sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}))

@@ -169,12 +169,16 @@ def _print_forecast(spec: "Spec", registry: Registry, arguments: argparse.Namesp
 def _probe(spec: "Spec", registry: Registry, arguments: argparse.Namespace) -> None:
     from probing.jobs.imports import import_rollouts
     from probing.jobs.numerics import make_plan
+    from probing.jobs.plan import SIDES
     from probing.jobs.worker import do_all
+    from probing.sameness import weights_note
 
     with closing(_open(arguments)) as store:
         if arguments.rollouts:
             spec = import_rollouts(store, spec, registry, arguments.rollouts, arguments.ungraded)
         plan = make_plan(spec, registry)
+        if note := weights_note(*(plan.checkpoints[side] for side in SIDES)):
+            print(note, file=sys.stderr)
         if arguments.detach:
             print(f"job {store.submit(spec.as_json())}; the dashboard's worker does it, or 'python -m probing worker'")
             return

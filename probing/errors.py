@@ -7,6 +7,9 @@ and exits with code 2; pages show them as messages. Anything else that is raised
 LONGEST = 500
 """Characters of what happened, where a file's own words are in it."""
 
+QUOTED = 300
+"""Characters of a library's words within a sentence of ours."""
+
 
 class PersonError(Exception):
     """Something a person can put right: `what` happened, and the `remedy`; each on one line, whatever is quoted."""
@@ -22,6 +25,12 @@ def _one_line(text: str) -> str:
     """Without line breaks, control characters and halves of characters, and not too long."""
     shown = "".join(c if c.isprintable() else " " for c in text.encode("utf-8", "replace").decode())
     return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 2]} …"
+
+
+def in_short(error: Exception) -> str:
+    """What a library's error says, on one line and without its full stop, to be quoted within a sentence."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    return said[:QUOTED].rstrip(".")
 
 
 class ModelError(PersonError):

@@ -7,6 +7,7 @@ import copy
 import hashlib
 import json
 import os
+import pickle
 import struct
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -27,16 +28,21 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from probing.adapters import with_adapter
 from probing.checkpoints import Checkpoint
-from probing.errors import ModelError
+from probing.errors import ModelError, in_short
 from probing.fitting import free_bytes, shape_of
 from probing.pairs import Shape
 from probing.residual_graph import MOST_LAYERS
+from probing.vetting import vet_config, vet_report, vet_tokenizer
 
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()
 
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError, struct.error)
+_UNREADABLE = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, ImportError, EOFError, SafetensorError,
+    struct.error, pickle.UnpicklingError,
+)  # fmt: skip
 """What transformers raises over files that are damaged, cut short or of another kind."""
 
 DTYPES = {
@@ -79,11 +85,13 @@ def _read_config(checkpoint: Checkpoint) -> Any:
         config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, **_in_one_file(checkpoint))
     except _UNREADABLE as error:
         raise ModelError(
-            f"The config.json of {checkpoint.name} cannot be read: {_short(error)}.", "Is the folder a complete model?"
+            f"The config.json of {checkpoint.name} cannot be read: {in_short(error)}.",
+            "Is the folder a complete model?",
         ) from error
     layers = getattr(config, "num_hidden_layers", 0)
     if not isinstance(layers, int) or layers > MOST_LAYERS:
         raise ModelError(f"The config.json of {checkpoint.name} asks for {layers} layers.", "Is it damaged?")
+    vet_config(config, checkpoint.name)
     return config
 
 
@@ -99,7 +107,7 @@ def describe(checkpoint: Checkpoint) -> Shape:
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except _UNREADABLE as error:
         raise ModelError(
-            f"The config.json of {checkpoint.name} does not describe a language model: {_short(error)}.",
+            f"The config.json of {checkpoint.name} does not describe a language model: {in_short(error)}.",
             "Is the folder a complete model?",
         ) from error
     return shape_of(config, model.num_parameters())
@@ -136,8 +144,8 @@ def load_model(
     """The model in evaluation mode with frozen parameters, on `device` or spread as a `device_map` says.
 
     Raises:
-        ModelError: files are damaged, weights are missing from them, the type is unknown to transformers, or memory
-            does not suffice.
+        ModelError: files are damaged or quantised, weights are missing from them or have no place in the model, the
+            type is unknown to transformers, or memory does not suffice.
     """
     config = _config(checkpoint)
     device_map = device_map or placement(checkpoint, device, dtype)
@@ -155,16 +163,11 @@ def load_model(
         )
     except _UNREADABLE as error:
         raise ModelError(
-            f"The weights of {checkpoint.name} cannot be read: {_short(error)}.", "Was a file cut short or mixed up?"
+            f"The weights of {checkpoint.name} cannot be read: {in_short(error)}.", "Was a file cut short or mixed up?"
         ) from error
-    absent = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
-    if absent:
-        raise ModelError(
-            f"{checkpoint.name} lacks {len(absent)} of the weights that its config asks for, {absent[0]} among them.",
-            "Is the folder a complete model?",
-        )
+    vet_report(report, checkpoint.name)
     if checkpoint.adapter is not None:
-        model = _with_adapter(model, checkpoint)
+        model = with_adapter(model, checkpoint)
     model = model.requires_grad_(False).eval()
     return model if device_map else model.to(device)
 
@@ -172,19 +175,6 @@ def load_model(
 def _in_one_file(checkpoint: Checkpoint) -> dict[str, str]:
     """How transformers is told of a GGUF file; its weights are dequantised."""
     return {"gguf_file": checkpoint.gguf} if checkpoint.gguf else {}
-
-
-def _with_adapter(model: PreTrainedModel, checkpoint: Checkpoint) -> PreTrainedModel:
-    """The model with a LoRA adapter added into its weights."""
-    from peft import PeftModel
-
-    try:
-        adapted = PeftModel.from_pretrained(model, str(checkpoint.adapter), is_trainable=False)
-        return adapted.merge_and_unload()
-    except (*_UNREADABLE, AttributeError) as error:
-        raise ModelError(
-            f"The adapter {checkpoint.name} cannot be added to its base: {_short(error)}.", "Do they fit together?"
-        ) from error
 
 
 def attention_for(checkpoint: Checkpoint, wanted: str) -> str:
@@ -197,15 +187,19 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
     """The tokenizer that came with the checkpoint.
 
     Raises:
-        ModelError: there is none, or it cannot be read.
+        ModelError: there is none, it cannot be read, or it writes much more than it reads.
     """
+    folder = checkpoint.own_tokenizer or checkpoint.folder
+    inside = {} if checkpoint.own_tokenizer else _in_one_file(checkpoint)
     try:
-        if checkpoint.own_tokenizer is not None:
-            return AutoTokenizer.from_pretrained(checkpoint.own_tokenizer, trust_remote_code=False)
-        return AutoTokenizer.from_pretrained(checkpoint.folder, trust_remote_code=False, **_in_one_file(checkpoint))
+        if not inside:
+            vet_tokenizer(folder, checkpoint.name)
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **inside)
+    except ModelError:
+        raise
     except Exception as error:  # tokenizers raises bare exceptions for damaged files
         raise ModelError(
-            f"The tokenizer of {checkpoint.name} cannot be read: {_short(error)}.", "Is tokenizer.json complete?"
+            f"The tokenizer of {checkpoint.name} cannot be read: {in_short(error)}.", "Is tokenizer.json complete?"
         ) from error
 
 
@@ -231,11 +225,6 @@ def tokenizer_note(base: PreTrainedTokenizerBase, tuned: PreTrainedTokenizerBase
         f"The two models' tokenizers differ in {', '.join(found)}. Each model is scored on its own answers in its own "
         "tokens, so edges are compared here and tokens are not."
     )
-
-
-def _short(error: Exception) -> str:
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return first[:200].rstrip(".")
 
 
 def use_threads_for(model: PreTrainedModel) -> None:

@@ -28,6 +28,7 @@ from probing.models import DTYPES, describe, pick_device
 from probing.pairs import Pair, QuestionSet, Registry, Shape
 from probing.questions import Question, load_questions, prompt_for
 from probing.residual_graph import graph_of
+from probing.sameness import weights_note
 from probing.store.database import Database
 
 CHARACTERS = 2.5
@@ -70,6 +71,12 @@ class Forecast:
         return Plan(self.spec, self.pair, self.question_set, self.questions, found, self.numerics)
 
     @property
+    def note(self) -> str | None:
+        """A sentence where both models are here and are the same."""
+        base, tuned = (self.models[side].checkpoint for side in SIDES)
+        return weights_note(base, tuned) if base is not None and tuned is not None else None
+
+    @property
     def asked(self) -> int | None:
         """How many questions there are."""
         return len(self.questions) or self.question_set.size
@@ -89,6 +96,8 @@ class Forecast:
         yield f"{pair.name}: {pair.arrow} ({pair.algorithm})"
         for side, model in self.models.items():
             yield f"{side:10} {self._model(model)}"
+        if self.note:
+            yield f"note       {self.note}"
         known = f"{self.asked:,}" if self.asked else "an unknown number of"
         yield (
             f"questions  {self.question_set.title}: {known} questions, answers of at most {pair.max_new_tokens:,} "

@@ -154,8 +154,9 @@ class Plan(Request):
         return {"rollouts": [self.rollout_key(side) for side in SIDES], **self._compared(selection), "scored": how}
 
     def comparison_settings(self, selection: Selection) -> dict[str, Any]:
-        """All that decides the runs of both sides, and the request that they answer."""
-        return {**self._deciding(selection), "request": self.request_key(selection)}
+        """All that decides the runs of both sides, the request that they answer, and the permission that they need."""
+        permission = {"pickled": True} if self.spec.pickled else {}
+        return {**self._deciding(selection), "request": self.request_key(selection), **permission}
 
     def comparison_key(self, selection: Selection) -> str:
         """Key of the comparison that this pair makes with this selection."""
@@ -220,6 +221,7 @@ def spec_of(comparison: dict[str, Any], **wanted: Any) -> Spec:
     if rollout.get("dtype", how["dtype"]) != how["dtype"]:
         how["dtype"] = "auto"
     how |= {"rollouts": rollout["decoding"].get("imported"), "granularity": settings["method"]["granularity"]}
+    how |= {"pickled": settings.get("pickled", False)}
     return Spec(comparison["pair"], comparison["question_set"], (selection.alpha,), selection, **how, **wanted)
 
 

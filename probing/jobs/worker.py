@@ -41,6 +41,7 @@ from probing.models import (
 from probing.pairs import load_registry
 from probing.questions import is_right, prompt_for
 from probing.rollouts import Answer, Selected, Selection, samples, select
+from probing.sameness import weights_note
 from probing.store.database import Database
 from probing.store.sharing import try_lock
 from probing.store.spool import AnswerBatch, ScoreBatch
@@ -56,7 +57,7 @@ class Cancelled(Exception):  # noqa: N818 - a request, not an error
 
 
 @lru_cache(maxsize=4)
-def _note_on(base: Checkpoint, tuned: Checkpoint) -> str | None:
+def _tokenizer_note(base: Checkpoint, tuned: Checkpoint) -> str | None:
     """What differs between the tokenizers of a pair."""
     return tokenizer_note(load_tokenizer(base), load_tokenizer(tuned))
 
@@ -119,6 +120,8 @@ class Worker:
             if not self.store.report(job_id, stage, done, total):
                 raise Cancelled
 
+        if note := weights_note(*(plan.checkpoints[side] for side in SIDES)):
+            log.info("job %d: %s", job_id, note)
         for side in SIDES:
             self._roll_out(plan, side, report)
         chosen = [(s, self._select(plan, s)) for s in plan.spec.selections()]
@@ -209,8 +212,9 @@ class Worker:
             failure = str(error)
         key, settings = plan.comparison_key(selection), plan.comparison_settings(selection)
         if not self.store.has_comparison(key):
-            note = _note_on(plan.checkpoints["base"], plan.checkpoints["tuned"])
-            warning = " ".join(filter(None, (selected.warning if selected else None, note))) or None
+            models = [plan.checkpoints[side] for side in SIDES]
+            notes = (weights_note(*models), selected.warning if selected else None, _tokenizer_note(*models))
+            warning = " ".join(filter(None, notes)) or None
             self.store.save_comparison(
                 key, plan.pair.name, plan.question_set.name, rollouts, settings, selected, warning, failure
             )

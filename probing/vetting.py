@@ -1,0 +1,138 @@
+"""What a checkpoint's files ask for, looked at before a library acts on it, and what came of loading them.
+
+The libraries that load models trust a checkpoint: they fetch the kernels that a config names and run them, they leave
+tensors out that they have no place for, and they let a tokenizer write as much as it likes. Here each is one sentence.
+"""
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from re import compile as pattern
+from typing import Any
+
+from transformers import PretrainedConfig
+
+from probing.errors import ModelError
+
+MOST_GROWTH = 256
+"""Letters or tokens that a tokenizer may make of one letter; those in use make a few dozen at most."""
+
+PASSED_OVER = {
+    pattern(r"(^|\.)v_head\."): "the value head of a PPO trainer, which reads the last hidden state and writes nothing",
+    pattern(r"(^|\.)(attn|attention)\.(masked_)?bias$"): "the causal mask as older files keep it, a constant",
+    pattern(r"(^|\.)rotary_emb\.inv_freq$"): "the angles of rotary embeddings, which follow from the config",
+}
+"""Tensors that a model does not need for its logits, and why. transformers itself passes over what it knows by name,
+such as layers for the prediction of several tokens."""
+
+_KERNELS = {"_attn_implementation", "_experts_implementation"}
+
+
+def vet_config(config: PretrainedConfig, name: str) -> None:
+    """Make sure that a config asks for nothing but a model, and let it choose neither kernels nor files.
+
+    Raises:
+        ModelError: its weights are quantised, or it names a kernel of the hub, whose code would be run.
+    """
+    for part in _parts(config):
+        for kind in _KERNELS:
+            chosen = getattr(part, kind, None)
+            if isinstance(chosen, str) and "/" in chosen:
+                raise ModelError(
+                    f"The config.json of {name} asks for the kernel {chosen} of the hub, which is code that would be "
+                    "run.",
+                    "Take that line out: attention is computed by PyTorch here.",
+                )
+            setattr(part, kind, None)
+        for key in ("quantization_config", "compression_config"):
+            if quantised := getattr(part, key, None):
+                how = quantised.get("quant_method") if isinstance(quantised, dict) else None
+                raise ModelError(
+                    f"The weights of {name} are quantised ({how or 'in a way that is not named'}), and edges are "
+                    "scored in weights of floating point, through which gradients flow exactly.",
+                    "Name the model it was made from, or dequantise it and save it again; a GGUF file is dequantised "
+                    "when it is loaded.",
+                )
+    config.transformers_weights = None  # a file of another name, which no digest would cover
+
+
+def _parts(config: PretrainedConfig) -> Iterator[PretrainedConfig]:
+    """A config and those within it."""
+    yield config
+    for value in vars(config).values():
+        if isinstance(value, PretrainedConfig):
+            yield from _parts(value)
+
+
+def vet_report(report: dict[str, Any], name: str) -> None:
+    """Make sure that a model got all its weights, and that all weights went into it.
+
+    Raises:
+        ModelError: some are missing, of another shape, or left over.
+    """
+    absent = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
+    left = sorted(key for key in report["unexpected_keys"] if not any(known.search(key) for known in PASSED_OVER))
+    found = [
+        *([f"lacks {len(absent)} of the weights that its config asks for, {absent[0]} among them"] if absent else []),
+        *([f"holds {len(left)} weights that its config has no place for, {left[0]} among them"] if left else []),
+    ]
+    if found:
+        raise ModelError(f"{name} {', and '.join(found)}.", "Do its config.json and its weights belong together?")
+
+
+def vet_tokenizer(folder: Path, name: str) -> None:
+    """Make sure that the tokenizer in a folder does not write much more than it reads.
+
+    Its rules of replacement are multiplied without being tried, since even loading them applies them to its own added
+    tokens.
+
+    Raises:
+        ModelError: some line could become more than `MOST_GROWTH` times as long.
+        ValueError, TypeError: a file is damaged.
+    """
+    for path in sorted(folder.glob("tokenizer*.json")):
+        described = json.loads(path.read_text(encoding="utf-8"))
+        parts = [described.get(part) for part in ("normalizer", "decoder")] if isinstance(described, dict) else []
+        if any(_growth(part) > MOST_GROWTH for part in parts) or _added(described) > MOST_GROWTH:
+            raise ModelError(
+                f"The tokenizer of {name} can make more than {MOST_GROWTH} letters or tokens of a single letter.",
+                "Take one from a source that you trust.",
+            )
+
+
+def _growth(rule: Any) -> float:
+    """Into how many letters one letter can turn, at most, by a rule of tokenizer.json or several in a row."""
+    if not isinstance(rule, dict):
+        return 1
+    grown = 1.0
+    for inner in [*(rule.get("normalizers") or []), *(rule.get("decoders") or [])]:
+        grown *= _growth(inner)
+    if "pattern" in rule:
+        text = rule["pattern"].get("String") or ""
+        content = len(rule.get("content") or "")
+        grown *= max(1, content / len(text)) if text else 1 + content  # an expression may match between letters
+    if charmap := rule.get("precompiled_charsmap"):
+        grown *= _longest_in(charmap)
+    return grown * (1 + len(rule.get("prepend") or ""))
+
+
+def _longest_in(charmap: str) -> int:
+    """The longest text that a map of SentencePiece puts in another's place: they stand behind its trie."""
+    content = base64.b64decode(charmap)
+    replacements = content[4 + int.from_bytes(content[:4], "little") :].split(b"\0")
+    return max(1, *(len(text.decode("utf-8", "replace")) for text in replacements))
+
+
+def _added(described: Any) -> int:
+    """How many tokens a template puts around a line."""
+    rules = [described.get("post_processor")] if isinstance(described, dict) else []
+    added = 0
+    while rules:
+        rule = rules.pop()
+        if isinstance(rule, dict):
+            rules += rule.get("processors") or []
+            tokens = {key: len(value.get("ids") or []) for key, value in (rule.get("special_tokens") or {}).items()}
+            named = [piece.get("SpecialToken", {}).get("id") for piece in rule.get("single") or []]
+            added += sum(tokens.get(token, 1) for token in named if token is not None)
+    return added
