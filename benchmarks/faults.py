@@ -32,8 +32,7 @@ from probing.jobs.plan import SIDES, Spec
 from probing.jobs.worker import do_all
 from probing.pairs import load_registry
 from probing.rollouts import ALPHAS, Selection
-from probing.store import open_store
-from probing.store.database import Database
+from probing.store import Store, open_store
 from probing.store.sharing import restore
 
 QUESTIONS = 160
@@ -64,7 +63,7 @@ class Truth:
     def __init__(self, folder: Path) -> None:
         self._store = open_store(folder / "undisturbed.duckdb")
 
-    def compare(self, store: Database, specs: list[Spec]) -> int:
+    def compare(self, store: Store, specs: list[Spec]) -> int:
         """Require that a store has every result of some jobs, bit for bit; returns the number of scores compared."""
         do_all(self._store, specs, _quiet)
         compared = 0
@@ -98,7 +97,7 @@ def _cli(*arguments: str, **options: object) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)  # type: ignore[call-overload]
 
 
-def _acknowledged(store: Database, specs: list[Spec]) -> set[tuple[str, str]]:
+def _acknowledged(store: Store, specs: list[Spec]) -> set[tuple[str, str]]:
     """Every answer and sample that a store says it has: its key and question."""
     found: set[tuple[str, str]] = set()
     for spec in specs:

@@ -14,8 +14,7 @@ from probing.jobs.plan import SIDES, method
 from probing.residual_graph import graph_of
 from probing.rollouts import ALPHAS, Answer, Selection, select
 from probing.scores import Scores
-from probing.store import open_store
-from probing.store.database import Database
+from probing.store import Store, open_store
 from probing.store.spool import AnswerBatch, ScoreBatch
 from probing.summary import summarise
 
@@ -60,7 +59,7 @@ def _answers(side: str) -> list[Answer]:
     ]
 
 
-def _fill(store: Database, pair: str, questions: str, rng: np.random.Generator) -> None:
+def _fill(store: Store, pair: str, questions: str, rng: np.random.Generator) -> None:
     rollouts = tuple(f"{pair}-{questions}-{side}" for side in SIDES)
     for side, key in zip(SIDES, rollouts, strict=True):
         answers = _answers(side)
@@ -84,7 +83,7 @@ def _fill(store: Database, pair: str, questions: str, rng: np.random.Generator) 
         store.save_summary(comparison, "tuned", summarise(*both))
 
 
-def _run(store: Database, comparison: str, side: str, ids: tuple[str, ...], settings: dict, scale: float) -> Scores:
+def _run(store: Store, comparison: str, side: str, ids: tuple[str, ...], settings: dict, scale: float) -> Scores:
     key = f"{comparison}-{side}"
     graph = graph_of(LAYERS)
     store.start_run(key, comparison, side, f"invented/{side}", key, graph, len(ids), len(ids), settings)

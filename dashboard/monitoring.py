@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from probing.errors import PersonError
 from probing.jobs.supervisor import Supervisor
-from probing.store.database import Database
+from probing.store import Store
 
 SESSIONS = prometheus_client.Gauge("probing_sessions", "Browser tabs that are connected")
 
@@ -48,7 +48,7 @@ class CountSessions:
 class _OfTheStore(Collector):
     """What is looked up when it is asked for."""
 
-    def __init__(self, store: Callable[[], Database], supervisor: Supervisor | None) -> None:
+    def __init__(self, store: Callable[[], Store], supervisor: Supervisor | None) -> None:
         self._store = store
         self._supervisor = supervisor
 
@@ -75,7 +75,7 @@ def _size(path: Path) -> int:
         return 0
 
 
-def serve(store: Callable[[], Database], supervisor: Supervisor | None) -> None:
+def serve(store: Callable[[], Store], supervisor: Supervisor | None) -> None:
     """Answer Prometheus at `PROBING_METRICS`, if that is set.
 
     Raises:

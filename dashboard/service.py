@@ -28,8 +28,7 @@ from probing.errors import PersonError
 from probing.jobs.plan import make_request, shipped
 from probing.jobs.supervisor import Supervisor
 from probing.pairs import load_registry
-from probing.store import default_path, open_snapshot, open_store
-from probing.store.database import Database
+from probing.store import Store, default_path, open_snapshot, open_store
 from probing.store.sharing import restore
 
 log = logging.getLogger(__name__)
@@ -83,7 +82,7 @@ def is_read_only() -> bool:
 
 
 @lru_cache(maxsize=1)
-def store() -> Database:
+def store() -> Store:
     """The store of this server; a new one starts from `PROBING_SNAPSHOT` where that is set.
 
     Raises:

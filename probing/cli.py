@@ -20,8 +20,7 @@ from probing.errors import PersonError, ScoresError, StoreError
 from probing.pairs import Registry, load_registry
 from probing.residual_graph import Granularity
 from probing.rollouts import ALPHAS, COHORTS, Selection
-from probing.store import open_store
-from probing.store.database import Database
+from probing.store import Store, open_store
 from probing.store.sharing import move
 
 if TYPE_CHECKING:
@@ -196,7 +195,7 @@ def prepare(arguments: argparse.Namespace) -> None:
         do_all(store, shipped(load_registry()), progress)
 
 
-def _print_comparisons(store: Database, plan: "Plan") -> None:
+def _print_comparisons(store: Store, plan: "Plan") -> None:
     from probing.metrics import compare as measure
 
     table = store.comparisons().set_index("comparison_key")
@@ -375,7 +374,7 @@ def zoo_evaluate(arguments: argparse.Namespace) -> None:
 # -- what commands share -----------------------------------------------------------------------------------------------
 
 
-def _open(arguments: argparse.Namespace) -> Database:
+def _open(arguments: argparse.Namespace) -> Store:
     return open_store(arguments.store)
 
 

@@ -10,7 +10,8 @@ from probing.errors import StoreError
 from probing.metrics import Definition, interval, resample_counts
 from probing.pairs import Registry
 from probing.residual_graph import Granularity, ResidualGraph
-from probing.store.database import Database
+from probing.residual_graph import Granularity
+from probing.store import Store
 
 COLUMNS = {
     "loss": "loss (nats per token)",
@@ -23,7 +24,7 @@ COLUMNS = {
 
 
 def report(
-    store: Database,
+    store: Store,
     registry: Registry,
     names: Iterable[str],
     cohort: str = "both_correct",
@@ -58,7 +59,7 @@ def report(
         yield ""
 
 
-def _accuracy(store: Database, row: pd.Series) -> str:
+def _accuracy(store: Store, row: pd.Series) -> str:
     base, tuned = (
         pd.Series({answer.question_id: float(answer.correct) for answer in store.answers(row[f"{side}_rollout"])})
         for side in ("base", "tuned")

@@ -29,7 +29,7 @@ from probing.pairs import Pair, QuestionSet, Registry, Shape
 from probing.questions import Question, load_questions, prompt_for
 from probing.residual_graph import graph_of
 from probing.sameness import weights_note
-from probing.store.database import Database
+from probing.store import Store
 
 CHARACTERS = 2.5
 """Letters in a token, at least, where the text is mathematics in English."""
@@ -60,7 +60,7 @@ class Forecast:
     models: dict[str, Model]
     numerics: Numerics
     speed: Speed
-    store: Database | None
+    store: Store | None
 
     @cached_property
     def plan(self) -> Plan | None:
@@ -189,7 +189,7 @@ class Forecast:
         ), seconds
 
 
-def forecast(spec: Spec, registry: Registry, store: Database | None) -> Forecast:
+def forecast(spec: Spec, registry: Registry, store: Store | None) -> Forecast:
     """Lay out a job.
 
     Raises:

@@ -13,14 +13,14 @@ from probing.pairs import Registry
 from probing.questions import Question, is_right, load_questions
 from probing.rollout_files import Row, digest, read_rollouts
 from probing.rollouts import Answer
-from probing.store.database import Database
+from probing.store import Store
 from probing.store.spool import AnswerBatch
 
 AT_ONCE = 256
 """Answers in one batch."""
 
 
-def import_rollouts(store: Database, spec: Spec, registry: Registry, path: Path, ungraded: bool = False) -> Spec:
+def import_rollouts(store: Store, spec: Spec, registry: Registry, path: Path, ungraded: bool = False) -> Spec:
     """Keep the answers of a file (see `rollout_files`), and return the job that uses them.
 
     Who is right is said by the file's column `cohort`; else the question set's references decide, found by the

@@ -1,7 +1,7 @@
 """Keeps a worker going while a store has jobs.
 
 The worker is a process of its own. It is started when there is something to do, started again after a pause that grows
-when it dies, and killed when its job has not been heard of for too long, which counts as a death.
+when it dies, and killed when it has not been heard of for too long, which counts as a death.
 """
 
 import logging
@@ -9,10 +9,12 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 from probing.errors import PersonError
-from probing.store.database import Database
+from probing.store import Store
+from probing.store.files import private
 from probing.store.queue import ACTIVE
 
 log = logging.getLogger(__name__)
@@ -35,7 +37,8 @@ def log_path(store: Path) -> Path:
 def patience() -> float:
     """Seconds that a worker may be silent: `PROBING_PATIENCE`, or half an hour.
 
-    A worker is heard of at every batch, and every few seconds while it generates; loading a large model takes longest.
+    A worker is heard of once it has started, twice a second while it waits for work, at every batch, and every few
+    seconds while it generates; loading a large model takes longest.
 
     Raises:
         PersonError: `PROBING_PATIENCE` is not a positive number.
@@ -53,7 +56,7 @@ def patience() -> float:
 class Supervisor:
     """Watches the queue of a store; `watch` does so until another thread calls `stop`."""
 
-    def __init__(self, store: Database, log_to_file: bool = True) -> None:
+    def __init__(self, store: Store, log_to_file: bool = True) -> None:
         self.deaths = 0
         """How often a worker has died."""
         self._store = store
@@ -61,6 +64,7 @@ class Supervisor:
         self._patience = patience()
         self._ending = threading.Event()
         self._worker: subprocess.Popen | None = None
+        self._started = 0.0
 
     def watch(self) -> None:
         """Keep a worker going; a job under way when this ends goes on at the next start."""
@@ -80,6 +84,7 @@ class Supervisor:
                         self._ending.wait(min(_LONGEST_PAUSE, _PAUSE * 2**in_a_row))
                 if self._store.jobs()["status"].isin(ACTIVE).any() and not self._ending.is_set():
                     self._worker = self._start()
+                    self._started = time.monotonic()
             except (PersonError, OSError) as error:
                 log.error("%s", error)
                 self._ending.wait(_LONGEST_PAUSE)
@@ -90,7 +95,8 @@ class Supervisor:
         self._ending.set()
 
     def _kill_if_silent(self, worker: subprocess.Popen) -> None:
-        silent = self._store.silent_for(worker.pid)
+        age = time.monotonic() - self._started  # one that never came through is as old as its silence
+        silent = min(age, self._store.silent_for(worker.pid))
         if silent > self._patience:
             log.warning("the worker has not been heard of for %.0f s and is killed", silent)
             worker.kill()
@@ -104,7 +110,7 @@ class Supervisor:
             return subprocess.Popen(command, cwd=root, stdin=subprocess.DEVNULL)
         if self._log.exists() and self._log.stat().st_size > LOG_SIZE:
             self._log.replace(self._log.with_name(self._log.name + ".1"))
-        with self._log.open("ab") as output:
+        with private(self._log, "ab") as output:
             return subprocess.Popen(
                 command, cwd=root, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
             )

@@ -42,7 +42,7 @@ from probing.pairs import load_registry
 from probing.questions import is_right, prompt_for
 from probing.rollouts import Answer, Selected, Selection, samples, select
 from probing.sameness import weights_note
-from probing.store.database import Database
+from probing.store import Store
 from probing.store.sharing import try_lock
 from probing.store.spool import AnswerBatch, ScoreBatch
 from probing.summary import summarise
@@ -62,7 +62,7 @@ def _tokenizer_note(base: Checkpoint, tuned: Checkpoint) -> str | None:
     return tokenizer_note(load_tokenizer(base), load_tokenizer(tuned))
 
 
-def worker_lock(store: Database) -> IO[bytes] | None:
+def worker_lock(store: Store) -> IO[bytes] | None:
     """The right to be the one worker of a store, until closed; None while another has it."""
     return try_lock(store.path.with_name(store.path.name + ".worker"))
 
@@ -84,7 +84,7 @@ def wait_for(lock: Path, report: Progress, pause: float = 1.0) -> IO[bytes]:
 class Worker:
     """Runs jobs of one store, one after the other; keeps the model it used last."""
 
-    store: Database
+    store: Store
     name: str = field(default_factory=lambda: f"{os.getpid()}-{uuid.uuid4().hex[:8]}")
     progress: Progress = lambda stage, done, total: None
     _loaded: tuple[Any, ...] = ()
@@ -323,7 +323,7 @@ def _now_and_then(do: Callable[[], None], pause: float = 2.0) -> Callable[[], No
     return perhaps
 
 
-def serve(store: Database, parent: int, idle: float = 60.0, pause: float = 0.5) -> None:
+def serve(store: Store, parent: int, idle: float = 60.0, pause: float = 0.5) -> None:
     """Work on the queue until the `parent` process is gone, or nothing has been queued for `idle` seconds.
 
     A job under way is finished first.
@@ -335,6 +335,7 @@ def serve(store: Database, parent: int, idle: float = 60.0, pause: float = 0.5) 
         return os.getppid() == parent and time.monotonic() < last + idle
 
     while is_wanted():
+        store.greet(worker.name)
         lock = worker_lock(store)
         if lock is not None:
             with lock:
@@ -343,7 +344,7 @@ def serve(store: Database, parent: int, idle: float = 60.0, pause: float = 0.5) 
         time.sleep(pause)
 
 
-def do_all(store: Database, specs: Iterable[Spec], progress: Progress) -> None:
+def do_all(store: Store, specs: Iterable[Spec], progress: Progress) -> None:
     """Do several jobs, one after the other.
 
     Raises:
@@ -355,7 +356,7 @@ def do_all(store: Database, specs: Iterable[Spec], progress: Progress) -> None:
             raise StoreError(job["message"] or f"The job was {job['status']}.")
 
 
-def follow(store: Database, job_id: int, progress: Progress, pause: float = 0.2) -> dict[str, Any]:
+def follow(store: Store, job_id: int, progress: Progress, pause: float = 0.2) -> dict[str, Any]:
     """See a job to its end: do it here if no other worker is at work, else watch; returns its final row."""
     worker = Worker(store, progress=progress)
     while (job := store.job(job_id))["status"] in ("queued", "running"):

@@ -7,7 +7,7 @@ between processes. Each may be called from any thread. Repeating a write changes
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 
 from probing.errors import StoreError
+from probing.store.files import private_part
 from probing.store.schema import migrate
 from probing.store.spool import Spool
 
@@ -43,26 +44,48 @@ class Connection:
         self._jobs_revision = 0
         try:
             if not read_only:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                self._make()
             self._connection = duckdb.connect(str(path), read_only)
         except OSError as error:
-            raise StoreError(f"Cannot make the folder of {path}: {error.strerror}.", "Name another file.") from error
+            raise _cannot_make(path, error) from error
         except duckdb.Error as error:
             raise _cannot_open(path, error) from error
         try:
             _lock_down(self._connection, self._snapshots)
+            if not read_only:
+                self._make_log()
+                self._overflow.mkdir(mode=0o700, exist_ok=True)
             migrate(self._connection, read_only)
-        except StoreError:
-            self._connection.close()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, OSError):
+                raise _cannot_make(path, error) from error
+            if isinstance(error, duckdb.Error):
+                raise _cannot_open(path, error) from error
             raise
-        except duckdb.Error as error:
-            self._connection.close()
-            raise _cannot_open(path, error) from error
+
+    def _make(self) -> None:
+        """Make the file, for this user only, if it is not there."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not self.path.exists():
+            with private_part(self.path) as part:
+                duckdb.connect(str(part)).close()
+
+    def _make_log(self) -> None:
+        """Make the file in which DuckDB writes ahead, for this user only: it uses one that is there, but asks for no
+        mode when it makes one, which it does after each checkpoint."""
+        self._log.touch(mode=0o600)
 
     def close(self) -> None:
         """Close the file."""
         with self._write:
             self._connection.close()
+            if not self.read_only:
+                with suppress(OSError):  # they are in use, or gone
+                    if not self._log.stat().st_size:
+                        self._log.unlink()
+                with suppress(OSError):
+                    self._overflow.rmdir()
 
     def verify(self) -> None:
         """Read every value of every table.
@@ -72,6 +95,15 @@ class Connection:
         """
         for (table,) in self._rows("SELECT table_name FROM duckdb_tables() ORDER BY ALL"):
             self._rows(f"SELECT bit_xor(hash(row)) FROM {table} AS row")
+
+    @property
+    def _log(self) -> Path:
+        return self.path.with_name(self.path.name + ".wal")
+
+    @property
+    def _overflow(self) -> Path:
+        """Where DuckDB puts what does not fit into memory."""
+        return self.path.with_name(self.path.name + ".tmp")
 
     @property
     def _snapshots(self) -> Path:
@@ -85,10 +117,9 @@ class Connection:
             StoreError: there is no room for it.
         """
         target = self._snapshots / f"{now():%Y-%m-%dT%H-%M-%S}-{time.time_ns() % 10**9:09d}.duckdb"
-        part = target.with_suffix(".part")
         try:
-            self._snapshots.mkdir(exist_ok=True)
-            with self._write:
+            self._snapshots.mkdir(mode=0o700, exist_ok=True)
+            with private_part(target) as part, self._write:
                 cursor = self._connection.cursor()
                 source = cursor.execute("SELECT current_database()").fetchall()[0][0]
                 cursor.execute(f"ATTACH '{_quoted(part)}' AS copied")
@@ -96,9 +127,7 @@ class Connection:
                     cursor.execute(f'COPY FROM DATABASE "{source}" TO copied')
                 finally:
                     cursor.execute("DETACH copied")
-            part.replace(target)
         except (OSError, duckdb.Error) as error:
-            part.unlink(missing_ok=True)
             raise StoreError(f"No snapshot could be written: {_first_line(error)}.", "Free some disk space.") from error
         return target
 
@@ -137,12 +166,13 @@ class Connection:
         with self._write:
             cursor = self._connection.cursor()
             try:
+                self._make_log()
                 cursor.execute("BEGIN")
                 yield cursor
                 cursor.execute("COMMIT")
                 self._jobs_revision += of_jobs
                 self._revision += not of_jobs
-            except duckdb.Error as error:
+            except (OSError, duckdb.Error) as error:
                 raise StoreError(
                     f"The store {self.path} could not be written: {_first_line(error)}.",
                     "Nothing of this step was kept; free some disk space and try again.",
@@ -179,6 +209,10 @@ def _lock_down(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0].rstrip(".!")
+
+
+def _cannot_make(path: Path, error: OSError) -> StoreError:
+    return StoreError(f"Cannot make {path}: {error.strerror}.", "Free some disk space, or name another file.")
 
 
 def _cannot_read(path: Path, error: duckdb.Error) -> StoreError:

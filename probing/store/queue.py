@@ -29,7 +29,8 @@ class Queue(Connection):
 
     def __init__(self, path: Path, read_only: bool = False) -> None:
         super().__init__(path, read_only)
-        self._heard: dict[int, float] = {}
+        self._opened_at = time.monotonic()
+        self._heard: dict[str, float] = {}
         self._batches: dict[int, tuple[str, int, float]] = {}
 
     def submit(self, spec: dict[str, Any], requested_by: str | None = None) -> int:
@@ -54,6 +55,7 @@ class Queue(Connection):
         Jobs that a dead worker left running are queued again first, unless their workers died `DEATHS` times in a row
         at the same batch: `attempts` counts those.
         """
+        self.greet(worker)
         with self._transaction(of_jobs=True) as cursor:
             cursor.execute(
                 "UPDATE jobs SET attempts = CASE WHEN died_at = stage || ' ' || done THEN attempts + 1 ELSE 1 END, "
@@ -78,7 +80,6 @@ class Queue(Connection):
                 "UPDATE jobs SET status = 'running', worker = ?, started = coalesce(started, ?) WHERE job_id = ?",
                 [worker, now(), job[0]],
             )
-            self._heard[job[0]] = time.monotonic()
             return job[0], json.loads(job[1])
 
     def report(self, job_id: int, stage: str, done: int, total: int) -> bool:
@@ -90,11 +91,13 @@ class Queue(Connection):
                 "stage = $1, done = $2, total = $3 WHERE job_id = $5",
                 [stage, done, total, now(), job_id],
             )
-            row = cursor.execute("SELECT status FROM jobs WHERE job_id = ?", [job_id]).fetchone()
-            return row is not None and row[0] == "running"
+            row = cursor.execute("SELECT status, worker FROM jobs WHERE job_id = ?", [job_id]).fetchone()
+        if row is not None and row[1] is not None:
+            self.greet(row[1])
+        return row is not None and row[0] == "running"
 
     def _time_batch(self, job_id: int, stage: str, done: int) -> None:
-        now = self._heard[job_id] = time.monotonic()
+        now = time.monotonic()
         last_stage, last_done, since = self._batches.get(job_id, ("", 0, now))
         if (stage, done) == (last_stage, last_done):
             return
@@ -102,11 +105,13 @@ class Queue(Connection):
             BATCH_SECONDS.observe(now - since)
         self._batches[job_id] = stage, done, now
 
+    def greet(self, worker: str) -> None:
+        """Note that a worker, whose name begins with its process and a dash, is there."""
+        self._heard[worker.partition("-")[0]] = time.monotonic()
+
     def silent_for(self, pid: int) -> float:
-        """Seconds since the worker in a process was last heard of; 0 if it is at no job."""
-        rows = self._rows("SELECT job_id FROM jobs WHERE status = 'running' AND starts_with(worker, ?)", f"{pid}-")
-        present = time.monotonic()
-        return max((present - self._heard.setdefault(job, present) for (job,) in rows), default=0.0)
+        """Seconds since the worker in a process was last heard of, or since the store was opened if it never was."""
+        return time.monotonic() - self._heard.get(str(pid), self._opened_at)
 
     def close_job(self, job_id: int, status: str, message: str = "") -> None:
         """End a job as `done`, `failed` or `cancelled`; one that has ended stays as it is."""
@@ -116,7 +121,6 @@ class Queue(Connection):
                 "WHERE job_id = ? AND status IN ('queued', 'running')",
                 [status, message, now(), job_id],
             )
-        self._heard.pop(job_id, None)
         self._batches.pop(job_id, None)
 
     def jobs(self) -> pd.DataFrame:

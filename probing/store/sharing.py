@@ -1,34 +1,28 @@
 """One store, several processes.
 
 DuckDB lets a single process hold a file. The first process to come owns it: it keeps a lock, opens the file, and
-answers the calls of the others over a local connection, whose address and key it writes to a file that only its user
-can read. `open_store` hides the difference: it gives something with the methods of `Database`, wherever they run.
-When the owner ends, or is killed, whichever process calls next takes its place.
+answers the calls of the others, as `owner` has it. `open_store` hides the difference: it gives a `Store`, wherever its
+methods run. When the owner ends, or is killed, whichever process calls next takes its place.
 """
 
 import contextlib
 import fcntl
-import json
+import functools
 import os
-import secrets
 import shutil
-import socket
 import threading
 import time
-from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client, Connection, Listener
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 from probing.errors import StoreError
 from probing.pairs import DATA
 from probing.store.database import Database
+from probing.store.files import private, private_part
+from probing.store.owner import PATIENCE, Owner, UnreachableError, reach
+from probing.store.protocol import QUERIES, Store
 from probing.store.spool import Spool
-
-_PATIENCE = 15.0
-"""Seconds to wait for an owner that is starting or ending."""
-
-_Gone = (EOFError, ConnectionError, BrokenPipeError)
 
 
 def default_path() -> Path:
@@ -36,15 +30,15 @@ def default_path() -> Path:
     return Path(os.environ.get("PROBING_STORE") or DATA / "store.duckdb")
 
 
-def open_store(path: Path | None = None) -> Database:
+def open_store(path: Path | None = None) -> Store:
     """The store in `path`, made if need be, shared with whoever else has it open.
 
     Raises:
         StoreError: the file is not a store, is of a later version, or cannot be written.
     """
-    shared = SharedStore((path or default_path()).absolute())
+    shared = SharedStore((path or default_path()).absolute())  # type: ignore[abstract]  # its methods are made below
     shared.connect()
-    return cast(Database, shared)
+    return shared
 
 
 def try_lock(path: Path) -> IO[bytes] | None:
@@ -55,7 +49,7 @@ def try_lock(path: Path) -> IO[bytes] | None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = path.open("ab")
+        handle = private(path, "ab")
     except OSError as error:
         raise StoreError(
             f"Cannot write in {path.parent}: {error.strerror}.", "Name another place with --store or PROBING_STORE."
@@ -68,7 +62,7 @@ def try_lock(path: Path) -> IO[bytes] | None:
     return handle
 
 
-def open_snapshot(path: Path) -> Database:
+def open_snapshot(path: Path) -> Store:
     """A store that is only read, by any number of processes at once.
 
     Raises:
@@ -85,12 +79,10 @@ def move(source: Path, target: Path) -> Path:
     Raises:
         StoreError: there is no room, or no such folder.
     """
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        shutil.move(source, part)
-        part.replace(target)
+        with private_part(target) as part:
+            shutil.move(source, part)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise StoreError(f"Cannot write {target}: {error.strerror}.", "Free some space, or name another.") from error
     return target
 
@@ -106,26 +98,32 @@ def restore(snapshot: Path, path: Path) -> Path | None:
     lock = try_lock(path.with_name(path.name + ".lock"))
     if lock is None:
         raise StoreError(f"The store {path} is in use.", "Stop the dashboard and its worker first.")
-    part = path.with_name(f".{path.name}.part")
     before = None
     with lock:
         try:
-            shutil.copyfile(snapshot, part)
-            with contextlib.closing(Database(part)) as restored:  # a store, and one that this program can read
-                restored.verify()
-            if path.exists():
-                before = path.with_name(f"{path.name}.before-{time.time_ns() // 10**9}")
-                _rename_with_log(path, before)
-            part.replace(path)
+            with private_part(path) as part:
+                _copy_of(snapshot, part)
+                if path.exists():
+                    before = path.with_name(f"{path.name}.before-{time.time_ns() // 10**9}")
+                    _rename_with_log(path, before)
         except OSError as error:
             raise StoreError(f"Cannot restore to {path}: {error.strerror}.", "Free some disk space.") from error
-        except StoreError as error:
-            raise StoreError(
-                f"{snapshot} cannot be restored: {error.what}".replace(str(part), str(snapshot))
-            ) from error
-        finally:
-            part.unlink(missing_ok=True)
     return before
+
+
+def _copy_of(snapshot: Path, part: Path) -> None:
+    """Copy a snapshot, and see that the copy is a store, and one that this program can read.
+
+    Raises:
+        StoreError: it is not.
+        OSError: there is no room.
+    """
+    try:
+        shutil.copyfile(snapshot, part)
+        with contextlib.closing(Database(part)) as restored:
+            restored.verify()
+    except StoreError as error:
+        raise StoreError(f"{snapshot} cannot be restored: {error.what}".replace(str(part), str(snapshot))) from error
 
 
 def _rename_with_log(path: Path, target: Path) -> None:
@@ -136,99 +134,15 @@ def _rename_with_log(path: Path, target: Path) -> None:
         log.replace(target.with_name(target.name + ".wal"))
 
 
-class _Owner:
-    """The database in this process, and the thread that answers others."""
-
-    def __init__(self, path: Path, lock: IO[bytes], address_file: Path) -> None:
-        self._lock = lock
-        self._address_file = address_file
-        self.database = Database(path)
-        self.database.ingest()
-        key = secrets.token_bytes(32)
-        self._listener = Listener(("127.0.0.1", 0), backlog=64, authkey=key)
-        try:
-            self._tell({"pid": os.getpid(), "port": self._listener.address[1], "key": key.hex()})
-        except OSError as error:
-            self._listener.close()
-            self.database.close()
-            raise StoreError(f"Cannot write beside {path}: {error.strerror}.", "Free some disk space.") from error
-        self._open = True
-        self._calls = 0
-        self._gate = threading.Condition()
-        self._thread = threading.Thread(target=self._accept, daemon=True, name="store-owner")
-        self._thread.start()
-
-    def _tell(self, address: dict[str, Any]) -> None:
-        """Write where this process answers to a file that only its user can read."""
-        part = self._address_file.with_suffix(".part")
-        try:
-            part.touch(mode=0o600)
-            part.write_text(json.dumps(address))
-            part.replace(self._address_file)
-        finally:
-            part.unlink(missing_ok=True)
-
-    def _accept(self) -> None:
-        while self._open:
-            try:
-                connection = self._listener.accept()
-            except (*_Gone, AuthenticationError):
-                continue  # a caller that left before it was answered, or a stranger
-            except OSError:
-                return  # the listener was closed
-            threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
-
-    def _answer(self, connection: Connection) -> None:
-        with connection:
-            while True:
-                try:
-                    name, args, kwargs = connection.recv()
-                except (*_Gone, OSError):
-                    return
-                with self._gate:
-                    if not self._open:
-                        return  # the caller turns to the next owner
-                    self._calls += 1
-                try:
-                    reply = (True, _public(self.database, name)(*args, **kwargs))
-                except Exception as error:
-                    reply = (False, error)
-                finally:
-                    with self._gate:
-                        self._calls -= 1
-                        self._gate.notify_all()
-                try:
-                    connection.send(reply)
-                except (*_Gone, OSError):
-                    return
-
-    def close(self) -> None:
-        """Finish the calls that have begun, take no more, and let go of the file."""
-        self._address_file.unlink(missing_ok=True)
-        with self._gate:
-            self._open = False
-            self._gate.wait_for(lambda: not self._calls, timeout=30)
-        with contextlib.suppress(OSError):  # a call of our own wakes the thread, which then sees that it should end
-            socket.create_connection(self._listener.address, timeout=1).close()
-        self._thread.join(timeout=1)
-        self._listener.close()
-        self.database.close()
-        self._lock.close()
-
-
-def _public(database: Database, name: str) -> Any:
-    if name.startswith("_") or name == "close":
-        raise AttributeError(name)
-    return getattr(database, name)
-
-
-class SharedStore:
+class SharedStore(Store):
     """Passes calls on to the database: directly in the process that owns it, else over a connection to that one."""
+
+    read_only = False
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.spool = Spool(path)
-        self._owner: _Owner | None = None
+        self._owner: Owner | None = None
         self._becoming = threading.Lock()
         self._local = threading.local()
 
@@ -238,58 +152,50 @@ class SharedStore:
         Raises:
             StoreError: neither is possible.
         """
-        deadline = time.monotonic() + _PATIENCE
-        while not self._try_connect():
-            if time.monotonic() > deadline:
-                raise StoreError(
-                    f"Another process holds the store {self.path} but does not answer.", "Stop it, then try again."
-                )
-            time.sleep(0.05)
+        deadline = time.monotonic() + PATIENCE
+        while not self._become_owner():
+            try:
+                self._local.connection = reach(self.path)
+                return
+            except UnreachableError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
 
-    def _try_connect(self) -> bool:
-        address_file = self.path.with_name(self.path.name + ".owner")
+    def _become_owner(self) -> bool:
         with self._becoming:
             if self._owner is not None:
                 return True
             lock = try_lock(self.path.with_name(self.path.name + ".lock"))
-            if lock is not None:
-                try:
-                    self._owner = _Owner(self.path, lock, address_file)
-                except BaseException:
-                    lock.close()
-                    raise
-                return True
-        try:
-            address = json.loads(address_file.read_text())
-            self._local.connection = Client(("127.0.0.1", address["port"]), authkey=bytes.fromhex(address["key"]))
-        except (OSError, ValueError, KeyError, EOFError, AuthenticationError):
-            return False  # no owner yet, or one that has gone and whose port is now somebody else's
-        return True
+            if lock is None:
+                return False
+            try:
+                self._owner = Owner(self.path, lock)
+            except BaseException:
+                lock.close()
+                raise
+            return True
 
-    def __getattr__(self, name: str) -> Any:
-        """A method of the database."""
-        if name.startswith("_"):
-            raise AttributeError(name)
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            while True:
-                if self._owner is not None:
-                    return _public(self._owner.database, name)(*args, **kwargs)
-                connection = getattr(self._local, "connection", None)
-                if connection is None:
-                    self.connect()
-                    continue
-                try:
-                    connection.send((name, args, kwargs))
-                    worked, result = connection.recv()
-                except (*_Gone, OSError):
-                    self._local.connection = None
-                    continue
-                if worked:
-                    return result
-                raise result
-
-        return call
+    def _call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        while True:
+            owner = self._owner
+            if owner is not None:
+                return getattr(owner.database, name)(*args, **kwargs)
+            connection: Connection | None = getattr(self._local, "connection", None)
+            if connection is None:
+                self.connect()
+                continue
+            try:
+                connection.send((name, args, kwargs))
+                while not connection.poll(PATIENCE):
+                    reach(self.path).close()  # a call may take its time, but its owner still greets who comes
+                worked, result = connection.recv()
+            except (EOFError, OSError):
+                self._local.connection = None
+                continue
+            if worked:
+                return result
+            raise result
 
     def close(self) -> None:
         """Give the store up."""
@@ -300,3 +206,15 @@ class SharedStore:
         if self._owner is not None:
             self._owner.close()
             self._owner = None
+
+
+def _passed_on(name: str) -> Any:
+    @functools.wraps(getattr(Store, name))
+    def call(self: SharedStore, *args: Any, **kwargs: Any) -> Any:
+        return self._call(name, args, kwargs)
+
+    return call
+
+
+for _name in QUERIES:
+    setattr(SharedStore, _name, _passed_on(_name))

@@ -18,6 +18,7 @@ from jaxtyping import Float
 
 from probing.errors import StoreError
 from probing.rollouts import Answer
+from probing.store.files import private
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,8 @@ class Spool:
         target = self.folder / name.replace(os.sep, "_")
         part = target.with_suffix(f".{os.getpid()}.part")
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as file:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with private(part, "wb") as file:
                 if isinstance(batch, ScoreBatch):
                     np.savez(file, key=batch.run_key, ids=np.array(batch.ids), loss=batch.loss, scores=batch.scores)
                 else:

@@ -15,8 +15,7 @@ from benchmarks.serving import Server, small_registry
 from probing.jobs.numerics import make_plan
 from probing.jobs.plan import SIDES, shipped
 from probing.pairs import load_registry
-from probing.store import open_store
-from probing.store.database import Database
+from probing.store import Store, open_store
 from tests.conftest import ROOT
 from tests.waiting import until
 
@@ -31,7 +30,7 @@ def _worker_of(server: Server) -> int | None:
     return children[0].pid if children else None
 
 
-def _answers(store: Database) -> int:
+def _answers(store: Store) -> int:
     return sum(len(store.answered(key)) for key in _rollouts())
 
 

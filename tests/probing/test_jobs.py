@@ -18,8 +18,7 @@ from probing.metrics import compare
 from probing.pairs import Registry, load_registry
 from probing.residual_graph import ResidualGraph
 from probing.rollouts import Selection
-from probing.store import open_store
-from probing.store.database import Database
+from probing.store import Store, open_store
 from tests.conftest import ROOT
 from tests.waiting import until
 
@@ -45,7 +44,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def _same_results(one: Database, other: Database) -> None:
+def _same_results(one: Store, other: Store) -> None:
     plan, selection = _plan(), SPEC.selections()[0]
     for side in SIDES:
         assert one.answers(plan.rollout_key(side)) == other.answers(plan.rollout_key(side))
@@ -247,7 +246,7 @@ def _worker(path: Path, parent: int) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=ROOT)
 
 
-def _progress(store: Database) -> tuple[int, int]:
+def _progress(store: Store) -> tuple[int, int]:
     """Answers and scores in the store."""
     plan, selection = _plan(), SPEC.selections()[0]
     answers = sum(len(store.answered(plan.rollout_key(side))) for side in SIDES)

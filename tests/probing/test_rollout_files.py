@@ -17,8 +17,7 @@ from probing.pairs import QuestionSet, load_registry
 from probing.questions import VERDICTS, load_questions
 from probing.rollout_files import read_rollouts, write_rollouts
 from probing.rollouts import COHORTS, Answer, Selection, cohort_of
-from probing.store import open_store
-from probing.store.database import Database
+from probing.store import Store, open_store
 
 SPEC = Spec("grpo", "addition", (0.3,), Selection(n=12))
 
@@ -33,7 +32,7 @@ def _quiet(stage: str, done: int, total: int) -> None:
     pass
 
 
-def _probe(store: Database, spec: Spec) -> dict:
+def _probe(store: Store, spec: Spec) -> dict:
     job = follow(store, store.submit(spec.as_json()), _quiet)
     assert job["status"] == "done", job["message"]
     (row,) = store.comparisons().to_dict("records")

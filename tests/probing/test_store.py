@@ -20,7 +20,7 @@ from probing.metrics import METRICS
 from probing.residual_graph import graph_of
 from probing.rollouts import Answer, Selection, select
 from probing.scores import Scores
-from probing.store import open_snapshot, open_store
+from probing.store import Store, open_snapshot, open_store
 from probing.store.database import Database
 from probing.store.queue import DEATHS
 from probing.store.schema import MIGRATIONS, VERSION
@@ -47,7 +47,7 @@ def _of_version(path: Path, version: int) -> None:
             connection.execute("INSERT INTO store_version VALUES (?)", [step + 1])
 
 
-def _fill(store: Database, samples: int = 5) -> np.ndarray:
+def _fill(store: Store, samples: int = 5) -> np.ndarray:
     """One comparison with one run of `samples` questions; returns the run's edge scores."""
     answers = tuple(Answer(f"q{i}", (1, 2), (3, 4, 5), f"text {i}", True) for i in range(samples))
     for key in ("rb", "rt"):
@@ -88,7 +88,7 @@ def test_what_is_put_in_comes_out(path: Path) -> None:
     again.close()
 
 
-def _pair_of_runs(store: Database) -> tuple[Scores, Scores]:
+def _pair_of_runs(store: Store) -> tuple[Scores, Scores]:
     """Both runs of the comparison, finished."""
     values = _fill(store)
     store.ingest()

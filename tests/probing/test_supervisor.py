@@ -20,8 +20,7 @@ from probing.errors import PersonError
 from probing.jobs.plan import Spec
 from probing.jobs.supervisor import LOG_SIZE, Supervisor, log_path, patience
 from probing.rollouts import Selection
-from probing.store import open_store
-from probing.store.database import Database
+from probing.store import Store, open_store
 from probing.store.queue import DEATHS
 from tests.conftest import ROOT
 from tests.waiting import until
@@ -30,7 +29,7 @@ SPEC = Spec("small", "few", (0.3,), Selection(n=8))
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     monkeypatch.setenv("PROBING_PAIRS", str(small_registry(tmp_path)))
     opened = open_store(tmp_path / "store.duckdb")
     yield opened
@@ -38,7 +37,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]
 
 
 @pytest.fixture
-def watched(store: Database) -> Iterator[Callable[[], Supervisor]]:
+def watched(store: Store) -> Iterator[Callable[[], Supervisor]]:
     running: list[tuple[Supervisor, threading.Thread]] = []
 
     def start() -> Supervisor:
@@ -59,7 +58,7 @@ def _children() -> list[psutil.Process]:
 
 
 def test_a_worker_that_hangs_is_killed_and_its_job_is_finished_by_the_next(
-    store: Database, watched: Callable[[], Supervisor], monkeypatch: pytest.MonkeyPatch
+    store: Store, watched: Callable[[], Supervisor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PROBING_PATIENCE", "8")
     job = store.submit(SPEC.as_json())
@@ -74,7 +73,7 @@ def test_a_worker_that_hangs_is_killed_and_its_job_is_finished_by_the_next(
 
 
 def test_a_job_at_which_workers_die_again_and_again_fails_with_the_reason(
-    store: Database, watched: Callable[[], Supervisor]
+    store: Store, watched: Callable[[], Supervisor]
 ) -> None:
     job = store.submit(SPEC.as_json())
     watched()
@@ -93,7 +92,7 @@ def test_a_job_at_which_workers_die_again_and_again_fails_with_the_reason(
     assert f"died or hung {DEATHS} times at the same batch" in store.job(job)["message"]
 
 
-def test_a_long_log_is_put_aside(store: Database, watched: Callable[[], Supervisor]) -> None:
+def test_a_long_log_is_put_aside(store: Store, watched: Callable[[], Supervisor]) -> None:
     log = log_path(store.path)
     log.write_bytes(b"x" * (LOG_SIZE + 1))
     job = store.submit(SPEC.as_json())
@@ -103,7 +102,7 @@ def test_a_long_log_is_put_aside(store: Database, watched: Callable[[], Supervis
     assert f"job {job}: " in log.read_text()
 
 
-def test_a_worker_run_by_hand_does_the_queue_logs_json_and_leaves_nothing_behind(store: Database) -> None:
+def test_a_worker_run_by_hand_does_the_queue_logs_json_and_leaves_nothing_behind(store: Store) -> None:
     job = store.submit(SPEC.as_json())
     command = [sys.executable, "-m", "probing", "--verbose", "worker", "--store", str(store.path)]
     hand = subprocess.Popen(
@@ -121,7 +120,7 @@ def test_a_worker_run_by_hand_does_the_queue_logs_json_and_leaves_nothing_behind
     assert event["process"] == worker.pid
 
 
-def test_two_workers_and_a_command_line_share_the_work(store: Database) -> None:
+def test_two_workers_and_a_command_line_share_the_work(store: Store) -> None:
     jobs = [store.submit(replace(SPEC, selection=Selection(n=8, seed=seed)).as_json()) for seed in range(3)]
     command = [sys.executable, "-m", "probing", "--verbose", "worker", "--store", str(store.path)]
     workers = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)]
@@ -139,7 +138,7 @@ def test_two_workers_and_a_command_line_share_the_work(store: Database) -> None:
     assert {*begun} == {*jobs, *store.jobs()["job_id"]}
 
 
-def test_silence_is_only_that_of_a_worker_at_a_job(store: Database) -> None:
+def test_silence_is_only_that_of_a_worker_at_a_job(store: Store) -> None:
     job = store.submit(SPEC.as_json())
     assert store.silent_for(12) == 0
     store.claim("12-abc")
