@@ -1,6 +1,5 @@
 import hashlib
 import json
-import multiprocessing
 import os
 import signal
 import stat
@@ -536,18 +535,6 @@ def test_the_owners_address_is_for_its_user_only(path: Path) -> None:
     assert json.loads(address.read_text())["pid"] == os.getpid()
     store.close()
     assert not address.exists()
-
-
-def test_strangers_who_do_not_know_the_key_change_nothing(path: Path) -> None:
-    store = open_store(path)
-    port = json.loads(path.with_name(path.name + ".owner").read_text())["port"]
-    for _ in range(3):
-        with pytest.raises((multiprocessing.AuthenticationError, OSError, EOFError)):
-            from multiprocessing.connection import Client
-
-            Client(("127.0.0.1", port), authkey=b"guess")
-    assert _in_another_process(path, "print(len(store.jobs()))").strip() == "0"
-    store.close()
 
 
 def test_when_the_owner_is_killed_another_process_takes_its_place(path: Path) -> None:

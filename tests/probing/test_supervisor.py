@@ -19,9 +19,11 @@ from benchmarks.serving import small_registry
 from probing.errors import PersonError
 from probing.jobs.plan import Spec
 from probing.jobs.supervisor import LOG_SIZE, Supervisor, log_path, patience
+from probing.jobs.worker import serve
 from probing.rollouts import Selection
 from probing.store import Store, open_store
 from probing.store.queue import DEATHS
+from probing.store.sharing import try_lock
 from tests.conftest import ROOT
 from tests.waiting import until
 
@@ -60,7 +62,7 @@ def _children() -> list[psutil.Process]:
 def test_a_worker_that_hangs_is_killed_and_its_job_is_finished_by_the_next(
     store: Store, watched: Callable[[], Supervisor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PROBING_PATIENCE", "8")
+    monkeypatch.setenv("PROBING_PATIENCE", "20")  # in which a worker has started, on a busy machine too
     job = store.submit(SPEC.as_json())
     supervisor = watched()
     until(lambda: store.job(job)["status"] == "running")
@@ -138,18 +140,42 @@ def test_two_workers_and_a_command_line_share_the_work(store: Store) -> None:
     assert {*begun} == {*jobs, *store.jobs()["job_id"]}
 
 
-def test_silence_is_only_that_of_a_worker_at_a_job(store: Store) -> None:
+def test_a_worker_that_never_comes_through_is_killed(
+    store: Store, watched: Callable[[], Supervisor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROBING_PATIENCE", "60")
     job = store.submit(SPEC.as_json())
-    assert store.silent_for(12) == 0
-    store.claim("12-abc")
-    time.sleep(0.05)
-    assert store.silent_for(12) > 0.04
-    assert store.silent_for(1) == 0
-    before = time.monotonic()
-    store.report(job, "stage", 0, 1)
-    assert store.silent_for(12) <= time.monotonic() - before
-    store.close_job(job, "done")
-    assert store.silent_for(12) == 0
+    supervisor = watched()
+    until(lambda: bool(_children()))
+    (worker,) = _children()
+    worker.suspend()  # long before it has loaded what it needs
+    monkeypatch.setattr(supervisor, "_patience", 0.5)
+    until(lambda: supervisor.deaths == 1, 30)
+    assert not worker.is_running()
+    assert store.job(job)["status"] == "queued"
+
+
+def test_a_worker_is_heard_of_whatever_it_does_and_is_as_silent_as_the_time_since(store: Store) -> None:
+    job = store.submit(SPEC.as_json())
+    for say in (
+        lambda: store.greet("12-abc"),
+        lambda: store.claim("12-abc"),
+        lambda: store.report(job, "stage", 0, 1),
+    ):
+        before = time.monotonic()
+        say()
+        assert store.silent_for(12) <= time.monotonic() - before
+        time.sleep(0.05)
+        assert 0.05 <= store.silent_for(12) <= time.monotonic() - before
+    assert store.silent_for(1) >= 0.15, "one that was never heard of is as silent as the store is old"
+
+
+def test_a_worker_that_waits_for_another_is_heard_of(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with try_lock(store.path.with_name(store.path.name + ".worker")) as lock:
+        assert lock is not None
+        started = time.monotonic()
+        serve(store, os.getppid(), idle=0.5, pause=0.05)
+        assert store.silent_for(os.getpid()) < time.monotonic() - started - 0.3
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "soon", "nan"])
