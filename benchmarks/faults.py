@@ -409,7 +409,7 @@ def owners_racing(folder: Path, rounds: int, truth: Truth) -> str:
 
 def hanging_worker(folder: Path, rounds: int, truth: Truth) -> str:
     """A worker stops in the middle of a job: it is killed, and the next one finishes the job."""
-    server = Server(folder / "store.duckdb", {"PROBING_PATIENCE": "10"})
+    server = Server(folder / "store.duckdb", {"PROBING_PATIENCE": "20"})
     try:
         with closing(open_store(server.store)) as store:
             job = store.submit(_spec(1).as_json())
@@ -426,7 +426,74 @@ def hanging_worker(folder: Path, rounds: int, truth: Truth) -> str:
             compared = truth.compare(store, [_spec(1)])
     finally:
         server.stop()
-    return f"killed after 10 s of silence, the job finished by the next: {compared:,} scores equal"
+    return f"killed after 20 s of silence, the job finished by the next: {compared:,} scores equal"
+
+
+_OWN = """
+import sys
+from pathlib import Path
+from probing.store import open_store
+store = open_store(Path(sys.argv[1]))
+for line in sys.stdin:
+    print("open", flush=True)
+store.close()
+"""
+
+_SPAN = 1.0
+"""Seconds in which calls are counted at a time."""
+
+
+@contextmanager
+def _process(*command: str) -> Iterator[Callable[[], str]]:
+    """A Python process that answers a line with a line, and ends with its input."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, *command], cwd=ROOT, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        asking, answering = process.stdin, process.stdout
+
+        def ask() -> str:
+            print(file=asking, flush=True)
+            return answering.readline()
+
+        try:
+            yield ask
+        finally:
+            asking.close()
+            process.wait(timeout=60)
+
+
+def strays(folder: Path, rounds: int, truth: Truth) -> str:
+    """Fifty connections at a time that are no callers: calls are as fast as without, and a job is done right."""
+    path = folder / "store.duckdb"
+    calls = {False: 0, True: 0}
+    with _process("-c", _OWN, str(path)) as owner:
+        owner()
+        with closing(open_store(path)) as store, _process("-m", "benchmarks.strays", str(path)) as come_or_leave:
+            job = store.submit({"pair": "none"})
+
+            def count(beside: bool) -> None:
+                until = time.monotonic() + _SPAN
+                while time.monotonic() < until:
+                    store.report(job, "stage", calls[beside], 10**6)
+                    store.job(job)
+                    calls[beside] += 2
+
+            for _ in range(rounds):
+                count(False)
+                come_or_leave()
+                count(True)
+                come_or_leave()
+            store.close_job(job, "cancelled")
+            come_or_leave()
+            run = _cli("probe", "small", "--store", str(path), "--samples", "24", "--seed", "1")
+            output, _ = run.communicate(timeout=300)
+            _require(run.returncode == 0, f"beside strays: {output}")
+            visits = int(come_or_leave())
+            compared = truth.compare(store, [_spec(1)])
+    ratio = calls[True] / calls[False]
+    often = f"{ratio:.2f} × as many calls a second ({calls[True] / rounds / _SPAN:.0f}) as without"
+    _require(ratio > 0.7, f"beside strays {often}")
+    return f"{visits:,} came, fifty at a time; {often}; a job beside them: {compared:,} scores equal"
 
 
 FAULTS: dict[str, tuple[Callable[[Path, int, Truth], str], int, int]] = {
@@ -436,6 +503,7 @@ FAULTS: dict[str, tuple[Callable[[Path, int, Truth], str], int, int]] = {
     "clock set back": (clock_set_back, 1, 1),
     "hanging worker": (hanging_worker, 1, 1),
     "owners racing": (owners_racing, 20, 2),
+    "strays": (strays, 60, 10),
 }
 """Each fault, and how many rounds of it make a full and a quick run."""
 

@@ -62,20 +62,48 @@ def until_hung_up(stray: socket.socket) -> None:
             pass
 
 
-def _come_again(store: Path, say: Callable[[socket.socket], None]) -> None:
-    while True:
-        with contextlib.suppress(OSError, ValueError), connect(store) as stray:
-            say(stray)
-            until_hung_up(stray)
-        time.sleep(0.5)
+class _Crowd:
+    """Some of each kind, who come again half a second after they were hung up on."""
+
+    def __init__(self, store: Path) -> None:
+        self.visits = 0
+        self.wanted = threading.Event()
+        self.here: set[int] = set()
+        self._store = store
+        self._counting = threading.Lock()
+        for number, say in enumerate(EACH * list(STRAYS.values())):
+            threading.Thread(target=self._come, args=(number, say), daemon=True).start()
+
+    def _come(self, number: int, say: Callable[[socket.socket], None]) -> None:
+        while self.wanted.wait():
+            with contextlib.suppress(OSError, ValueError), connect(self._store) as stray:
+                with self._counting:
+                    self.visits += 1
+                    self.here.add(number)
+                say(stray)
+                stray.settimeout(0.5)
+                while self.wanted.is_set():
+                    with contextlib.suppress(TimeoutError):
+                        until_hung_up(stray)
+                        break
+            self.here.discard(number)
+            time.sleep(0.5)
 
 
 def main() -> None:
-    """Keep a crowd connected; one who was hung up on comes again."""
-    for say in STRAYS.values():
-        for _ in range(EACH):
-            threading.Thread(target=_come_again, args=(Path(sys.argv[1]), say), daemon=True).start()
-    sys.stdin.read()
+    """Be a crowd."""
+    crowd = _Crowd(Path(sys.argv[1]))
+    for _ in sys.stdin:
+        if crowd.wanted.is_set():
+            crowd.wanted.clear()
+            while crowd.here:
+                time.sleep(0.01)
+        else:
+            before = crowd.visits
+            crowd.wanted.set()
+            while crowd.visits < before + EACH * len(STRAYS):
+                time.sleep(0.01)
+        print(crowd.visits, flush=True)
 
 
 if __name__ == "__main__":

@@ -62,12 +62,14 @@ def _children() -> list[psutil.Process]:
 def test_a_worker_that_hangs_is_killed_and_its_job_is_finished_by_the_next(
     store: Store, watched: Callable[[], Supervisor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PROBING_PATIENCE", "20")  # in which a worker has started, on a busy machine too
     job = store.submit(SPEC.as_json())
     supervisor = watched()
     until(lambda: store.job(job)["status"] == "running")
     (worker,) = _children()
     worker.suspend()
+    with monkeypatch.context() as impatient:  # until it is killed: the next one may take its time to start
+        impatient.setattr(supervisor, "_patience", 3.0)
+        until(lambda: supervisor.deaths == 1)
     until(lambda: store.job(job)["status"] == "done")
     assert supervisor.deaths == 1
     assert not worker.is_running()
@@ -143,7 +145,6 @@ def test_two_workers_and_a_command_line_share_the_work(store: Store) -> None:
 def test_a_worker_that_never_comes_through_is_killed(
     store: Store, watched: Callable[[], Supervisor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PROBING_PATIENCE", "60")
     job = store.submit(SPEC.as_json())
     supervisor = watched()
     until(lambda: bool(_children()))
