@@ -32,5 +32,5 @@ RUN python -m probing prepare --store /tmp/store.duckdb \
 
 
 FROM program
-COPY --from=results /tmp/snapshot.duckdb snapshot.duckdb
+COPY --from=results --chown=explorer /tmp/snapshot.duckdb snapshot.duckdb
 ENV PROBING_SNAPSHOT=/app/snapshot.duckdb

@@ -1,4 +1,4 @@
-"""Sudden deaths, full disks, damaged stores and turned-back clocks: is anything lost, is anything wrong?
+"""Sudden deaths, full disks, damaged stores, turned-back clocks, strays: is anything lost, is anything wrong?
 
     python -m benchmarks.faults                 # all of it, half an hour
     python -m benchmarks.faults --quick         # a little of each
