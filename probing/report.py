@@ -10,7 +10,6 @@ from probing.errors import StoreError
 from probing.metrics import Definition, interval, resample_counts
 from probing.pairs import Registry
 from probing.residual_graph import Granularity, ResidualGraph
-from probing.residual_graph import Granularity
 from probing.store import Store
 
 COLUMNS = {
