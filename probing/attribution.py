@@ -198,7 +198,7 @@ class _Products(Observer):
 
     def wrote(self, writer: int, output: Float[Tensor, "sample position width"]) -> None:
         """Keep what a writer wrote."""
-        self._written[:, writer].copy_(output)
+        self._written[:, writer].copy_(output.detach())
 
     def influenced(self, readers: range, write_gradients: WriteGradients) -> None:
         """Use the gradients of some readers."""

@@ -8,16 +8,15 @@ alone. `norms` pulls the gradients of q, k and v back through the norm that they
 and demands that all of it is true of this very model.
 """
 
-from probing.architectures.families import Architecture, Block, Projections, architecture_of
+from probing.architectures.families import Architecture, architecture_of
 from probing.architectures.proof import TOLERANCE, prove
-from probing.architectures.recording import Observer, Residual, WriteGradients, recording
+from probing.architectures.recording import Observer, WriteGradients, recording
+from probing.architectures.taps import Residual
 
 __all__ = [
     "TOLERANCE",
     "Architecture",
-    "Block",
     "Observer",
-    "Projections",
     "Residual",
     "WriteGradients",
     "architecture_of",

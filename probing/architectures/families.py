@@ -1,64 +1,133 @@
-"""The modules of each family's residual stream.
+"""Where the modules of a decoder read and write its residual stream, told by what a layer is made of.
 
-A family that is not in the table is tried as if it were built like a Llama; `prove` decides whether it is.
+A layer is an attention block, an MLP and the norms around them. The names of its norms say which stands where
+(`ARRANGEMENTS`); every other module that has parameters must be the attention block or the MLP by a name that is known,
+or the model is refused. So a family needs no entry of its own, and nothing in a layer is overlooked; `prove` decides
+whether what the names promise is true.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
-import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from probing.architectures.norms import Norm, norm_of
+from probing.architectures.norms import NO_NORM, Norm, norm_of
+from probing.architectures.projections import projections_of
+from probing.architectures.taps import Apart, Taps
 from probing.errors import ModelError
 from probing.residual_graph import ResidualGraph, graph_of
 
 
 @dataclass(frozen=True)
-class Projections:
-    """The modules that make q, k and v: one each, or one for all three whose outputs `rows` tells apart."""
+class Arrangement:
+    """Names of the norms before and after a layer's attention block and its MLP.
 
-    modules: tuple[nn.Module, ...]
-    rows: tuple[Int[Tensor, " row"], ...] = ()
+    Where both blocks read through one norm they stand side by side: the MLP does not see its layer's attention.
+    """
+
+    before_attention: str | None
+    after_attention: str | None
+    before_mlp: str | None
+    after_mlp: str | None
 
     @property
-    def fused(self) -> bool:
-        """Whether one module makes all three."""
-        return len(self.modules) == 1
+    def names(self) -> set[str]:
+        """All of them."""
+        return {self.before_attention, self.after_attention, self.before_mlp, self.after_mlp} - {None}  # type: ignore[return-value]
 
-    def back(self, which: int, gradient: Float[Tensor, "*position out"]) -> Float[Tensor, "*position width"]:
-        """The gradient at a fused module's input, through its outputs q (0), k (1) or v (2) alone."""
-        rows = self.rows[which].to(gradient.device)
-        return gradient[..., rows] @ _matrix(self.modules[0])[rows]
+    @property
+    def shared(self) -> bool:
+        """Whether one norm is before both."""
+        return self.before_attention is not None and self.before_attention == self.before_mlp
 
 
-def _matrix(module: nn.Module) -> Float[Tensor, "out width"]:
-    """The matrix of a linear layer; transformers' Conv1D keeps its transpose."""
-    weight = module.weight
-    assert isinstance(weight, Tensor)
-    return weight if isinstance(module, nn.Linear) else weight.T
+ARRANGEMENTS = (
+    Arrangement("input_layernorm", None, "post_attention_layernorm", None),  # Llama
+    Arrangement(
+        "input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"
+    ),  # Gemma 2
+    Arrangement(None, "post_attention_layernorm", None, "post_feedforward_layernorm"),  # OLMo 2
+    Arrangement("input_layernorm", "post_self_attn_layernorm", "post_attention_layernorm", "post_mlp_layernorm"),  # GLM-4
+    Arrangement("input_layernorm", "post_attention_layernorm", "pre_mlp_layernorm", "post_mlp_layernorm"),  # AFMoE
+    Arrangement("input_layernorm", "post_norm1", "post_attention_layernorm", "post_norm2"),  # HyperCLOVA X
+    Arrangement("input_layernorm", None, "input_layernorm", None),  # Cohere, Phi-2, Falcon-7B, parallel StableLM
+    Arrangement("input_layernorm", None, "pre_feedforward_layernorm", None),  # VaultGemma
+    Arrangement("input_layernorm", None, "pre_ff_layernorm", None),  # Jamba
+    Arrangement("attention_layernorm", None, "feedforward_layernorm", None),  # Apertus
+    Arrangement("self_attn_layer_norm", None, "final_layer_norm", None),  # OPT
+    Arrangement("ln_attn", None, "ln_mlp", None),  # Falcon-40B
+    Arrangement("ln_1", None, "ln_2", None),  # GPT-2
+    Arrangement("ln_1", None, "ln_1", None),  # GPT-J
+    Arrangement("norm_1", None, "norm_2", None),  # MPT
+    Arrangement("layernorm1", None, "layernorm2", None),  # CTRL
+    Arrangement("attn_norm", None, "mlp_norm", None),  # ModernBERT's decoder
+    Arrangement("operator_norm", None, "ffn_norm", None),  # LFM2
+    Arrangement("operator_norm", "post_operator_norm", "ffn_norm", "post_ffn_norm"),  # LFM3
+    Arrangement("temporal_pre_norm", None, "channel_pre_norm", None),  # RecurrentGemma
+    Arrangement("norm_mlstm", None, "norm_ffn", None),  # xLSTM
+)
+
+_ATTENTION = (
+    ("self_attn",), ("attn",), ("attention",), ("self_attention",), ("multi_head_attention",), ("linear_attn",),
+    ("mamba",), ("conv",), ("temporal_block",), ("mlstm_layer",),
+)  # fmt: skip
+"""Modules of a layer that are its attention block, or what it has in that place."""
+
+_MLP = (
+    ("mlp",), ("feed_forward",), ("ffn",), ("mlp_block",), ("fc1", "fc2"), ("block_sparse_moe",),
+    ("block_sparse_moe", "shared_mlp"),
+)  # fmt: skip
+"""Modules of a layer that are its MLP; of a mixture of experts, the mixture is the MLP."""
+
+_CHAINED = ("fc1",)
+"""Of several modules, those that do not write themselves."""
+
+_INNER = {"BloomAttention": "dense", "BloomMLP": "dense_4h_to_h", "MptMLP": "down_proj"}
+"""Blocks that add the residual themselves, by class, and their projection whose output is what they add to it."""
+
+_LAYERS = ("layers", "h", "blocks", "layer")
+
+_FINAL_NORMS = (
+    "norm", "ln_f", "final_layer_norm", "final_layernorm", "final_norm", "norm_f", "layer_norm", "layernorm", "out_norm",
+    "embedding_norm",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Writing:
+    """What adds to the residual: the outputs of `modules`, summed and times `scale`."""
+
+    modules: tuple[nn.Module, ...]
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Who reads one residual: the input of `place`.
+
+    A single reader needs no taps: its gradient is that of `place`'s input. Several are told apart by taps behind `norm`.
+    """
+
+    place: nn.Module
+    norm: Norm = NO_NORM
+    taps: tuple[Taps, ...] = ()
 
 
 @dataclass(frozen=True)
 class Block:
-    """One layer.
-
-    `attention` and `mlp` are the modules whose output, times `scale`, is added to the residual: the blocks themselves,
-    or the norms after them. `attention_reads` and `mlp_reads` are the modules whose input is the residual: the norms
-    before the blocks, or, where there are none, the first projection and the MLP.
-    """
+    """One layer. `readings` are those of its attention block and of its MLP, or one that both share."""
 
     layer: nn.Module
-    attention_reads: nn.Module
-    attention_norm: nn.Module | None
-    projections: Projections
-    attention: nn.Module
-    mlp_reads: nn.Module
-    mlp: nn.Module
-    scale: float = 1.0
+    readings: tuple[Reading, ...]
+    attention: Writing
+    mlp: Writing
+    whole: bool
+    """Whether attention reads as one."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +148,11 @@ class Architecture:
         """Number of blocks."""
         return len(self.blocks)
 
-    @property
+    @cached_property
     def graph(self) -> ResidualGraph:
         """Its writers, readers and edges."""
-        return graph_of(self.layers, self.parallel)
+        whole = tuple(layer for layer, block in enumerate(self.blocks) if block.whole)
+        return graph_of(self.layers, self.parallel, whole=whole)
 
     @property
     def weight(self) -> Float[Tensor, "token width"]:
@@ -90,148 +160,113 @@ class Architecture:
         assert isinstance(self.embedding.weight, Tensor)
         return self.embedding.weight
 
-    @cached_property
-    def norms(self) -> list[Norm]:
-        """What q, k and v of each block share, as it is pulled back."""
-        return [norm_of(block.attention_norm, self.weight.shape[1]) for block in self.blocks]
-
-
-# -- the families ------------------------------------------------------------------------------------------------------
-
-
-def _stream(
-    model: PreTrainedModel, blocks: Sequence[Block], final_norm: nn.Module, parallel: bool = False
-) -> Architecture:
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    return Architecture(model.config.model_type, model, embedding, tuple(blocks), final_norm, head, parallel)
-
-
-def _apart(attention: nn.Module) -> Projections:
-    return Projections((attention.q_proj, attention.k_proj, attention.v_proj))  # type: ignore[arg-type]
-
-
-def _in_sequence(attention: nn.Module, *sizes: int) -> Projections:
-    """One module whose output is q, k and v, one after the other."""
-    rows = torch.arange(sum(sizes)).split(list(sizes))
-    return Projections((attention,), tuple(rows))
-
-
-def _llama_like(model: PreTrainedModel) -> Architecture:
-    scale = float(getattr(model.config, "residual_multiplier", 1.0))  # Granite
-    blocks = [
-        Block(
-            layer, layer.input_layernorm, layer.input_layernorm, _apart(layer.self_attn), layer.self_attn,
-            layer.post_attention_layernorm, layer.mlp, scale,
-        )
-        for layer in model.base_model.layers
-    ]  # fmt: skip
-    return _stream(model, blocks, model.base_model.norm)
-
-
-def _gemma(model: PreTrainedModel) -> Architecture:
-    """Norms before and after each block."""
-    blocks = [
-        Block(
-            layer, layer.input_layernorm, layer.input_layernorm, _apart(layer.self_attn),
-            layer.post_attention_layernorm, layer.pre_feedforward_layernorm, layer.post_feedforward_layernorm,
-        )
-        for layer in model.base_model.layers
-    ]  # fmt: skip
-    return _stream(model, blocks, model.base_model.norm)
-
-
-def _olmo2(model: PreTrainedModel) -> Architecture:
-    """Norms after each block only: the projections read the residual as it is."""
-    blocks = [
-        Block(
-            layer, layer.self_attn.q_proj, None, _apart(layer.self_attn), layer.post_attention_layernorm, layer.mlp,
-            layer.post_feedforward_layernorm,
-        )
-        for layer in model.base_model.layers
-    ]  # fmt: skip
-    return _stream(model, blocks, model.base_model.norm)
-
-
-def _phi3(model: PreTrainedModel) -> Architecture:
-    """One projection: all of q, then all of k, then all of v."""
-    config = model.config
-    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    sizes = (config.num_attention_heads * head, config.num_key_value_heads * head, config.num_key_value_heads * head)
-    blocks = [
-        Block(
-            layer, layer.input_layernorm, layer.input_layernorm, _in_sequence(layer.self_attn.qkv_proj, *sizes),
-            layer.self_attn, layer.post_attention_layernorm, layer.mlp,
-        )
-        for layer in model.base_model.layers
-    ]  # fmt: skip
-    return _stream(model, blocks, model.base_model.norm)
-
-
-def _gpt2(model: PreTrainedModel) -> Architecture:
-    """Learned positions, which are part of `input`; one projection."""
-    width = model.config.hidden_size
-    blocks = [
-        Block(
-            layer, layer.ln_1, layer.ln_1, _in_sequence(layer.attn.c_attn, width, width, width), layer.attn, layer.ln_2,
-            layer.mlp,
-        )
-        for layer in model.base_model.h
-    ]  # fmt: skip
-    return _stream(model, blocks, model.base_model.ln_f)
-
-
-def _gpt_neox(model: PreTrainedModel) -> Architecture:
-    """Attention and MLP side by side if the checkpoint says so; one projection: q, k and v of each head in turn."""
-    config = model.config
-    head = config.hidden_size // config.num_attention_heads
-    rows = torch.arange(3 * config.hidden_size).view(config.num_attention_heads, 3, head)
-    thirds = tuple(rows[:, which].flatten() for which in range(3))
-    blocks = [
-        Block(
-            layer, layer.input_layernorm, layer.input_layernorm,
-            Projections((layer.attention.query_key_value,), thirds), layer.attention, layer.post_attention_layernorm,
-            layer.mlp,
-        )
-        for layer in model.base_model.layers
-    ]  # fmt: skip
-    return _stream(model, blocks, model.base_model.final_layer_norm, config.use_parallel_residual)
-
-
-FAMILIES: dict[str, Callable[[PreTrainedModel], Architecture]] = {
-    "llama": _llama_like,
-    "mistral": _llama_like,
-    "qwen2": _llama_like,
-    "qwen3": _llama_like,
-    "granite": _llama_like,
-    "mixtral": _llama_like,
-    "qwen3_moe": _llama_like,
-    "gemma2": _gemma,
-    "gemma3_text": _gemma,
-    "olmo2": _olmo2,
-    "phi3": _phi3,
-    "gpt2": _gpt2,
-    "gpt_neox": _gpt_neox,
-}
-"""How each family is built, by the `model_type` of its config. Of a mixture of experts, the mixture is the MLP."""
-
 
 def architecture_of(model: PreTrainedModel) -> Architecture:
-    """The `Architecture` of a model; one of an unknown family is taken for Llama-like, which `prove` must confirm.
+    """The `Architecture` of a model, which `prove` must confirm.
 
     Raises:
-        ModelError: the model lacks the modules of its family, or, if that is unknown, those of a Llama.
+        ModelError: some part of the model is not understood, and which.
     """
     family = model.config.model_type
-    known = family in FAMILIES
-    try:
-        return FAMILIES.get(family, _llama_like)(model)
-    except AttributeError as error:
-        if known:
-            raise ModelError(
-                f"This checkpoint says that it is of type '{family}' but is built differently ({error}).",
-                "Check the config.json beside its weights.",
-            ) from error
-        raise ModelError(
-            f"Models of type '{family}' are not supported, and this one is not built like a Llama ({error}).",
-            f"Use a checkpoint of one of these types: {', '.join(sorted(FAMILIES))}.",
-        ) from error
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if not isinstance(getattr(embedding, "weight", None), Tensor) or head is None:
+        raise _refused(family, "it has no single table of embeddings and no single head behind its last layer")
+    body, layers = _decoder(model, embedding)
+    config = model.config.get_text_config(decoder=True)
+    sides = {_arrangement(family, _children(layer)).shared for layer in layers}
+    if len(sides) > 1:
+        raise _refused(family, "attention and MLP stand side by side in some of its layers only")
+    parallel = sides.pop() or any(
+        bool(getattr(config, name, False)) for name in ("use_parallel_residual", "parallel_attn")
+    )
+    blocks = tuple(_block(family, layer, config, embedding.weight.shape[1]) for layer in layers)
+    norms = [child for name, child in body.named_children() if name in _FINAL_NORMS]
+    if len(norms) != 1:
+        raise _refused(family, "no norm that is known stands between its last layer and its head")
+    return Architecture(family, model, embedding, blocks, norms[0], head, parallel)
+
+
+def _refused(family: str, why: str) -> ModelError:
+    return ModelError(
+        f"Models of type '{family}' are not supported: {why}.", "Use a checkpoint of a type that the README lists."
+    )
+
+
+def _decoder(model: PreTrainedModel, embedding: nn.Module) -> tuple[nn.Module, list[nn.Module]]:
+    """The innermost module that holds both the embedding and a list of layers, and the layers."""
+    found: list[tuple[nn.Module, nn.ModuleList]] = []
+    for holder in model.modules():
+        inside = list(holder.named_modules())
+        if any(module is embedding for _, module in inside):
+            lists = [(holder, module) for name, module in inside
+                     if name.rpartition(".")[2] in _LAYERS and isinstance(module, nn.ModuleList) and len(module)]  # fmt: skip
+            found = lists or found
+    if not found:
+        raise _refused(model.config.model_type, "no list of layers stands behind its embedding")
+    body, layers = found[0]
+    return body, list(layers)
+
+
+def _children(layer: nn.Module) -> dict[str, nn.Module]:
+    return dict(layer.named_children())
+
+
+def _arrangement(family: str, children: dict[str, nn.Module]) -> Arrangement:
+    fitting = [arrangement for arrangement in ARRANGEMENTS if arrangement.names <= set(children)]
+    if not fitting:
+        raise _refused(family, f"a layer of {_listed(children)} is not an attention block and an MLP with known norms")
+    return max(fitting, key=lambda arrangement: len(arrangement.names))
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
+
+
+def _block(family: str, layer: nn.Module, config: Any, width: int) -> Block:
+    children = _children(layer)
+    norms = _arrangement(family, children)
+    held = {name for name, child in children.items() if any(True for _ in child.parameters())} - norms.names
+    attention = next((names for names in _ATTENTION if set(names) <= held), None)
+    mlp = max((names for names in _MLP if set(names) <= held), key=len, default=None)
+    if attention is None or mlp is None or held - {*attention, *mlp}:
+        unknown = held - {*(attention or ()), *(mlp or ())}
+        raise _refused(
+            family,
+            f"its layers also hold {_listed(sorted(unknown))}, and what that does to the residual stream is not known"
+            if attention and mlp
+            else f"a layer of {_listed(children)} has no {'MLP' if attention else 'attention block'} that is known",
+        )
+    attends, thinks = children[attention[0]], children[mlp[0]]
+    before_attention = children[norms.before_attention] if norms.before_attention else None
+    norm = norm_of(before_attention, width) if before_attention is not None else NO_NORM
+    apart = projections_of(attends, config) if norm is not None else None
+    place = attends if before_attention is None else before_attention
+    if norms.shared:
+        if norm is None:
+            raise _refused(family, f"what '{norms.before_attention}' does, which attention and MLP share, is not known")
+        readings: tuple[Reading, ...] = (Reading(place, norm, (apart or Apart(((attends,),)), Apart(((thinks,),)))),)
+    else:
+        reads = Reading(place, norm, (apart,)) if norm is not None and apart is not None else Reading(place)
+        readings = (reads, Reading(children[norms.before_mlp] if norms.before_mlp else thinks))
+    scale = next(
+        (
+            float(value)
+            for value in (getattr(layer, name, None) for name in ("residual_multiplier", "residual_scale"))
+            if isinstance(value, float | int) and math.isfinite(value)
+        ),
+        1.0,
+    )
+    writes = [children[norms.after_attention]] if norms.after_attention else [attends]
+    writes_mlp = (
+        [children[norms.after_mlp]] if norms.after_mlp else [children[n] for n in mlp if n not in _CHAINED]
+    )
+    return Block(
+        layer, readings, Writing(tuple(map(_adds, writes)), scale), Writing(tuple(map(_adds, writes_mlp)), scale),
+        apart is None,
+    )  # fmt: skip
+
+
+def _adds(block: nn.Module) -> nn.Module:
+    """The module whose output is added to the residual."""
+    inner = _INNER.get(type(block).__name__)
+    return block if inner is None else block.get_submodule(inner)

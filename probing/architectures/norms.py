@@ -1,10 +1,12 @@
 """Gradients at a norm's output, pulled back to its input in closed form.
 
-q, k and v share a norm, and each is to have a gradient of its own. Running the norm three times would do it, but three
-times as slowly.
+Several readers may share a norm (q, k and v do), and each is to have a gradient of its own. Running the norm once for
+each would do it, but as many times as slowly.
 """
 
+import copy
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 import torch
@@ -32,17 +34,21 @@ class Norm:
             return
         assert self.gain is not None
         x = wide(residual)[:, None]
+        gain = self.gain.to(x)
         if self.kind == "layer":
             x = x - x.mean(-1, keepdim=True)
         width = x.shape[-1]
         s = (torch.linalg.vecdot(x, x)[..., None] / width + self.eps).rsqrt()
-        overlap = torch.linalg.vecdot(out, x * self.gain)[..., None]
+        overlap = torch.linalg.vecdot(out, x * gain)[..., None]
         if self.kind == "layer":
-            means = torch.linalg.vecdot(out, self.gain.expand_as(x))[..., None] / width
-            out.mul_(s * self.gain).sub_(s * means)
+            means = torch.linalg.vecdot(out, gain.expand_as(x))[..., None] / width
+            out.mul_(s * gain).sub_(s * means)
         else:
-            out.mul_(s * self.gain)
+            out.mul_(s * gain)
         out.addcmul_(x, overlap * (s**3 / -width))
+
+
+NO_NORM = Norm("none")
 
 
 def wide(tensor: Tensor) -> Tensor:
@@ -50,19 +56,46 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def norm_of(module: nn.Module | None, width: int) -> Norm:
-    """What a module does, its epsilon, and its gain as read off its response to a vector.
+@torch.no_grad()
+def norm_of(module: nn.Module, width: int) -> Norm | None:
+    """What a module does, as read off its responses to a few vectors; None if it is no norm of the two kinds.
 
-    A gain that is stored with an offset (1 + weight) is thus the one that the module applies.
+    A gain that is stored with an offset (1 + weight) is thus the one that the module applies, and a kind is not
+    believed by its name.
     """
-    if module is None:
-        return Norm("none")
-    if isinstance(module, nn.LayerNorm):
-        gain = module.weight if module.weight is not None else torch.ones(width)
-        return Norm("layer", float(module.eps), wide(gain.detach()))
-    eps = getattr(module, "variance_epsilon", None)
-    eps = float(module.eps if eps is None else eps)  # type: ignore[arg-type]
-    (weight,) = module.parameters()
-    with torch.no_grad():
-        response = module.forward(torch.ones(width, dtype=weight.dtype, device=weight.device))
-    return Norm("rms", eps, wide(response) * (1 + eps) ** 0.5)
+    tensor = next(chain(module.parameters(), module.buffers()), torch.empty(0))
+    like = torch.empty(0, dtype=torch.promote_types(tensor.dtype, torch.float32), device=tensor.device)
+    copied = copy.deepcopy(module).to(like.dtype)
+
+    def respond(x: Tensor) -> Tensor:
+        response = copied.forward(x[None, None])
+        if not isinstance(response, Tensor) or response.numel() != width:
+            raise ValueError("not one vector for another")
+        return response.flatten().to(like.dtype)
+
+    x = torch.ones(width).to(like)
+    x[1::2] = -1
+    if width % 2:
+        x[-1] = -1 if width == 1 else -2  # without a mean, and nowhere zero
+    if width % 2 and width > 1:
+        x[-2] = x[-3] = 1
+    try:
+        there, back, shifted = respond(x), respond(-x), respond(x + 3)
+        eps = _epsilon(copied)
+        gain = (there - back) / 2 / x * (x.square().mean() + eps).sqrt()
+        bias = (there + back) / 2
+        centred = torch.linalg.vector_norm(shifted - there) < 1e-2 * torch.linalg.vector_norm(there)
+        norm = Norm("layer" if centred else "rms", eps, gain)
+        trial = torch.linspace(-1, 2, width).to(like).flip(0) * 1e-2
+        about = trial - trial.mean() if centred else trial
+        expected = gain * about * (about.square().mean() + eps).rsqrt() + bias
+        miss = torch.linalg.vector_norm(respond(trial) - expected) / torch.linalg.vector_norm(expected)
+    except (TypeError, ValueError, RuntimeError, AttributeError):
+        return None
+    return norm if miss < 1e-3 else None
+
+
+def _epsilon(module: nn.Module) -> float:
+    """As the module names it; the one of OLMo's, which has no name, is 1e-5, and the trial in `norm_of` checks it."""
+    names = (getattr(module, name, None) for name in ("variance_epsilon", "eps", "epsilon"))
+    return next((float(eps) for eps in names if isinstance(eps, float | int)), 1e-5)

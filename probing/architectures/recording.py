@@ -1,30 +1,32 @@
 """Hooks that tell an observer what is written, what is read, and what gradient each reader has, as the passes go.
 
 The gradient ends at the first block's input, which is what `input` writes: scaled or with positions added, as the
-family has it. Every reader is given a view of its own, and the gradient of that view is taken. The MLP and the head
-have a place to themselves, so theirs is a view of the residual. q, k and v share a norm; their gradients are taken at
-their projections' inputs (for one projection that makes all three, at its outputs, and pulled back through its matrix)
-and then pulled back through the norm in closed form. Nothing of the model is run twice.
+family has it. Every reader, or group of readers behind one norm, is given a view of the residual of its own, and the
+gradient of that view is taken. Within a group, gradients are taken apart behind the norm (`taps`) and pulled back
+through it in closed form (`norms`). Nothing of the model is run twice.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from probing.architectures.families import Architecture, Block
-from probing.architectures.norms import Norm
-
-Residual = Float[Tensor, "sample position width"]
+from probing.architectures.families import Architecture, Reading, Writing
+from probing.architectures.taps import Residual, given, own_view, replaced
+from probing.errors import ModelError
 
 WriteGradients = Callable[[Float[Tensor, "sample reader position width"]], object]
 """Writes gradients into the tensor that it is given."""
 
 
 class Observer:
-    """What `recording` reports to, as the passes go; a subclass takes what it needs. Nothing is kept otherwise."""
+    """What `recording` reports to, as the passes go; a subclass takes what it needs. Nothing is kept otherwise.
+
+    Tensors of the forward pass come attached to it: who keeps them, and not for a backward pass, detaches them.
+    """
 
     def embedded(self, embedding: Residual) -> None:
         """The first block's input, detached from what made it: where the gradient ends."""
@@ -32,8 +34,8 @@ class Observer:
     def wrote(self, writer: int, output: Residual) -> None:
         """What a writer, by its index in `ResidualGraph.writers`, added to the residual."""
 
-    def read(self, residual: Residual) -> None:
-        """The residual before each attention block, before each MLP and before the head, in that order."""
+    def read(self, readers: range, residual: Residual) -> None:
+        """The residual as readers, by their indices in `ResidualGraph.readers`, are about to read it."""
 
     def influenced(self, readers: range, write_gradients: WriteGradients) -> None:
         """Readers, by their indices in `ResidualGraph.readers`, got their gradients; later layers come first.
@@ -44,42 +46,53 @@ class Observer:
 
 @contextmanager
 def recording(architecture: Architecture, observer: Observer) -> Iterator[None]:
-    """Hook the model for the one pass made inside; the hooks are gone afterwards, whatever happens."""
+    """Hook the model for the one pass made inside; the hooks are gone afterwards, whatever happens.
+
+    Raises:
+        ModelError: by the pass inside, what a block adds to the residual is not of its shape.
+    """
+    graph, shape = architecture.graph, torch.Size()
 
     def begin(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        start = (args[0] if args else kwargs["hidden_states"]).detach().requires_grad_(torch.is_grad_enabled())
+        nonlocal shape
+        start = given(args, kwargs).detach().requires_grad_(torch.is_grad_enabled())
+        shape = start.shape
         observer.embedded(start)
-        observer.wrote(0, start.detach())
-        return ((start, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": start})
+        observer.wrote(0, start)
+        return replaced(args, kwargs, start)
 
-    def write(writer: int, scale: float) -> Callable:
+    def writers(writer: int, writing: Writing) -> list[Any]:
+        written: list[Tensor] = []
+
         def hook(module: nn.Module, args: tuple, output: Tensor | tuple[Tensor, ...]) -> None:
-            written = (output[0] if isinstance(output, tuple) else output).detach()
-            observer.wrote(writer, written if scale == 1 else written * scale)
+            part = output[0] if isinstance(output, tuple) else output
+            if not isinstance(part, Tensor) or part.numel() != shape.numel():
+                raise ModelError(
+                    f"What '{graph.writers[writer]}' writes does not have the residual's shape {list(shape)}.",
+                    "This architecture is not supported.",
+                )
+            written.append(part.view(shape))
+            if len(written) == len(writing.modules):
+                total = sum(written[1:], written[0])
+                written.clear()
+                observer.wrote(writer, total if writing.scale == 1 else total * writing.scale)
 
-        return hook
+        return [module.register_forward_hook(hook) for module in writing.modules]
 
-    def read_alone(reader: int) -> Callable:
-        """For a module with one reader behind it."""
-
-        def take(gradient: Residual) -> None:
-            observer.influenced(range(reader, reader + 1), lambda out: out.copy_(gradient[:, None]))
-
-        def hook(module: nn.Module, args: tuple) -> tuple:
-            observer.read(args[0].detach())
-            return (_own_view(args[0], take), *args[1:])
-
-        return hook
+    def finish(module: nn.Module, args: tuple, output: Any) -> None:
+        """A norm may be used before the first block too (nanochat): only after the last is it the head's."""
+        last = Reading(architecture.final_norm)
+        handles.extend(_Readers(range(len(graph.readers) - 1, len(graph.readers)), last, observer).hooks())
 
     handles = [architecture.blocks[0].layer.register_forward_pre_hook(begin, with_kwargs=True)]
-    for layer, (block, norm) in enumerate(zip(architecture.blocks, architecture.norms, strict=True)):
-        handles += _Attention(layer, block, norm, observer).hooks()
-        handles += [
-            block.attention.register_forward_hook(write(2 * layer + 1, block.scale)),
-            block.mlp_reads.register_forward_pre_hook(read_alone(4 * layer + 3)),
-            block.mlp.register_forward_hook(write(2 * layer + 2, block.scale)),
-        ]
-    handles.append(architecture.final_norm.register_forward_pre_hook(read_alone(4 * architecture.layers)))
+    for layer, block in enumerate(architecture.blocks):
+        attention, mlp = graph.attention_readers(layer), graph.mlp_reader(layer)
+        groups = [range(attention.start, mlp + 1)] if len(block.readings) == 1 else [attention, range(mlp, mlp + 1)]
+        for readers, reading in zip(groups, block.readings, strict=True):
+            handles += _Readers(readers, reading, observer).hooks()
+        writer = graph.attention_writer(layer)
+        handles += writers(writer, block.attention) + writers(writer + 1, block.mlp)
+    handles.append(architecture.blocks[-1].layer.register_forward_hook(finish))
     try:
         yield
     finally:
@@ -87,60 +100,49 @@ def recording(architecture: Architecture, observer: Observer) -> Iterator[None]:
             handle.remove()
 
 
-def _own_view(read: Tensor, take: Callable[[Tensor], None]) -> Tensor:
-    view = read.view_as(read)
-    if view.requires_grad:
-        view.register_hook(take)
-    return view
+class _Readers:
+    """Readers of one residual."""
 
-
-class _Attention:
-    """What reads through one attention block: q, k and v."""
-
-    def __init__(self, layer: int, block: Block, norm: Norm, observer: Observer) -> None:
-        self._readers = range(4 * layer, 4 * layer + 3)
-        self._block, self._norm, self._observer = block, norm, observer
+    def __init__(self, readers: range, reading: Reading, observer: Observer) -> None:
+        self._readers, self._reading, self._observer = readers, reading, observer
         self._gradients: dict[int, Residual] = {}
 
-    def hooks(self) -> list:
+    def hooks(self) -> list[Any]:
         """The hooks, registered."""
-        projections = self._block.projections
-        handles = [self._block.attention_reads.register_forward_pre_hook(self._read)]
-        if projections.fused:
-            handles.append(projections.modules[0].register_forward_hook(self._made_all))
-        else:
-            for which, module in enumerate(projections.modules):
-                handles.append(module.register_forward_pre_hook(self._project(which)))
+        handles = [self._reading.place.register_forward_pre_hook(self._read, with_kwargs=True)]
+        first = 0
+        for taps in self._reading.taps:
+            handles += taps.hooks(self._taker(first))
+            first += taps.parts
         return handles
 
-    def _read(self, module: nn.Module, args: tuple) -> None:
-        self._residual = args[0].detach()
-        self._observer.read(self._residual)
+    def _taker(self, first: int) -> Callable[[int, Residual], None]:
+        def take(part: int, gradient: Residual) -> None:
+            before = self._gradients.get(first + part)
+            self._gradients[first + part] = gradient if before is None else before + gradient
 
-    def _project(self, which: int) -> Callable:
-        def take(gradient: Residual) -> None:
-            self._gradients[which] = gradient
-            if len(self._gradients) == 3:
-                self._observer.influenced(self._readers, self._write)
+        return take
 
-        def hook(module: nn.Module, args: tuple) -> tuple:
-            return (_own_view(args[0], take), *args[1:])
+    def _read(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        residual = given(args, kwargs)
+        self._residual = residual.detach()
+        self._observer.read(self._readers, residual)
+        return replaced(args, kwargs, own_view(residual, self._influenced))
 
-        return hook
-
-    def _made_all(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
-        def take(gradient: Tensor) -> None:
-            self._gradients = {which: self._block.projections.back(which, gradient) for which in range(3)}
+    def _influenced(self, whole: Residual) -> None:
+        """The gradient through all of them has arrived, so those behind the norm have before it."""
+        if self._reading.taps:
             self._observer.influenced(self._readers, self._write)
-
-        return _own_view(output, take)
+        else:
+            self._observer.influenced(self._readers, lambda out: out.copy_(whole.view(out[:, 0].shape)[:, None]))
+        self._gradients = {}
 
     def _write(self, out: Float[Tensor, "sample reader position width"]) -> None:
         """Pull the gradients back where this block is, which may be another device than that of `out`."""
         near = out if out.device == self._residual.device else torch.empty_like(out, device=self._residual.device)
-        for which, gradient in self._gradients.items():
-            near[:, which].copy_(gradient)
-        self._norm.pull_back(self._residual, near)
+        for part in range(len(self._readers)):
+            gradient = self._gradients.get(part)
+            near[:, part] = 0 if gradient is None else gradient.view(near[:, part].shape)
+        self._reading.norm.pull_back(self._residual, near)
         if near is not out:
             out.copy_(near)
-        self._gradients = {}
