@@ -63,6 +63,8 @@ def norm_of(module: nn.Module, width: int) -> Norm | None:
     A gain that is stored with an offset (1 + weight) is thus the one that the module applies, and a kind is not
     believed by its name.
     """
+    if isinstance(module, nn.Identity):
+        return NO_NORM
     tensor = next(chain(module.parameters(), module.buffers()), torch.empty(0))
     like = torch.empty(0, dtype=torch.promote_types(tensor.dtype, torch.float32), device=tensor.device)
     copied = copy.deepcopy(module).to(like.dtype)

@@ -21,7 +21,7 @@ _FUSED = ("query_key_value", "qkv_proj", "c_attn", "Wqkv")
 """Names of a module that makes all three."""
 
 _BEHIND = frozenset((
-    "o_proj", "out_proj", "dense", "c_proj", "q_norm", "k_norm", "qk_norm", "q_layernorm", "k_layernorm",
+    "o_proj", "out_proj", "dense", "c_proj", "Wo", "q_norm", "k_norm", "qk_norm", "q_layernorm", "k_layernorm",
     "query_layernorm", "key_layernorm", "q_a_layernorm", "q_b_proj", "attn_sub_norm", "groupnorm", "dt_proj",
 ))  # fmt: skip
 """Modules that read what q, k and v have become, and nothing else."""
