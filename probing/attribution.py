@@ -49,7 +49,7 @@ class Attributor:
     def check(self, samples: Sequence[Sample]) -> None:
         """Raise a SequenceError for the first sample that this model cannot score."""
         vocabulary = self.architecture.weight.shape[0]
-        context = getattr(self.model.config, "max_position_embeddings", None)
+        context = getattr(self.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
         for sample in samples:
             sample.check(vocabulary, context)
 

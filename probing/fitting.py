@@ -26,18 +26,29 @@ LARGEST_BATCH = 64
 
 def shape_of(config: Any, parameters: int) -> Shape:
     """The shape that a config of transformers describes."""
-    config = config.get_text_config()
-    width, heads = config.hidden_size, config.num_attention_heads
-    mlp = getattr(config, "intermediate_size", None) or 4 * width
-    if active := getattr(config, "num_experts_per_tok", None):
-        mlp = active * (getattr(config, "moe_intermediate_size", None) or mlp)
+    config = config.get_text_config(decoder=True)
+
+    def number(name: str) -> int | None:
+        """What may be absent, a list, or refuse to be one number where it differs between layers."""
+        try:
+            value = getattr(config, name, None)
+        except RuntimeError:
+            value = config.to_dict().get(name)
+        if isinstance(value, list | tuple) and value and all(isinstance(each, int) for each in value):
+            return max(value)
+        return value if isinstance(value, int) else None
+
+    width, heads = config.hidden_size, number("num_attention_heads") or number("num_heads") or 1
+    mlp = number("intermediate_size") or 4 * width
+    if active := number("num_experts_per_tok"):
+        mlp = active * (number("moe_intermediate_size") or mlp)
     return Shape(
         layers=config.num_hidden_layers,
         width=width,
         mlp=mlp,
         heads=heads,
-        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
-        head_width=getattr(config, "head_dim", None) or width // heads,
+        kv_heads=number("num_key_value_heads") or heads,
+        head_width=number("head_dim") or width // heads,
         vocabulary=config.vocab_size,
         exactly=parameters,
     )

@@ -33,9 +33,8 @@ class InFloat64(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if func is Tensor.float and args[0].dtype == torch.float64:
             return args[0]
-        if func is not Tensor.view:
-            args = tuple(torch.float64 if arg is torch.float32 else arg for arg in args)
-        if kwargs.get("dtype") is torch.float32:
+        args = tuple(torch.float64 if arg is torch.float32 else arg for arg in args)
+        if kwargs.get("dtype") is torch.float32 or (func is torch.full and isinstance(args[1], float)):
             kwargs["dtype"] = torch.float64
         return func(*args, **kwargs)
 
@@ -103,7 +102,9 @@ def _follow(model: PreTrainedModel, tokens: Tensor, layers: list[_Layer]) -> Non
             hook(layer.module, enter, leave)
             for child in layer.module.children():
 
-                def asked(module: nn.Module, args: tuple, kwargs: dict, layer: _Layer = layer, made: list = made) -> None:
+                def asked(
+                    module: nn.Module, args: tuple, kwargs: dict, layer: _Layer = layer, made: list = made
+                ) -> None:
                     which = "a" if module is layer.attention else "m" if module in layer.mlps else None
                     if which is not None:
                         read = _read(args, kwargs)

@@ -29,7 +29,7 @@ _SIZES: dict[int | float, str] = {
     16: "q_lora_rank kv_lora_rank o_lora_rank mamba_d_state state_size time_step_rank mamba_dt_rank",
     8: "head_dim attention_head_dim qk_rope_head_dim qk_nope_head_dim v_head_dim kv_channels dim_head global_head_dim "
     "linear_key_head_dim linear_value_head_dim mamba_d_head mamba_headdim mamba_head_dim mamba_n_heads mamba_num_heads "
-    "swa_head_dim swa_v_head_dim rotary_dim index_head_dim sliding_window attention_window_size window_size "
+    "swa_head_dim swa_v_head_dim rotary_dim index_head_dim linear_head_dim sliding_window attention_window_size window_size "
     "sliding_window_size chunk_size mamba_chunk_size",
     4: "num_attention_heads n_head n_heads num_heads encoder_attention_heads decoder_attention_heads attention_heads "
     "num_encoder_attention_heads num_decoder_attention_heads linear_num_key_heads linear_num_value_heads num_experts "
@@ -45,6 +45,7 @@ _SMALL = {name: size for size, names in _SIZES.items() for name in names.split()
 _MIXED = ["linear_attention", "full_attention", "linear_attention"]
 _ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 _LATENT = {"num_key_value_heads": 4}
+_DOTS = _LATENT | {"per_layer_config": None, "head_dim": 16}
 
 _MORE: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("axk1", "axk2", "deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa",
@@ -54,9 +55,10 @@ _MORE: dict[str, dict[str, Any]] = {
     "bamba": {"attn_layer_indices": [1]},
     "cohere_compass_text": {"rope_parameters": {"full_attention": _ROPE, "sliding_attention": _ROPE}},
     "dbrx": {"attn_config": {"rope_theta": 10000.0, "clip_qkv": 8.0, "kv_n_heads": 2}},
-    "dots3_note_text": _LATENT | {"per_layer_config": None},
-    "dots3_note": {"text_config": _LATENT | {"per_layer_config": None}},
+    "dots3_note_text": _DOTS,
+    "dots3_note": {"text_config": _DOTS},
     "falcon_h1": {"mamba_d_ssm": 64},
+    "blt": {"encoder_hash_byte_group_vocab": VOCABULARY},
     "gemma3n_text": {"num_kv_shared_layers": 0},
     "gpt_neo": {"attention_types": [[["global"], LAYERS]]},
     "granitemoehybrid": {"layer_types": ["mamba", "attention", "mamba"]},
@@ -73,16 +75,12 @@ _MORE: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def shrunk_config(kind: str) -> PretrainedConfig:
-    """A small config of that `model_type`; may raise whatever transformers raises."""
-    return _shrunk(CONFIG_MAPPING[kind], _MORE.get(kind, {}))
-
-
-def _shrunk(make: type[PretrainedConfig], more: dict[str, Any]) -> PretrainedConfig:
+def shrunk_config(make: type[PretrainedConfig], more: dict[str, Any]) -> PretrainedConfig:
+    """A small config of that class; may raise whatever transformers raises."""
     default = make()
     numbers = {name: value for name, value in default.to_dict().items() if not isinstance(value, list | tuple | dict)}
     inner = {
-        name: _shrunk(type(value), more.get(name, {}))
+        name: shrunk_config(type(value), more.get(name, {}))
         for name, value in vars(default).items()
         if isinstance(value, PretrainedConfig)
     }
@@ -90,20 +88,16 @@ def _shrunk(make: type[PretrainedConfig], more: dict[str, Any]) -> PretrainedCon
     return make(**{name: size for name, size in _SMALL.items() if name in numbers} | inner | beside)
 
 
-def shrunk(kind: str, dtype: torch.dtype = torch.float64, attention: str = "eager", seed: int = 0, **more: Any) -> PreTrainedModel:
-    """A tiny random model of that `model_type`, with `more` of its config set; may raise whatever transformers raises."""
-    config = shrunk_config(kind)
-    for name, value in more.items():
-        setattr(config, name, value)
+def shrunk(kind: str, dtype: torch.dtype = torch.float64, attention: str = "eager", **more: Any) -> PreTrainedModel:
+    """A tiny random model of that `model_type`, `more` of its config set; may raise whatever transformers raises."""
+    config = shrunk_config(CONFIG_MAPPING[kind], _MORE.get(kind, {}) | more)
     for each in (config, *(value for value in vars(config).values() if isinstance(value, PretrainedConfig))):
         each._attn_implementation = attention
         each._experts_implementation = "eager"  # the fast ones do not know float64
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
         for parameter in model.parameters():
             noise = torch.randn_like(parameter)
             parameter.copy_(0.25 * noise if parameter.dim() > 1 else parameter + 0.3 * noise)
     return model.to(dtype).eval().requires_grad_(False)
-
-

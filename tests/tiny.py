@@ -116,20 +116,17 @@ def in_float64(name: str) -> PreTrainedModel:
 
     Rounding in float32 differs between processors; without it the literal twin can be held to a tight tolerance.
     """
-    # Eager attention has its softmax in float32, but Gemma 2 knows no other.
-    model = tiny(name, attention="eager" if name == "gemma2" else "sdpa")
+    model = tiny(name, attention="sdpa")  # eager attention has its softmax in float32
     for module in model.modules():
         if type(module).__name__.endswith("RMSNorm"):
             module.forward = types.MethodType(_norm, module)
-        elif type(module).__name__.endswith("RotaryEmbedding") and name in LITERAL:
+        elif type(module).__name__.endswith("RotaryEmbedding"):
             module.forward = types.MethodType(_rotary, module)
     return model
 
 
 def _norm(self: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
-    gemma = type(self).__name__.startswith("Gemma")
-    eps, gain = (self.eps, 1 + self.weight) if gemma else (self.variance_epsilon, self.weight)
-    return x * (x.square().mean(-1, keepdim=True) + eps).rsqrt() * gain
+    return x * (x.square().mean(-1, keepdim=True) + self.variance_epsilon).rsqrt() * self.weight
 
 
 def _rotary(self: torch.nn.Module, x: torch.Tensor, position_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

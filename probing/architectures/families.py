@@ -52,7 +52,9 @@ ARRANGEMENTS = (
         "input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"
     ),  # Gemma 2
     Arrangement(None, "post_attention_layernorm", None, "post_feedforward_layernorm"),  # OLMo 2
-    Arrangement("input_layernorm", "post_self_attn_layernorm", "post_attention_layernorm", "post_mlp_layernorm"),  # GLM-4
+    Arrangement(
+        "input_layernorm", "post_self_attn_layernorm", "post_attention_layernorm", "post_mlp_layernorm"
+    ),  # GLM-4
     Arrangement("input_layernorm", "post_attention_layernorm", "pre_mlp_layernorm", "post_mlp_layernorm"),  # AFMoE
     Arrangement("input_layernorm", "post_norm1", "post_attention_layernorm", "post_norm2"),  # HyperCLOVA X
     Arrangement("input_layernorm", None, "input_layernorm", None),  # Cohere, Phi-2, Falcon-7B, parallel StableLM
@@ -257,9 +259,7 @@ def _block(family: str, layer: nn.Module, config: Any, width: int) -> Block:
         1.0,
     )
     writes = [children[norms.after_attention]] if norms.after_attention else [attends]
-    writes_mlp = (
-        [children[norms.after_mlp]] if norms.after_mlp else [children[n] for n in mlp if n not in _CHAINED]
-    )
+    writes_mlp = [children[norms.after_mlp]] if norms.after_mlp else [children[n] for n in mlp if n not in _CHAINED]
     return Block(
         layer, readings, Writing(tuple(map(_adds, writes)), scale), Writing(tuple(map(_adds, writes_mlp)), scale),
         apart is None,

@@ -1,3 +1,5 @@
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,9 @@ from torch import nn
 from probing.architectures import Observer, architecture_of, recording
 from probing.attribution import Attributor, attribute
 from probing.errors import ModelError
+from probing.residual_graph import Granularity
 from probing.sequences import Sample
-from tests import literal, walk
+from tests import literal, perturbed
 from tests.tiny import LITERAL, TINY, in_float64, random_samples, tiny
 
 NAMES = list(LITERAL)
@@ -38,28 +41,19 @@ def test_scores_equal_those_of_the_literal_twin(name: str) -> None:
         np.testing.assert_array_equal(expected.numpy() != 0, attributor.graph.mask)
 
 
+@pytest.mark.parametrize("granularity", get_args(Granularity))
 @pytest.mark.parametrize("name", EVERY)
-def test_scores_of_every_family_equal_those_of_the_walked_twin(name: str) -> None:
-    model = in_float64(name)
-    attributor = Attributor(model)
-    for sample in random_samples(2, seed=8):
-        loss, _, _, logits = walk.run(model, sample)
-        torch.testing.assert_close(model(torch.tensor([sample.fed])).logits[0], logits, rtol=1e-9, atol=1e-9)
-        expected = walk.scores(model, sample, attributor.graph.writers, attributor.graph.readers)
-        found = attributor.score([sample])
-        np.testing.assert_allclose(found.loss[0], loss.item(), rtol=1e-6)
-        assert _relative(found.scores[0], expected.numpy()) < EXACT
-        assert not (expected.numpy() != 0)[~attributor.graph.mask].any()
-
-
-@pytest.mark.parametrize("name", EVERY)
-def test_scores_of_attention_blocks_as_one_reader_equal_those_of_the_walked_twin(name: str) -> None:
-    model = in_float64(name)
-    (sample,) = random_samples(1, seed=8)
-    found = Attributor(model, "blocks").score([sample])
-    expected = walk.scores(model, sample, found.graph.writers, found.graph.readers)
-    assert _relative(found.scores[0], expected.numpy()) < EXACT
-    assert not (expected.numpy() != 0)[~found.graph.mask].any()
+def test_scores_of_every_kind_of_layer_equal_those_of_the_perturbed_twin(name: str, granularity: Granularity) -> None:
+    with perturbed.InFloat64():
+        attributor = Attributor(tiny(name), granularity)
+        layers = [block.layer for block in attributor.architecture.blocks]
+        for sample in random_samples(2, seed=8):
+            expected = perturbed.scores(
+                attributor.model, layers, sample, attributor.graph.writers, attributor.graph.readers
+            )
+            found = attributor.score([sample])
+            assert _relative(found.scores[0], expected.numpy()) < EXACT
+            assert not (expected.numpy() != 0)[~attributor.graph.mask].any()
 
 
 @pytest.mark.parametrize("name", NAMES)
