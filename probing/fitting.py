@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import psutil
 import torch
 
+from probing.errors import ModelError
 from probing.pairs import Shape
 
 Item = TypeVar("Item")
@@ -25,31 +26,40 @@ LARGEST_BATCH = 64
 
 
 def shape_of(config: Any, parameters: int) -> Shape:
-    """The shape that a config of transformers describes."""
+    """The shape that a config of transformers describes.
+
+    Raises:
+        ModelError: it does not say how wide or deep the model is, or how large its vocabulary.
+    """
     config = config.get_text_config(decoder=True)
 
     def number(name: str) -> int | None:
-        """What may be absent, a list, or refuse to be one number where it differs between layers."""
+        """None where it is absent; the largest where it differs between layers."""
         try:
             value = getattr(config, name, None)
-        except RuntimeError:
+        except RuntimeError:  # transformers has no one value to give
             value = config.to_dict().get(name)
-        if isinstance(value, list | tuple) and value and all(isinstance(each, int) for each in value):
-            return max(value)
-        return value if isinstance(value, int) else None
+        several = value if isinstance(value, list | tuple) else [value]
+        return max((each for each in several if isinstance(each, int)), default=None)
 
-    width, heads = config.hidden_size, number("num_attention_heads") or number("num_heads") or 1
+    def needed(name: str) -> int:
+        value = number(name)
+        if not value:
+            raise ModelError(f"The config of a '{config.model_type}' model has no '{name}'.", "Is it a language model?")
+        return value
+
+    width, heads = needed("hidden_size"), number("num_attention_heads") or number("num_heads") or 1
     mlp = number("intermediate_size") or 4 * width
     if active := number("num_experts_per_tok"):
         mlp = active * (number("moe_intermediate_size") or mlp)
     return Shape(
-        layers=config.num_hidden_layers,
+        layers=needed("num_hidden_layers"),
         width=width,
         mlp=mlp,
         heads=heads,
         kv_heads=number("num_key_value_heads") or heads,
         head_width=number("head_dim") or width // heads,
-        vocabulary=config.vocab_size,
+        vocabulary=needed("vocab_size"),
         exactly=parameters,
     )
 

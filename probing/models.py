@@ -17,9 +17,10 @@ import torch
 from safetensors import SafetensorError
 from tokenizers.decoders import DecodeStream
 from transformers import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoTokenizer,
     GenerationConfig,
     PreTrainedModel,
@@ -104,7 +105,7 @@ def describe(checkpoint: Checkpoint) -> Shape:
     config = _config(checkpoint)
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+            model = _loader(config).from_config(config, trust_remote_code=False)
     except _UNREADABLE as error:
         raise ModelError(
             f"The config.json of {checkpoint.name} does not describe a language model: {in_short(error)}.",
@@ -150,7 +151,7 @@ def load_model(
     config = _config(checkpoint)
     device_map = device_map or placement(checkpoint, device, dtype)
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        model, report = _loader(config).from_pretrained(
             checkpoint.folder,
             config=config,
             dtype=dtype,
@@ -172,6 +173,15 @@ def load_model(
     return model if device_map else model.to(device)
 
 
+def _loader(config: Any) -> Any:
+    """What loads a model of that config; a vision-language model whole, to be used on text alone.
+
+    So every tensor of its checkpoint has a place, those of its vision tower too, and one that has none can be told.
+    """
+    wrapped = type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    return AutoModelForImageTextToText if wrapped else AutoModelForCausalLM
+
+
 def _in_one_file(checkpoint: Checkpoint) -> dict[str, str]:
     """How transformers is told of a GGUF file; its weights are dequantised."""
     return {"gguf_file": checkpoint.gguf} if checkpoint.gguf else {}
@@ -179,7 +189,8 @@ def _in_one_file(checkpoint: Checkpoint) -> dict[str, str]:
 
 def attention_for(checkpoint: Checkpoint, wanted: str) -> str:
     """`wanted`, or `eager` for a model that knows no other (Gemma 2, which caps its attention's logits)."""
-    kind = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(_config(checkpoint)), None)
+    config = _config(checkpoint)
+    kind = _loader(config)._model_mapping.get(type(config), None)
     return "eager" if kind is not None and not getattr(kind, "_supports_sdpa", True) else wanted
 
 

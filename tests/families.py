@@ -16,6 +16,7 @@ import sys
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -52,10 +53,10 @@ class Verdict:
     """Of a reader's scores from the twin's, relative to the larger of its norm and a millionth of the largest norm."""
 
 
-def check(kind: str) -> Verdict:
-    """Build a model of that type and try it."""
+def check(kind: str, **more: Any) -> Verdict:
+    """Build a model of that type, with `more` of its config set, and try it."""
     try:
-        model = shrunk(kind)
+        model = shrunk(kind, **more)
     except Exception as error:  # whatever a type asks of this machine or of its config
         return Verdict(kind, "not built", _one_line(error))
     try:
@@ -113,7 +114,7 @@ def main() -> int:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     logging.set_verbosity_error()
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # some models print
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):  # some models print
         verdicts = [check(kind) for kind in arguments.types]
     if arguments.json:
         sys.stdout.write(json.dumps([asdict(verdict) for verdict in verdicts], indent=2) + "\n")

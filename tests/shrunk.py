@@ -22,15 +22,16 @@ _SIZES: dict[int | float, str] = {
     "decoder_hidden_size",
     LAYERS: "num_hidden_layers n_layer n_layers num_layers encoder_layers decoder_layers num_encoder_layers "
     "num_decoder_layers",
-    48: "intermediate_size ffn_dim n_inner encoder_ffn_dim decoder_ffn_dim ffn_hidden_size dim_ff dff intermediate_size_mlp "
-    "shared_expert_intermediate_size shared_intermediate_size moe_shared_expert_intermediate_size",
+    48: "intermediate_size ffn_dim n_inner encoder_ffn_dim decoder_ffn_dim ffn_hidden_size dim_ff dff "
+    "intermediate_size_mlp shared_expert_intermediate_size shared_intermediate_size "
+    "moe_shared_expert_intermediate_size",
     24: "moe_intermediate_size expert_ffn_hidden_size",
     64: "max_position_embeddings n_positions n_ctx max_seq_len context_length model_max_length",
     16: "q_lora_rank kv_lora_rank o_lora_rank mamba_d_state state_size time_step_rank mamba_dt_rank",
     8: "head_dim attention_head_dim qk_rope_head_dim qk_nope_head_dim v_head_dim kv_channels dim_head global_head_dim "
     "linear_key_head_dim linear_value_head_dim mamba_d_head mamba_headdim mamba_head_dim mamba_n_heads mamba_num_heads "
-    "swa_head_dim swa_v_head_dim rotary_dim index_head_dim linear_head_dim sliding_window attention_window_size window_size "
-    "sliding_window_size chunk_size mamba_chunk_size",
+    "swa_head_dim swa_v_head_dim rotary_dim index_head_dim linear_head_dim sliding_window "
+    "attention_window_size window_size sliding_window_size chunk_size mamba_chunk_size",
     4: "num_attention_heads n_head n_heads num_heads encoder_attention_heads decoder_attention_heads attention_heads "
     "num_encoder_attention_heads num_decoder_attention_heads linear_num_key_heads linear_num_value_heads num_experts "
     "num_local_experts n_routed_experts moe_num_experts",
@@ -48,10 +49,10 @@ _LATENT = {"num_key_value_heads": 4}
 _DOTS = _LATENT | {"per_layer_config": None, "head_dim": 16}
 
 _MORE: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("axk1", "axk2", "deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa",
-                     "longcat_flash", "minicpm3", "youtu"), _LATENT),
-    **dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"), {"layer_types": _MIXED}),
-    **dict.fromkeys(("qwen3_5", "qwen3_5_moe"), {"text_config": {"layer_types": _MIXED}}),
+    **dict.fromkeys(("axk1", "axk2", "deepseek_v2", "deepseek_v3", "deepseek_v32"), _LATENT),
+    **dict.fromkeys(("glm4_moe_lite", "glm_moe_dsa", "longcat_flash", "minicpm3", "youtu"), _LATENT),
+    **{kind: {"layer_types": _MIXED} for kind in ("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text")},
+    **{kind: {"text_config": {"layer_types": _MIXED}} for kind in ("qwen3_5", "qwen3_5_moe")},
     "bamba": {"attn_layer_indices": [1]},
     "cohere_compass_text": {"rope_parameters": {"full_attention": _ROPE, "sliding_attention": _ROPE}},
     "dbrx": {"attn_config": {"rope_theta": 10000.0, "clip_qkv": 8.0, "kv_n_heads": 2}},
@@ -70,7 +71,7 @@ _MORE: dict[str, dict[str, Any]] = {
     "reformer": {"is_decoder": True, "axial_pos_shape": [8, 8], "axial_pos_embds_dim": [16, 16]},
     "xmod": {"default_language": "en_XX"},
     "zamba": {"num_hidden_layers": 6, "attn_layer_period": 2, "attn_layer_offset": 0},
-    "zamba2": {"layers_block_type": ["mamba", "hybrid", "mamba"], "attention_hidden_size": 64, "attention_head_dim": 16},
+    "zamba2": {"layers_block_type": ["mamba", "hybrid", "mamba"], "attention_hidden_size": 64, "head_dim": 16},
     "zaya": {"num_experts_per_tok": 1},
 }  # fmt: skip
 

@@ -6,11 +6,9 @@ or the model is refused. So a family needs no entry of its own, and nothing in a
 whether what the names promise is true.
 """
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -20,6 +18,8 @@ from probing.architectures.norms import NO_NORM, Norm, norm_of
 from probing.architectures.projections import projections_of
 from probing.architectures.taps import Apart, Taps
 from probing.errors import ModelError
+from probing.fitting import shape_of
+from probing.pairs import Shape
 from probing.residual_graph import ResidualGraph, graph_of
 
 
@@ -75,28 +75,29 @@ ARRANGEMENTS = (
 )
 
 _ATTENTION = (
-    ("self_attn",), ("attn",), ("attention",), ("self_attention",), ("multi_head_attention",), ("linear_attn",),
-    ("mamba",), ("conv",), ("temporal_block",), ("mlstm_layer",),
+    "self_attn", "attn", "attention", "self_attention", "multi_head_attention", "linear_attn", "mamba", "conv",
+    "temporal_block", "mlstm_layer",
 )  # fmt: skip
-"""Modules of a layer that are its attention block, or what it has in that place."""
+"""A layer's attention block, or what it has in that place."""
 
 _MLP = (
     ("mlp",), ("feed_forward",), ("ffn",), ("mlp_block",), ("fc1", "fc2"), ("block_sparse_moe",),
     ("block_sparse_moe", "shared_mlp"),
 )  # fmt: skip
-"""Modules of a layer that are its MLP; of a mixture of experts, the mixture is the MLP."""
-
-_CHAINED = ("fc1",)
-"""Of several modules, those that do not write themselves."""
+"""A layer's MLP; of a mixture of experts, the mixture is the MLP. Two linear layers follow each other (OPT), two other
+modules stand side by side, and both write."""
 
 _INNER = {"BloomAttention": "dense", "BloomMLP": "dense_4h_to_h", "MptMLP": "down_proj"}
 """Blocks that add the residual themselves, by class, and their projection whose output is what they add to it."""
 
+_SIDE_BY_SIDE = ("use_parallel_residual", "parallel_attn")
+"""Names in a config that say that a layer's MLP does not see its attention, where each has a norm of its own."""
+
 _LAYERS = ("layers", "h", "blocks", "layer")
 
 _FINAL_NORMS = (
-    "norm", "ln_f", "final_layer_norm", "final_layernorm", "final_norm", "norm_f", "layer_norm", "layernorm", "out_norm",
-    "embedding_norm",
+    "norm", "ln_f", "final_layer_norm", "final_layernorm", "final_norm", "norm_f", "layer_norm", "layernorm",
+    "out_norm", "embedding_norm",
 )  # fmt: skip
 
 
@@ -112,7 +113,8 @@ class Writing:
 class Reading:
     """Who reads one residual: the input of `place`.
 
-    A single reader needs no taps: its gradient is that of `place`'s input. Several are told apart by taps behind `norm`.
+    A single reader needs no taps: its gradient is that of `place`'s input. Several are told apart by taps behind
+    `norm`.
     """
 
     place: nn.Module
@@ -169,22 +171,20 @@ def architecture_of(model: PreTrainedModel) -> Architecture:
     Raises:
         ModelError: some part of the model is not understood, and which.
     """
-    family = model.config.model_type
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    if not isinstance(getattr(embedding, "weight", None), Tensor) or head is None:
-        raise _refused(family, "it has no single table of embeddings and no single head behind its last layer")
+    family, config = model.config.model_type, model.config.get_text_config(decoder=True)
+    embedding, weight, head = _ends(model)
+    shape = shape_of(config, 0)
+    if weight.shape[1] != shape.width:
+        raise _refused(family, f"'{_name(model, embedding)}' is not as wide as its residual stream")
     body, layers = _decoder(model, embedding)
-    config = model.config.get_text_config(decoder=True)
-    sides = {_arrangement(family, _children(layer)).shared for layer in layers}
-    if len(sides) > 1:
-        raise _refused(family, "attention and MLP stand side by side in some of its layers only")
-    parallel = sides.pop() or any(
-        bool(getattr(config, name, False)) for name in ("use_parallel_residual", "parallel_attn")
-    )
-    blocks = tuple(_block(family, layer, config, embedding.weight.shape[1]) for layer in layers)
+    parts = [_parts(family, layer) for layer in layers]
+    if len({part.norms.shared for part in parts}) > 1:
+        raise _refused(family, "attention and MLP share their norm in some of its layers only")
     norms = [child for name, child in body.named_children() if name in _FINAL_NORMS]
     if len(norms) != 1:
-        raise _refused(family, "no norm that is known stands between its last layer and its head")
+        raise _refused(family, f"no norm that is known stands between the last layer and '{_name(model, head)}'")
+    parallel = parts[0].norms.shared or any(getattr(config, name, False) for name in _SIDE_BY_SIDE)
+    blocks = tuple(_block(part, shape) for part in parts)
     return Architecture(family, model, embedding, blocks, norms[0], head, parallel)
 
 
@@ -194,76 +194,100 @@ def _refused(family: str, why: str) -> ModelError:
     )
 
 
-def _decoder(model: PreTrainedModel, embedding: nn.Module) -> tuple[nn.Module, list[nn.Module]]:
-    """The innermost module that holds both the embedding and a list of layers, and the layers."""
-    found: list[tuple[nn.Module, nn.ModuleList]] = []
-    for holder in model.modules():
-        inside = list(holder.named_modules())
-        if any(module is embedding for _, module in inside):
-            lists = [(holder, module) for name, module in inside
-                     if name.rpartition(".")[2] in _LAYERS and isinstance(module, nn.ModuleList) and len(module)]  # fmt: skip
-            found = lists or found
-    if not found:
-        raise _refused(model.config.model_type, "no list of layers stands behind its embedding")
-    body, layers = found[0]
-    return body, list(layers)
-
-
-def _children(layer: nn.Module) -> dict[str, nn.Module]:
-    return dict(layer.named_children())
-
-
-def _arrangement(family: str, children: dict[str, nn.Module]) -> Arrangement:
-    fitting = [arrangement for arrangement in ARRANGEMENTS if arrangement.names <= set(children)]
-    if not fitting:
-        raise _refused(family, f"a layer of {_listed(children)} is not an attention block and an MLP with known norms")
-    return max(fitting, key=lambda arrangement: len(arrangement.names))
+def _name(model: nn.Module, module: nn.Module) -> str:
+    return next(name for name, each in model.named_modules() if each is module)
 
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
-def _block(family: str, layer: nn.Module, config: Any, width: int) -> Block:
-    children = _children(layer)
-    norms = _arrangement(family, children)
+def _ends(model: PreTrainedModel) -> tuple[nn.Module, Tensor, nn.Module]:
+    """Where tokens come in, by which matrix, and where logits go out."""
+    try:
+        embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    except (NotImplementedError, AttributeError):
+        embedding = head = None
+    weight = getattr(embedding, "weight", None)
+    if embedding is None or head is None or not isinstance(weight, Tensor):
+        raise _refused(model.config.model_type, "it has no 'embed_tokens' or no 'lm_head', or not one of each")
+    return embedding, weight, head
+
+
+def _decoder(model: PreTrainedModel, embedding: nn.Module) -> tuple[nn.Module, list[nn.Module]]:
+    """The innermost module that holds both the embedding and a list of layers, and the layers."""
+    found = None
+    for holder in model.modules():  # from the outside in
+        inside = dict(holder.named_modules())
+        lists = [
+            module
+            for name, module in inside.items()
+            if name.rpartition(".")[2] in _LAYERS and isinstance(module, nn.ModuleList) and len(module)
+        ]
+        if lists and any(module is embedding for module in inside.values()):
+            found = holder, list(lists[0])
+    if found is None:
+        raise _refused(model.config.model_type, f"no list of layers stands behind '{_name(model, embedding)}'")
+    return found
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a layer is made of."""
+
+    layer: nn.Module
+    norms: Arrangement
+    attention: nn.Module
+    mlp: tuple[nn.Module, ...]
+
+    def child(self, name: str | None) -> nn.Module | None:
+        """The layer's module of that name."""
+        return None if name is None else self.layer.get_submodule(name)
+
+
+def _parts(family: str, layer: nn.Module) -> _Parts:
+    children = dict(layer.named_children())
+    fitting = [arrangement for arrangement in ARRANGEMENTS if arrangement.names <= set(children)]
+    if not fitting:
+        raise _refused(family, f"a layer of {_listed(children)} is not an attention block and an MLP with known norms")
+    norms = max(fitting, key=lambda arrangement: len(arrangement.names))
     held = {name for name, child in children.items() if any(True for _ in child.parameters())} - norms.names
-    attention = next((names for names in _ATTENTION if set(names) <= held), None)
+    attention = next((name for name in _ATTENTION if name in held), None)
     mlp = max((names for names in _MLP if set(names) <= held), key=len, default=None)
-    if attention is None or mlp is None or held - {*attention, *mlp}:
-        unknown = held - {*(attention or ()), *(mlp or ())}
+    if attention is None or mlp is None:
+        lacks = "attention block" if attention is None else "MLP"
+        raise _refused(family, f"a layer of {_listed(children)} has no {lacks} that is known")
+    if unknown := sorted(held - {attention, *mlp}):
         raise _refused(
             family,
-            f"its layers also hold {_listed(sorted(unknown))}, and what that does to the residual stream is not known"
-            if attention and mlp
-            else f"a layer of {_listed(children)} has no {'MLP' if attention else 'attention block'} that is known",
+            f"its layers also hold {_listed(unknown)}, and what that does to the residual stream is not known",
         )
-    attends, thinks = children[attention[0]], children[mlp[0]]
-    before_attention = children[norms.before_attention] if norms.before_attention else None
-    norm = norm_of(before_attention, width) if before_attention is not None else NO_NORM
-    apart = projections_of(attends, config) if norm is not None else None
-    place = attends if before_attention is None else before_attention
-    if norms.shared:
-        if norm is None:
-            raise _refused(family, f"what '{norms.before_attention}' does, which attention and MLP share, is not known")
-        readings: tuple[Reading, ...] = (Reading(place, norm, (apart or Apart(((attends,),)), Apart(((thinks,),)))),)
+    return _Parts(layer, norms, children[attention], tuple(children[name] for name in mlp))
+
+
+def _block(parts: _Parts, shape: Shape) -> Block:
+    norms, attention, mlp = parts.norms, parts.attention, parts.mlp
+    before = parts.child(norms.before_attention)
+    norm = NO_NORM if before is None else norm_of(before, shape.width)
+    projections = None if norm is None else projections_of(attention, shape)
+    if norm is not None and norms.shared:
+        each = projections or Apart(((attention,),))
+        readings: tuple[Reading, ...] = (Reading(before or attention, norm, (each, Apart((mlp,)))),)
     else:
-        reads = Reading(place, norm, (apart,)) if norm is not None and apart is not None else Reading(place)
-        readings = (reads, Reading(children[norms.before_mlp] if norms.before_mlp else thinks))
-    scale = next(
-        (
-            float(value)
-            for value in (getattr(layer, name, None) for name in ("residual_multiplier", "residual_scale"))
-            if isinstance(value, float | int) and math.isfinite(value)
-        ),
-        1.0,
-    )
-    writes = [children[norms.after_attention]] if norms.after_attention else [attends]
-    writes_mlp = [children[norms.after_mlp]] if norms.after_mlp else [children[n] for n in mlp if n not in _CHAINED]
+        taps = () if projections is None else (projections,)
+        alone = Reading(parts.child(norms.before_mlp) or mlp[0])
+        readings = (Reading(before or attention, norm or NO_NORM, taps), alone)
+    scales = (getattr(parts.layer, name, None) for name in ("residual_multiplier", "residual_scale"))
+    scale = next((float(value) for value in scales if isinstance(value, float | int)), 1.0)
+    after_attention, after_mlp = parts.child(norms.after_attention), parts.child(norms.after_mlp)
+    writes = (after_mlp,) if after_mlp is not None else mlp[-1:] if isinstance(mlp[0], nn.Linear) else mlp
     return Block(
-        layer, readings, Writing(tuple(map(_adds, writes)), scale), Writing(tuple(map(_adds, writes_mlp)), scale),
-        apart is None,
-    )  # fmt: skip
+        parts.layer,
+        readings,
+        Writing((_adds(after_attention or attention),), scale),
+        Writing(tuple(_adds(module) for module in writes), scale),
+        whole=projections is None,
+    )
 
 
 def _adds(block: nn.Module) -> nn.Module:

@@ -1,13 +1,12 @@
 """How an attention block makes queries, keys and values of what it reads; None where they cannot be told apart."""
 
-from typing import Any
-
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
 from probing.architectures.norms import norm_of
 from probing.architectures.taps import Apart, Fused, Latent, Taps
+from probing.pairs import Shape
 
 _APART = (("q_proj", "k_proj", "v_proj"), ("Wq", "Wk", "Wv"), ("query", "key", "value"))
 """Names of the modules that make q, k and v, one each."""
@@ -30,7 +29,7 @@ _SELECTS = frozenset(("indexer",))
 """Modules that choose positions, through which no gradient flows."""
 
 
-def projections_of(attention: nn.Module, config: Any) -> Taps | None:
+def projections_of(attention: nn.Module, shape: Shape) -> Taps | None:
     """The taps of q, k and v, if the block is made of modules that are known and no others."""
     children = {name: child for name, child in attention.named_children() if any(True for _ in child.parameters())}
     if len(children) == 1:  # a block around the block (GPT-Neo)
@@ -45,33 +44,32 @@ def projections_of(attention: nn.Module, config: Any) -> Taps | None:
             return Apart(((queries, *gates), (keys,), (values,)))
     for fused in _FUSED:
         if names == {fused} and not gates:
-            return _fused(attention, children[fused], config)
+            return _fused(attention, children[fused], shape)
     for query in ("q_proj", "q_a_proj"):
         if names == {query, *_LATENT}:
             return _latent(attention, (children[query], *gates), children)
     return None
 
 
-def _fused(attention: nn.Module, module: nn.Module, config: Any) -> Fused | None:
+def _fused(attention: nn.Module, module: nn.Module, shape: Shape) -> Fused | None:
     """Rows come in groups, each of so many heads of q, then of k, then of v.
 
     In one group (GPT-2, Phi-3, MPT, StarCoder), in as many as there are heads of k and v (GPT-NeoX, BLOOM, Falcon), or,
     with v before k, in four (CodeGen).
     """
-    heads = config.num_attention_heads
-    head = getattr(attention, "head_dim", None) or getattr(config, "head_dim", None) or config.hidden_size // heads
+    heads, head = shape.heads, getattr(attention, "head_dim", None) or shape.head_width
     kept = next((getattr(attention, name) for name in ("kv_heads", "num_kv_heads") if hasattr(attention, name)), None)
-    kept = kept or getattr(config, "num_key_value_heads", None) or heads
+    kept = kept or shape.kv_heads
     groups, order = 1, (0, 1, 2)
-    if hasattr(attention, "query_key_value") or (hasattr(attention, "multi_query") and not attention.multi_query):
+    if hasattr(attention, "query_key_value") or not getattr(attention, "multi_query", True):
         groups = kept
-    elif config.model_type == "codegen":
+    elif type(attention).__name__ == "CodeGenAttention":
         groups, order = 4, (0, 2, 1)
-    total = (heads + 2 * kept) * head
-    if module.weight.numel() != total * config.hidden_size or heads % groups or kept % groups:
+    rows = (heads + 2 * kept) * head
+    if module.weight.numel() != rows * shape.width or heads % groups or kept % groups:  # type: ignore[operator]
         return None
     sizes = [count // groups * head for count in (heads, kept, kept)]
-    parts = torch.arange(total).view(groups, -1).split(sizes, 1)
+    parts = torch.arange(rows).view(groups, -1).split(sizes, 1)
     return Fused(module, tuple(parts[which].flatten() for which in order))
 
 

@@ -63,6 +63,12 @@ class _Evidence(Observer):
         write_gradients(out)
         self.gradients.update(zip(readers, out.unbind(1), strict=True))
 
+    def gradients_of(self, value: Tensor, residual: Residual) -> dict[int, Residual]:
+        """Those of the readers between a residual and a value."""
+        self.gradients = {}
+        torch.autograd.grad(value, residual, retain_graph=True)
+        return self.gradients
+
     def _once(self, already: bool, name: str) -> None:
         if already:
             raise ModelError(f"'{name}' of this model runs more than once in a pass.", _REFUSED)
@@ -83,19 +89,19 @@ def prove(architecture: Architecture) -> None:
         raise ModelError("This model's logits are not finite.", "Try --dtype float32; are its weights complete?")
     if not (difference := _relative(bare[0, :-1], bare[1, :-1])) <= tolerance:
         raise ModelError(
-            f"This model sees the tokens after the one that it reads: the last one changes what it says of those before "
-            f"by {difference:.1e}.",
+            f"This model sees the tokens after the one that it reads: the last one changes what it says before it by "
+            f"{difference:.1e}.",
             "Use a causal language model.",
         )
     evidence = _Evidence(architecture)
     with recording(architecture, evidence), torch.enable_grad():
-        logits = architecture.model(input_ids=tokens, use_cache=False).logits
+        logits = _run(architecture, tokens)
         loss = logits.float().log_softmax(-1).square().mean()
         if not (difference := _relative(logits.detach(), bare)) <= tolerance:
             raise ModelError(f"Hooking this model changes its logits by {difference:.1e}.", _REFUSED)
         _prove_sums(architecture, evidence, tolerance)
         _prove_projections(architecture, evidence, tolerance)
-        evidence.gradients.clear()
+        evidence.gradients = {}
         assert evidence.embedding is not None
         (whole,) = torch.autograd.grad(loss, evidence.embedding)
     if len(evidence.gradients) < len(architecture.graph.readers):
@@ -113,11 +119,16 @@ def _tokens(architecture: Architecture) -> Tensor:
     return tokens
 
 
+def _run(architecture: Architecture, tokens: Tensor) -> Tensor:
+    """Logits, asked for as they are when samples are scored."""
+    return architecture.model(input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False).logits
+
+
 def _logits(architecture: Architecture, tokens: Tensor) -> Tensor:
     """What the model says when nobody watches."""
     try:
         with torch.no_grad():
-            return architecture.model(input_ids=tokens, use_cache=False).logits
+            return _run(architecture, tokens)
     except Exception as error:
         if is_out_of_memory(error):
             raise
@@ -143,7 +154,8 @@ def _prove_sums(architecture: Architecture, evidence: _Evidence, tolerance: floa
         if not (difference := _relative(total, residual)) <= tolerance:
             raise ModelError(
                 f"The residual identity fails at '{node_of(graph.readers[readers.start])}': what the blocks before it "
-                f"write differs from what it reads by {difference:.1e} (relative; at most {tolerance:.0e} is rounding).",
+                f"write differs from what it reads by {difference:.1e} (relative; at most {tolerance:.0e} is "
+                "rounding).",
                 _REFUSED,
             )
 
@@ -162,18 +174,12 @@ def _prove_projections(architecture: Architecture, evidence: _Evidence, toleranc
         output = evidence.attached[graph.attention_writer(layer)]
         residual = next(x for readers, x in evidence.read_from.items() if q in readers)
         generator = torch.Generator().manual_seed(layer)
-        weights = torch.randn(output.shape[-1], generator=generator).to(output)
-
-        def gradients(position: int, output: Tensor = output, residual: Tensor = residual, weights: Tensor = weights):
-            evidence.gradients.clear()
-            torch.autograd.grad((output[:, position] * weights).sum(), residual, retain_graph=True)
-            return evidence.gradients
-
-        found = gradients(_POSITIONS - 1)
+        mixed = output @ torch.randn(output.shape[-1], generator=generator).to(output)
+        found = evidence.gradients_of(mixed[:, -1].sum(), residual)
         own, elsewhere = found[q][:, -1].norm(), found[q][:, :-1].norm()
         if not elsewhere <= tolerance * own:
             raise ModelError(f"What 'a{layer}<q>' should be acts on other positions than its own.", _REFUSED)
-        found = gradients(0)
+        found = evidence.gradients_of(mixed[:, 0].sum(), residual)
         sinks = any("sink" in name for name, _ in block.layer.named_parameters())
         if not sinks and not found[k][:, 0].norm() <= tolerance * found[v][:, 0].norm():
             raise ModelError(f"What 'a{layer}<k>' should be acts where there is nothing to choose from.", _REFUSED)
