@@ -71,9 +71,9 @@ def recording(architecture: Architecture, observer: Observer) -> Iterator[None]:
                     f"What '{graph.writers[writer]}' writes does not have the residual's shape {list(shape)}.",
                     "This architecture is not supported.",
                 )
-            written.append(part.view(shape))
+            written.append(part if part.shape == shape else part.view(shape))
             if len(written) == len(writing.modules):
-                total = sum(written[1:], written[0])
+                total = written[0] if len(written) == 1 else torch.stack(written).sum(0)
                 written.clear()
                 observer.wrote(writer, total if writing.scale == 1 else total * writing.scale)
 
@@ -125,7 +125,8 @@ class _Readers:
 
     def _read(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         residual = given(args, kwargs)
-        self._residual = residual.detach()
+        if self._reading.taps:
+            self._residual = residual.detach()
         self._observer.read(self._readers, residual)
         return replaced(args, kwargs, own_view(residual, self._influenced))
 
@@ -134,7 +135,7 @@ class _Readers:
         if self._reading.taps:
             self._observer.influenced(self._readers, self._write)
         else:
-            self._observer.influenced(self._readers, lambda out: out.copy_(whole.view(out[:, 0].shape)[:, None]))
+            self._observer.influenced(self._readers, lambda out: out.copy_(whole.view(out.shape)))
         self._gradients = {}
 
     def _write(self, out: Float[Tensor, "sample reader position width"]) -> None:
@@ -142,7 +143,10 @@ class _Readers:
         near = out if out.device == self._residual.device else torch.empty_like(out, device=self._residual.device)
         for part in range(len(self._readers)):
             gradient = self._gradients.get(part)
-            near[:, part] = 0 if gradient is None else gradient.view(near[:, part].shape)
+            if gradient is None:
+                near[:, part].zero_()
+            else:
+                near[:, part].copy_(gradient)
         self._reading.norm.pull_back(self._residual, near)
         if near is not out:
             out.copy_(near)
