@@ -135,7 +135,7 @@ class Forecast:
         weights = model.shape.parameters * self._item(self.numerics.scores)
         short = "" if weights < self.free else ", MORE THAN IS FREE"
         return (
-            f"{count(model.shape.parameters)} parameters, {model.shape.layers} layers, at most {edges:,} edges, "
+            f"{count(model.shape.parameters)} parameters, {model.shape.layers} layers, {edges:,} edges at most, "
             f"{size(weights)} of weights{short}{model.note}"
         )
 
