@@ -8,9 +8,10 @@ a block's attention is one node; it is written as that block's only head, `a5` a
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
-from xml.etree.ElementTree import ParseError
+from xml.etree import ElementTree
 
 import networkx as nx
 import numpy as np
@@ -36,13 +37,27 @@ def read_graphml(text: bytes) -> frozenset[str]:
         content = text.decode("utf-8")
         if "<!" in re.sub(r"<!--.*?-->", "", content, flags=re.DOTALL):
             raise ValueError("declarations, with which a small file can grow without bound")
-        graph = nx.parse_graphml(content, force_multigraph=True)
-        names = frozenset(f"{row['writer']}->{row['reader']}" for _, _, row in graph.edges(data=True))
-    except (*_UNREADABLE, nx.NetworkXError, ParseError) as error:
+        names = frozenset(_edge_names(ElementTree.fromstring(content)))
+    except (*_UNREADABLE, ElementTree.ParseError) as error:
         raise CircuitError("This is not a circuit in GraphML.", "Export one from Circuits.") from error
     if not names:
         raise CircuitError("This GraphML has no edges.", "Export a circuit from Circuits.")
     return names
+
+
+def _edge_names(root: ElementTree.Element) -> Iterator[str]:
+    """Each edge's name, from its data `writer` and `reader`; other programs drop the types of keys, and rename ids."""
+
+    def children(parent: ElementTree.Element, tag: str) -> list[ElementTree.Element]:
+        return [child for child in parent if child.tag.rpartition("}")[2] == tag]
+
+    keys = {key.get("id"): key for key in children(root, "key")}
+    defaults = {key.get("attr.name"): default.text for key in keys.values() for default in children(key, "default")}
+    for graph in children(root, "graph"):
+        for edge in children(graph, "edge"):
+            own = {keys[data.get("key")].get("attr.name"): data.text for data in children(edge, "data")}
+            values = defaults | own
+            yield f"{values['writer']}->{values['reader']}"
 
 
 def _headed(name: str) -> str:
