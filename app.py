@@ -4,7 +4,13 @@ import streamlit as st
 from starlette.middleware import Middleware
 
 from dashboard.monitoring import CountSessions
-from dashboard.security import Security
-from dashboard.service import lifespan
+from dashboard.security import ROUTES, Security
+from dashboard.service import begin, lifespan
 
-app = st.App("dashboard/shell.py", lifespan=lifespan, middleware=[Middleware(Security), Middleware(CountSessions)])
+begin()
+app = st.App(
+    "dashboard/shell.py",
+    lifespan=lifespan,
+    routes=ROUTES,
+    middleware=[Middleware(Security), Middleware(CountSessions)],
+)

@@ -1,4 +1,4 @@
-"""What an operator's Prometheus may know: sessions, queue, batch seconds, size of the store, deaths of workers.
+"""What an operator's Prometheus may know: sessions, wrong tokens, queue, batch seconds, the store's size, dead workers.
 
 It is served on an address of its own, `PROBING_METRICS=HOST:PORT`, so that the pages' proxy does not show it.
 """
@@ -17,6 +17,10 @@ from probing.jobs.supervisor import Supervisor
 from probing.store import Store
 
 SESSIONS = prometheus_client.Gauge("probing_sessions", "Browser tabs that are connected")
+
+GUESSES = prometheus_client.Counter(
+    "probing_wrong_tokens", "Admin tokens that were wrong, or were not looked at since too many were", ["looked_at"]
+)
 
 MOST_SESSIONS = 500
 """Tabs that may be connected at a time; one takes a megabyte or two."""

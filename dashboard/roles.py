@@ -6,20 +6,28 @@ secrets; `PROBING_MEMBERS` may narrow whom that lets in), may queue registered p
 that is bounded.
 """
 
+import hashlib
 import hmac
+import logging
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 import streamlit as st
 
 from dashboard import data
+from dashboard.monitoring import GUESSES
 from dashboard.service import admin_token, is_hosted, is_read_only, members, sign_in_is_set_up, store
 from probing.errors import PersonError
 from probing.jobs.plan import Spec
 from probing.pairs import load_registry
 from probing.store.queue import ACTIVE
+
+log = logging.getLogger(__name__)
 
 QUEUE_LIMIT = 20
 """Jobs that may wait or run at a time on a hosted server."""
@@ -27,12 +35,81 @@ QUEUE_LIMIT = 20
 PERSON_LIMIT = 3
 """Of them, jobs of one person."""
 
-TRIES = 5
-"""Wrong tokens after which a session gets no more."""
+PAUSE = 0.5
+"""Seconds between two tokens that are looked at; for those of one address they double with each wrong one."""
+
+LONGEST_PAUSE = 60.0
+"""Where the doubling stops."""
+
+LONGEST_WAIT = 10.0
+"""Seconds for which a token may wait to be looked at; one that would have to wait longer is not."""
+
+ADDRESSES = 10_000
+"""Addresses that are remembered, those of the last tokens."""
 
 
 class NotAllowedError(PersonError):
     """Something that this person may not do here."""
+
+
+@dataclass
+class _Source:
+    """From where tokens come."""
+
+    wrong: int = 0
+    """How many were wrong, or wait to be looked at."""
+    next: float = 0.0
+    """When the next may be looked at."""
+
+
+class Tokens:
+    """Looks at the tokens that are given to this process, slowly, however many sessions give them.
+
+    Each waits in the thread of its own session, so that nobody else does. Who guesses from one address does not keep
+    out who knows the token at another.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._next = 0.0
+        self._sources: OrderedDict[str, _Source] = OrderedDict()
+
+    def is_right(self, given: str, expected: str, address: str) -> bool:
+        """Whether a token is the expected one; takes as long as those before it make it.
+
+        Raises:
+            NotAllowedError: it would have to wait for too long, and is not looked at.
+        """
+        source = self._wait(address)
+        right = hmac.compare_digest(*(hashlib.sha256(token.encode()).digest() for token in (given, expected)))
+        if right:
+            source.wrong = 0
+        else:
+            GUESSES.labels("yes").inc()
+            log.warning("a wrong admin token from %s, the %d. in a row", address, source.wrong)
+        return right
+
+    def _wait(self, address: str) -> _Source:
+        """Return when it is a token's turn."""
+        with self._lock:
+            source = self._sources.setdefault(address, _Source())
+            self._sources.move_to_end(address)
+            if len(self._sources) > ADDRESSES:
+                self._sources.popitem(last=False)
+            now = time.monotonic()
+            wait = max(0.0, self._next - now, source.next - now)
+            if wait <= LONGEST_WAIT:
+                self._next = now + wait + PAUSE
+                source.next = now + wait + min(LONGEST_PAUSE, PAUSE * 2 ** min(source.wrong, 20))
+                source.wrong += 1
+        if wait > LONGEST_WAIT:
+            GUESSES.labels("no").inc()
+            raise NotAllowedError("Too many wrong tokens have been given.", f"Try again in {wait:.0f} seconds.")
+        time.sleep(wait)
+        return source
+
+
+TOKENS = Tokens()
 
 
 def person() -> str | None:
@@ -118,14 +195,15 @@ def sign_in() -> None:
     if sign_in_is_set_up() and not has_signed_in:
         st.button("Sign in", icon=":material/login:", on_click=st.login)
     expected = admin_token()
-    if not expected or st.session_state.get("wrong_tokens", 0) >= TRIES:
+    if not expected:
         return
     with st.form("token", clear_on_submit=True):
         given = st.text_input("Admin token", type="password", max_chars=200)
         if st.form_submit_button("Unlock"):
-            if hmac.compare_digest(given.encode(), expected.encode()):
-                st.session_state["admin"] = True
-                st.rerun()
-            st.session_state["wrong_tokens"] = st.session_state.get("wrong_tokens", 0) + 1
-            time.sleep(1)
-            st.error("That is not the token.")
+            try:
+                if TOKENS.is_right(given, expected, st.context.ip_address or "this machine"):
+                    st.session_state["admin"] = True
+                    st.rerun()
+                st.error("That is not the token.")
+            except NotAllowedError as error:
+                st.error(str(error))

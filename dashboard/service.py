@@ -10,17 +10,20 @@ import gc
 import logging
 import os
 import re
+import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import lru_cache
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pyarrow
 import streamlit as st
+import uvicorn
 
 from dashboard import monitoring
 from probing import logs
@@ -61,6 +64,41 @@ def admin_token() -> str:
 def members() -> tuple[str, ...]:
     """Patterns of the mail addresses whose owners may compute once they have signed in; none where all may."""
     return tuple(os.environ.get("PROBING_MEMBERS", "").casefold().replace(",", " ").split())
+
+
+LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+
+
+def hosts() -> frozenset[str]:
+    """The names by which this server may be asked: this machine's own, `server.address`, and those in `PROBING_HOSTS`.
+
+    A Hugging Face Space also has the name that it is given there.
+
+    Raises:
+        PersonError: `PROBING_HOSTS` has something that is not the name of a host.
+    """
+    return _hosts(
+        st.get_option("server.address") or "", os.environ.get("PROBING_HOSTS", ""), os.environ.get("SPACE_HOST", "")
+    )
+
+
+@lru_cache(maxsize=1)
+def _hosts(address: str, named: str, space: str) -> frozenset[str]:
+    own = {*LOCAL_NAMES, address.lower()} - {"", "0.0.0.0", "::"}  # the last two are no names, but all addresses
+    for name in f"{named} {space}".replace(",", " ").split():
+        try:
+            known = str(ip_address(name.strip("[]")))
+        except ValueError:
+            known = name.lower().rstrip(".")
+            with contextlib.suppress(UnicodeError):
+                known = known.encode("idna").decode()
+            if not re.fullmatch(r"[\w-]+(\.[\w-]+)*", known, re.ASCII):
+                raise PersonError(
+                    f"PROBING_HOSTS has '{name}'.",
+                    "It is a list of names such as circuits.example.org.",
+                ) from None
+        own.add(known)
+    return frozenset(own)
 
 
 def sign_in_is_set_up() -> bool:
@@ -138,30 +176,58 @@ def _work(supervisor: Supervisor) -> None:
     supervisor.watch()
 
 
-@asynccontextmanager
-async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
-    """Open the store and keep a worker for as long as the server runs.
+GRACE = 5
+"""Seconds that viewers have to take what they are being sent when the server ends."""
 
-    Settings or a store with which it cannot run stop the server with a sentence, before anybody sees a page.
-    """
-    started = time.monotonic()
+
+@contextlib.contextmanager
+def _or_end() -> Iterator[None]:
+    """Settings or a store with which the server cannot run end it with a sentence, before anybody sees a page."""
     try:
+        yield
+    except PersonError as error:
+        print(error, file=sys.stderr, flush=True)  # noqa: T201 - the one thing that is not a log
+        os._exit(2)
+
+
+def begin() -> None:
+    """Look at the settings, and log as they say, before the server says its first word."""
+    with _or_end():
         logs.set_up(verbose=True)
+        hosts()
         if is_hosted() and 0 < len(admin_token()) < SHORTEST_TOKEN:
             raise PersonError(f"PROBING_ADMIN_TOKEN has fewer than {SHORTEST_TOKEN} characters.", "Choose a long one.")
+
+
+def _end_in_time() -> None:
+    """Let the server end though somebody keeps a connection open, or does not read what they are sent.
+
+    uvicorn would wait for them for ever: Streamlit starts it without a limit. It is who handles signals here.
+    """
+    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    if isinstance(server, uvicorn.Server):
+        server.config.timeout_graceful_shutdown = GRACE
+
+
+@asynccontextmanager
+async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
+    """Open the store and keep a worker for as long as the server runs."""
+    started = time.monotonic()
+    _end_in_time()
+    with _or_end():
         store()
         here = _one_of("PROBING_WORKER", "here", "elsewhere") == "here" and not is_read_only()
         supervisor = Supervisor(store(), log_to_file=not is_hosted()) if here else None
         monitoring.serve(store, supervisor)
-    except PersonError as error:
-        print(error, file=sys.stderr, flush=True)  # noqa: T201 - the one thing that is not a log
-        os._exit(2)
     thread = threading.Thread(target=_work, args=(supervisor,), daemon=True, name="supervisor") if supervisor else None
     if thread:
         thread.start()
     ended = threading.Event()
     threading.Thread(target=_tidy, args=(ended,), daemon=True, name="tidying").start()
-    log.info("ready after %.1f s, %s", time.monotonic() - started, "read only" if is_read_only() else "with a queue")
+    kind = "read only" if is_read_only() else "with a queue"
+    log.info(
+        "http://localhost:%d is ready after %.1f s, %s", st.get_option("server.port"), time.monotonic() - started, kind
+    )
     try:
         yield {}
     finally:
