@@ -1,12 +1,11 @@
 """Circuits to take away as GraphML or EAP-IG's JSON, and to bring back."""
 
-import re
-
 import pandas as pd
 import streamlit as st
 
 from dashboard.selection import View
 from dashboard.service import is_hosted
+from dashboard.words import as_text
 from probing.circuit_files import as_eap_json, as_graphml, read_eap_json, read_graphml
 from probing.circuits import circuit
 from probing.errors import CircuitError
@@ -23,18 +22,13 @@ def members(graph: ResidualGraph) -> frozenset[str] | None:
     try:
         brought = _read(upload.getvalue(), graph)
     except CircuitError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(as_text(str(error)), icon=":material/error:")
         return None
     st.info(
-        f"Only the {len(brought)} edges of the circuit in {_plain(upload.name)} are shown. Close the file to see all.",
+        f"Only the {len(brought)} edges of the circuit in {as_text(upload.name)} are shown. Close the file to see all.",
         icon=":material/filter_alt:",
     )
     return brought
-
-
-def _plain(name: str) -> str:
-    """A file's name without what Markdown would take for more."""
-    return re.sub(r"[^\w .-]", "", name)[:100]
 
 
 def _read(content: bytes, graph: ResidualGraph) -> frozenset[str]:

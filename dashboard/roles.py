@@ -22,6 +22,7 @@ import streamlit as st
 from dashboard import data
 from dashboard.monitoring import GUESSES
 from dashboard.service import admin_token, is_hosted, is_read_only, members, sign_in_is_set_up, store
+from dashboard.words import as_text
 from probing.errors import PersonError
 from probing.jobs.plan import Spec
 from probing.pairs import load_registry
@@ -182,10 +183,10 @@ def sign_in() -> None:
     who, has_signed_in = person(), st.user.get("is_logged_in")
     if has_signed_in:
         may = "" if who is not None else ", who may look here but not compute"
-        st.caption(f":material/person: Signed in as {_name(st.user)}{may}.")
+        st.caption(f":material/person: Signed in as {as_text(_name(st.user))}{may}.")
         st.button("Sign out", icon=":material/logout:", on_click=st.logout)
     elif who is not None:
-        st.caption(f":material/person: Signed in as {who}.")
+        st.caption(f":material/person: Signed in as {as_text(who)}.")
     if who is not None:
         return
     if is_read_only():

@@ -15,6 +15,7 @@ import streamlit as st
 from dashboard import data, roles, tables
 from dashboard.selection import COARSE, COHORT_NAMES, GRANULARITY_NAMES, current_choice
 from dashboard.service import is_hosted, public
+from dashboard.words import as_text
 from probing.errors import PersonError
 from probing.jobs.plan import Spec
 from probing.jobs.supervisor import log_path
@@ -43,7 +44,7 @@ def form() -> Spec:
     choice = current_choice()
     questions = load_registry().question_set(choice.question_set).title
     st.markdown(
-        f"**{choice.pair.title}** ({choice.pair.arrow}) on **{questions}**, questions "
+        f"**{as_text(choice.pair.title)}** ({as_text(choice.pair.arrow)}) on **{as_text(questions)}**, questions "
         f"{COHORT_NAMES[choice.cohort]}, as chosen in the sidebar"
     )
     alphas = st.segmented_control(
@@ -80,7 +81,7 @@ def queue(spec: Spec) -> None:
     try:
         job = roles.submit(spec)
     except PersonError as error:
-        st.error(public(str(error)), icon=":material/lock:")
+        st.error(as_text(public(str(error))), icon=":material/lock:")
         return
     st.toast(f"Job {job} is queued." if job not in before else f"Job {job} does just that already.")
 
@@ -102,7 +103,8 @@ def show_forecast(spec: Spec) -> None:
             st.warning("That took longer than two minutes, and was given up.", icon=":material/schedule:")
             return
     if run.returncode:
-        st.error(public(run.stderr.strip().splitlines()[-1]) if run.stderr.strip() else "It could not be planned.")
+        said = run.stderr.strip().splitlines()
+        st.error(as_text(public(said[-1])) if said else "It could not be planned.")
         return
     st.code(public(run.stdout), language=None, wrap_lines=True)
 
@@ -125,12 +127,12 @@ def _active() -> None:
     for job in active.to_dict("records"):
         with st.container(border=True, key=f"job-{job['job_id']}"):
             title, button = st.columns([5, 1], vertical_alignment="center")
-            title.markdown(f"{ICONS[job['status']]} **Job {job['job_id']}** {describe(job)}")
+            title.markdown(f"{ICONS[job['status']]} **Job {job['job_id']}** {as_text(describe(job))}")
             if roles.may_cancel(job) and button.button("Cancel", key=f"cancel-{job['job_id']}"):
                 roles.cancel(int(job["job_id"]))
                 st.rerun(scope="fragment")
             if job["status"] == "running" and job["total"]:
-                st.progress(job["done"] / job["total"], progress(job, datetime.now(UTC).replace(tzinfo=None)))
+                st.progress(job["done"] / job["total"], as_text(progress(job, datetime.now(UTC).replace(tzinfo=None))))
 
 
 def describe(job: dict[str, Any]) -> str:
@@ -198,9 +200,9 @@ def _ran(job: dict[str, Any]) -> bool:
 
 def details(job: dict[str, Any]) -> None:
     """One ended job: what became of it, its log, and with what its runs were made."""
-    st.markdown(f"{ICONS[job['status']]} **Job {job['job_id']}**, {job['status']}: {describe(job)}")
+    st.markdown(f"{ICONS[job['status']]} **Job {job['job_id']}**, {job['status']}: {as_text(describe(job))}")
     if job["message"]:
-        st.info(public(job["message"]), icon=":material/info:")
+        st.info(as_text(public(job["message"])), icon=":material/info:")
     spec = Spec.from_json(json.loads(job["spec"]))
     if job["status"] != "done" and roles.person() is not None and st.button("Try again", icon=":material/replay:"):
         queue(spec)

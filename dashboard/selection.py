@@ -9,6 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import data
+from dashboard.words import as_text
 from probing.pairs import Pair, Registry, load_registry
 from probing.published import Published, published
 from probing.residual_graph import Granularity, ResidualGraph
@@ -149,13 +150,13 @@ def _note_unknown(registry: Registry) -> None:
     if unknown:
         name, value = next(iter(unknown.items()))
         st.session_state["unknown"] = (
-            f"The link asks for the {name} “{value}”, which is not known here; the default stands in for it. "
-            f"Known: {', '.join(known[name])}."
+            f"The link asks for the {name} “{as_text(value)}”, which is not known here; the default stands in for it. "
+            f"Known: {as_text(', '.join(known[name]))}."
         )
 
 
 def unknown() -> str | None:
-    """What the link asked for and this server does not have, for as long as nothing else has been chosen."""
+    """In Markdown, what the link asked for and is not here, for as long as nothing else has been chosen."""
     message = st.session_state.get("unknown")
     if message is None:
         return None

@@ -8,6 +8,7 @@ import streamlit as st
 from dashboard import selection
 from dashboard.service import public
 from dashboard.widgets import queue_status
+from dashboard.words import as_text
 from probing.errors import PersonError
 
 log = logging.getLogger(__name__)
@@ -37,4 +38,4 @@ try:
     page.run()
 except PersonError as error:
     log.warning("%s", error)
-    st.error(public(str(error)), icon=":material/error:")
+    st.error(as_text(public(str(error))), icon=":material/error:")

@@ -13,7 +13,7 @@ from dashboard.drawing import drawn
 from dashboard.selection import COHORT_NAMES, PAPER, View, current, newest_job, rules, unknown
 from dashboard.service import public
 from dashboard.theme import CHART, number
-from dashboard.words import TERMS, VERDICTS, interval, relative_interval
+from dashboard.words import TERMS, VERDICTS, as_text, interval, relative_interval
 from probing.jobs.plan import Spec, is_outdated, spec_of
 from probing.metrics import PATTERN, Comparison, verdict
 from probing.rollouts import ALPHAS, Selection
@@ -38,16 +38,20 @@ def ready_view() -> View:
 
 
 def _say_why(view: View) -> None:
-    st.title(view.pair.arrow)
+    st.title(as_text(view.pair.arrow))
     if view.state == "computing":
         _wait(view)
     elif view.state == "impossible":
-        st.info(view.row["failure"], icon=":material/filter_alt_off:")
+        st.info(as_text(view.row["failure"]), icon=":material/filter_alt_off:")
     elif view.state == "failed":
-        st.error(f"This comparison could not be computed. {public(view.job['message'])}", icon=":material/error:")
+        st.error(
+            f"This comparison could not be computed. {as_text(public(view.job['message']))}", icon=":material/error:"
+        )
         _offer(_missing(view), "Try again")
     else:
-        st.info(f"This comparison has not been computed yet. {view.pair.about}", icon=":material/hourglass_empty:")
+        st.info(
+            f"This comparison has not been computed yet. {as_text(view.pair.about)}", icon=":material/hourglass_empty:"
+        )
         _offer(_missing(view), "Compute it")
         if not view.pair.is_local:
             st.caption("It needs weights that do not ship with this program. This says which, and what it would take:")
@@ -74,7 +78,7 @@ def _wait(view: View) -> None:
     if now.state != "computing":
         st.rerun()
     st.info(
-        f"Being computed: **{view.pair.arrow}**, questions {COHORT_NAMES[view.cohort]}, α = {view.alpha:g}. "
+        f"Being computed: **{as_text(view.pair.arrow)}**, questions {COHORT_NAMES[view.cohort]}, α = {view.alpha:g}. "
         "This page opens by itself when it is done.",
         icon=":material/progress_activity:",
     )
@@ -83,7 +87,7 @@ def _wait(view: View) -> None:
 
 def _show_progress(job: dict[str, Any]) -> None:
     if job["status"] == "running" and job["total"]:
-        st.progress(job["done"] / job["total"], f"{job['stage']}: {job['done']} of {job['total']}")
+        st.progress(job["done"] / job["total"], f"{as_text(job['stage'])}: {job['done']} of {job['total']}")
     else:
         ahead = int((data.jobs()["status"].isin(ACTIVE) & (data.jobs()["job_id"] < job["job_id"])).sum())
         st.progress(0.0, f"In the queue, {ahead} ahead" if ahead else "Starting")
@@ -109,7 +113,7 @@ def offer_more(view: View, label: str, why: str, **wanted: Any) -> None:
         wait()
         return
     if job.get("status") == "failed":
-        st.error(f"It could not be computed. {job['message']}", icon=":material/error:")
+        st.error(f"It could not be computed. {as_text(public(job['message']))}", icon=":material/error:")
     st.info(why, icon=":material/hourglass_empty:")
     _offer(spec, label)
 
@@ -132,7 +136,7 @@ def _queue() -> None:
     st.caption(f"Computing; {len(waiting)} job{'s' if len(waiting) != 1 else ''} to go")
     if len(running):
         job = running.iloc[0]
-        st.progress(job["done"] / max(1, job["total"]), job["stage"] or "starting")
+        st.progress(job["done"] / max(1, job["total"]), as_text(job["stage"] or "starting"))
 
 
 # -- what pages show ---------------------------------------------------------------------------------------------------
@@ -142,12 +146,12 @@ def subtitle(view: View) -> None:
     """What a page is about: the pair's nature, the questions, the cut, and rules that are not the paper's."""
     counts = view.counts
     parts = [
-        f"{view.pair.algorithm}, {view.pair.kind}",
+        as_text(f"{view.pair.algorithm}, {view.pair.kind}"),
         f"{counts['selected']} questions ({COHORT_NAMES[view.cohort]})",
         f"first {view.row['cut']:.0f} answer tokens (α = {view.alpha:g})",
     ]
     own = rules(view.row["settings"])
-    st.caption(" · ".join(parts if own == PAPER else [*parts, own]))
+    st.caption(" · ".join(parts if own == PAPER else [*parts, as_text(own)]))
     if is_outdated(view.row):
         st.caption(
             ":material/history: Computed by an earlier version of this program, which answered or scored in another "
@@ -160,7 +164,7 @@ def subtitle(view: View) -> None:
             icon=":material/group_remove:",
         )
     elif view.row.get("warning"):
-        st.caption(f":material/info: {view.row['warning']}")
+        st.caption(f":material/info: {as_text(view.row['warning'])}")
 
 
 def metric_card(metric: str, compared: Comparison, published: tuple[float, float] | None = None) -> None:

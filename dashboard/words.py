@@ -83,6 +83,27 @@ For what this program computed, cite it as *RL Circuit Explorer* with the versio
 of the runs, which stand in the table above: with them anybody can compute the same numbers again.
 """
 
+_ACTIVE = re.compile(r"[\\`*_\[\]<>$~&|#!^]|^[-+]|^\d+(?=[.)])")
+"""What Markdown makes more of than characters, anywhere or at the beginning of a line."""
+
+_LINKED = re.compile(r"(?<=[:@])(?=\S)|(?<=www)(?=\.)", re.IGNORECASE)
+"""Where Streamlit finds addresses, emoji and colours in what has been read, whether escaped or not."""
+
+JOINER = "\u2060"
+"""A character without width."""
+
+LONGEST = 500
+"""Characters of a text from outside that are shown."""
+
+
+def as_text(text: str) -> str:
+    """Something from outside (a link, a file, the registry) as Markdown that shows just that, on one line."""
+    shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    shown = shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 2]} …"
+    escaped = _ACTIVE.sub(lambda found: f"{found[0]}\\" if found[0].isdigit() else f"\\{found[0]}", shown)
+    return _LINKED.sub(JOINER, escaped)
+
+
 PATTERN_METRICS = tuple(PATTERN)
 
 VERDICTS: dict[Verdict, tuple[str, str, str]] = {

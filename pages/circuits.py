@@ -8,12 +8,13 @@ from dashboard import circuit_file, data, edge_filter, inspector
 from dashboard.edge_filter import PANELS
 from dashboard.figures import circuit, matrix
 from dashboard.widgets import chart, ready_view, subtitle
+from dashboard.words import as_text
 
 view = ready_view()
 table = data.edge_table(view.key, view.graph)
 layers = view.graph.layers
 
-st.title(f"Circuits: {view.pair.arrow}")
+st.title(f"Circuits: {as_text(view.pair.arrow)}")
 subtitle(view)
 
 chosen = edge_filter.controls(table, view.graph, circuit_file.members(view.graph))

@@ -8,16 +8,16 @@ from dashboard import data, leaderboard, tables
 from dashboard.figures import strips
 from dashboard.theme import percent
 from dashboard.widgets import chart, metric_card, ready_view, subtitle
-from dashboard.words import PATTERN_METRICS, TERMS, confound, headline
+from dashboard.words import PATTERN_METRICS, TERMS, as_text, confound, headline
 
 view = ready_view()
 compared = data.compared(view.key)
 questions = data.per_question(view.key)
 paper = view.published(view.pair, view.alpha)
 
-st.title(view.pair.arrow)
+st.title(as_text(view.pair.arrow))
 subtitle(view)
-st.markdown(headline(view.pair.algorithm, compared))
+st.markdown(headline(as_text(view.pair.algorithm), compared))
 
 left, *cards = st.columns([0.8, 1.25, 1.25, 1.25])
 with left, st.container(border=True, height="stretch"):

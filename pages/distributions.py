@@ -8,11 +8,11 @@ import streamlit as st
 from dashboard import data
 from dashboard.figures import diversity, histograms, spread, strips
 from dashboard.widgets import chart, metric_card, ready_view, subtitle
-from dashboard.words import TERMS, bins_verdict
+from dashboard.words import TERMS, as_text, bins_verdict
 from probing.metrics import Definition
 
 view = ready_view()
-st.title(f"Distributions: {view.pair.arrow}")
+st.title(f"Distributions: {as_text(view.pair.arrow)}")
 subtitle(view)
 
 size, curves, bins_tab, by_question, between = st.tabs(

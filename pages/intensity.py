@@ -8,11 +8,11 @@ from dashboard import data, tables
 from dashboard.figures import layers, strips
 from dashboard.selection import alike
 from dashboard.widgets import chart, metric_card, ready_view, subtitle
-from dashboard.words import TERMS, confound
+from dashboard.words import TERMS, as_text, confound
 
 view = ready_view()
 compared = data.compared(view.key)
-st.title(f"Intensity: {view.pair.arrow}")
+st.title(f"Intensity: {as_text(view.pair.arrow)}")
 subtitle(view)
 
 cards = st.columns(3)

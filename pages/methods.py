@@ -4,11 +4,11 @@ import streamlit as st
 
 from dashboard import data, tables
 from dashboard.widgets import ready_view, subtitle
-from dashboard.words import CITATION, FORMULAS, TERMS, section
+from dashboard.words import CITATION, FORMULAS, TERMS, as_text, section
 from probing.metrics import Definition
 
 view = ready_view()
-st.title(f"Methods: {view.pair.arrow}")
+st.title(f"Methods: {as_text(view.pair.arrow)}")
 subtitle(view)
 
 st.subheader("Edges and scores")

@@ -9,15 +9,16 @@ from dashboard.edge_filter import PANELS, EdgeFilter
 from dashboard.figures import circuit, tokens
 from dashboard.figures.circuit import Pick
 from dashboard.widgets import chart, offer_more, ready_view, subtitle
+from dashboard.words import as_text
 
 view = ready_view()
-st.title(f"Questions: {view.pair.arrow}")
+st.title(f"Questions: {as_text(view.pair.arrow)}")
 subtitle(view)
 
 name = question.table(view)
 row = question.row_of(view, name)
 
-st.subheader(f"Question {name}")
+st.subheader(f"Question {as_text(name)}")
 question.texts(view, row)
 
 if row["reason"] is not None:

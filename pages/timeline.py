@@ -9,9 +9,10 @@ from dashboard.edge_filter import PANELS, EdgeFilter
 from dashboard.figures import circuit, timeline
 from dashboard.figures.circuit import Pick
 from dashboard.widgets import chart, offer_more, ready_view, subtitle
+from dashboard.words import as_text
 
 view = ready_view()
-st.title(f"Timeline: {view.pair.arrow}")
+st.title(f"Timeline: {as_text(view.pair.arrow)}")
 subtitle(view)
 
 steps = data.steps(view.key)
