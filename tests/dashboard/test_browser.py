@@ -57,8 +57,7 @@ class Complaints(list[str]):
         page.on("console", lambda message: self._hear(message.type, message.text, message.location.get("url", "")))
 
     def _hear(self, kind: str, text: str, url: str) -> None:
-        # On a deep link Streamlit's client first asks for its endpoints below the page's path, where there are none.
-        if kind == "error" and not re.search(r"/\w+/_stcore/(health|host-config)$", url):
+        if kind == "error":
             self.append(f"{text} ({url})")
 
 

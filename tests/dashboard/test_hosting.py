@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -60,6 +61,11 @@ def _texts(server: Server, page: str = "") -> list[str]:
     return asyncio.run(look())
 
 
+def _events(server: Server) -> list[dict[str, Any]]:
+    """What it has logged: an object a line, without exception."""
+    return [json.loads(line) for line in server.log.read_text().splitlines()]
+
+
 def _confined(writable: Path) -> list[str]:
     """The beginning of a command that may write nowhere but in one folder, and has no capabilities."""
     script = (
@@ -93,8 +99,7 @@ def test_a_demo_that_shows_needs_no_rights_and_one_folder(snapshot: Path, tmp_pa
     finally:
         server.stop()
     assert sorted(snapshot.parent.iterdir()) == lying
-    events = [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")]
-    assert any(event["message"].endswith("read only") for event in events)
+    assert any(event["message"].endswith("read only") for event in _events(server))
 
 
 def test_a_demo_that_computes_begins_as_the_snapshot_and_leaves_the_work_to_another(
@@ -133,9 +138,12 @@ def test_an_operator_is_told_how_it_goes_and_nobody_else(snapshot: Path, tmp_pat
     port = _free_port()
     server = Server(tmp_path / "none.duckdb", _hosted(snapshot, PROBING_METRICS=f"127.0.0.1:{port}"))
 
+    asked: list[str] = []
+
     def metrics() -> dict[str, float]:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as reply:
             lines = reply.read().decode().splitlines()
+        asked[:] = ["\n".join(lines)]
         return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
 
     async def while_looking() -> dict[str, float]:
@@ -155,12 +163,98 @@ def test_an_operator_is_told_how_it_goes_and_nobody_else(snapshot: Path, tmp_pat
         assert during["probing_store_bytes"] == snapshot.stat().st_size
         assert 0 < during["probing_store_memory_bytes"] < 2**28
         assert "probing_batch_seconds_count" in during
+        assert "# TYPE probing_wrong_tokens_total counter" in asked[0]
         for path in ("_stcore/metrics", "_stcore/agent/openapi.json"):
             with pytest.raises(urllib.error.HTTPError) as refused:
                 urllib.request.urlopen(f"{server.url}/{path}")
             assert refused.value.code == 404
     finally:
         server.stop()
+
+
+def _status(port: int, path: str, **headers: str) -> tuple[int, str]:
+    """What a request is answered with: the status, and all of the rest as text; headers are sent as they stand."""
+    sent = {"Connection": "close"} | {name.replace("_", "-"): value for name, value in headers.items()}
+    lines = [f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in sent.items()), "", ""]
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall("\r\n".join(lines).encode())
+        reply = b""
+        while not reply.startswith(b"HTTP/1.1 101") and (more := connection.recv(65536)):
+            reply += more
+    return int(reply.split()[1]), reply.decode(errors="replace")
+
+
+def _shake_hands(port: int, host: str, **headers: str) -> tuple[int, str]:
+    upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec_WebSocket_Version": "13"}
+    key = {"Sec_WebSocket_Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec_WebSocket_Protocol": "streamlit"}
+    return _status(port, "/_stcore/stream", Host=host, **upgrade, **key, **headers)
+
+
+OWN = ("localhost", "LOCALHOST:1234", "127.0.0.1", "127.0.0.1:80", "[::1]:8501", "localhost.", "circuits.example.org",
+       "Circuits.Example.org:443", "[2001:db8::1]", "somebody-circuits.hf.space", "xn--bcher-kva.example")  # fmt: skip
+FOREIGN = ("evil.example", "evil.example:8501", "localhost.evil.example", "evil-localhost", "circuits.example.org.evil",
+           "203.0.113.7", "0.0.0.0", "", "localhost evil", "localhost@evil.example", "localhost:80:80", "localhost/",
+           "localhost, evil.example", "sub.circuits.example.org")  # fmt: skip
+
+
+def test_only_the_names_of_this_server_are_answered_over_http_and_websocket(snapshot: Path, tmp_path: Path) -> None:
+    named = {"PROBING_HOSTS": "circuits.example.org, bücher.example [2001:db8::1]"}
+    server = Server(tmp_path / "none.duckdb", _hosted(snapshot, SPACE_HOST="somebody-circuits.hf.space", **named))
+    try:
+        for host in OWN:
+            status, answer = _status(server.port, "/circuits", Host=host)
+            assert status == 200, host
+            policy = re.findall("connect-src ([^;\r]*)", answer)
+            assert policy == ["'self'" if "[" in host else f"'self' ws://{host} wss://{host}"]
+            assert _shake_hands(server.port, host, Origin=f"https://{host}")[0] == 101, host
+            assert _shake_hands(server.port, host)[0] == 101, "not a browser"
+        for host in FOREIGN:
+            for path in ("/", "/circuits", "/_stcore/host-config", "/static/nothing"):
+                status, answer = _status(server.port, path, Host=host)
+                assert status in (400, 421), host
+                assert host == "" or host not in answer
+            assert _shake_hands(server.port, host, Origin=f"http://{host}")[0] in (400, 421), host
+            if host:
+                assert _shake_hands(server.port, "localhost", Origin=f"http://{host}")[0] == 403, host
+        for origin in ("null", "file://", "localhost", "http://", "http://[", "chrome-extension://localhost"):
+            assert _shake_hands(server.port, "localhost", Origin=origin)[0] == 403, origin
+        assert "add the name to PROBING_HOSTS" in _status(server.port, "/", Host="evil.example")[1]
+        assert "add the name to PROBING_HOSTS" in _shake_hands(server.port, "evil.example")[1]
+        health = _status(server.port, "/_stcore/health", Host="10.1.2.3:8501")
+        assert health[0] == 200, "a load balancer knows an address only"
+        assert health[1].endswith("ok")
+    finally:
+        server.stop()
+
+
+def test_whatever_a_viewer_sends_each_line_of_the_log_is_an_object(snapshot: Path, tmp_path: Path) -> None:
+    server = Server(tmp_path / "none.duckdb", _hosted(snapshot))
+    address = server.url.replace("http", "ws") + "/_stcore/stream"
+
+    async def send(frame: str | bytes) -> int | None:
+        protocol = [Subprotocol("streamlit")]
+        async with websockets.connect(address, origin=Origin(server.url), subprotocols=protocol) as connection:
+            await connection.send(frame)
+            with pytest.raises(websockets.ConnectionClosed):
+                while True:
+                    await asyncio.wait_for(connection.recv(), 10)
+            return connection.close_code
+
+    try:
+        assert asyncio.run(send("a text")) == 1003
+        assert asyncio.run(send(b"\xff\xff\xff")) == 1002
+        assert _status(server.port, "/%00", Host="localhost")[0] in (200, 400, 404)
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            connection.sendall(b"no HTTP\r\n\r\n")
+            connection.recv(1000)
+        _texts(server)
+    finally:
+        server.stop()
+    events = _events(server)
+    assert events
+    for event in events:
+        assert {"time", "level", "logger", "process", "message"} <= event.keys()
+        assert "text frames" not in str(event), "which nobody can make us say"
 
 
 def test_a_page_of_another_site_cannot_connect(snapshot: Path, tmp_path: Path) -> None:
@@ -190,6 +284,8 @@ def test_a_page_of_another_site_cannot_connect(snapshot: Path, tmp_path: Path) -
         ({"PROBING_ADMIN_TOKEN": TOKEN, "PROBING_WORKER": "there"}, "PROBING_WORKER is 'there'"),
         ({"PROBING_METRICS": "9464"}, "PROBING_METRICS is '9464'. It is HOST:PORT"),
         ({"PROBING_LOG": "xml"}, "PROBING_LOG is 'xml'"),
+        ({"PROBING_HOSTS": "a.org https://b.org"}, "PROBING_HOSTS has 'https://b.org'. It is a list of names"),
+        ({"PROBING_HOSTS": "a.org:8501"}, "PROBING_HOSTS has 'a.org:8501'"),
         ({"PROBING_SNAPSHOT": "/none.duckdb"}, "There is no store /none.duckdb"),
     ],
 )

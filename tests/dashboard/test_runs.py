@@ -1,10 +1,15 @@
 """The Runs page: jobs asked for, watched, cancelled, tried again and looked into."""
 
 import json
+import threading
+import time
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
+import streamlit as st
+from prometheus_client import REGISTRY
 from streamlit.testing.v1 import AppTest
 
 from dashboard import roles, service
@@ -134,7 +139,7 @@ def test_nobody_can_queue_where_nobody_can_sign_in(full: Path, monkeypatch: pyte
 def test_a_wrong_token_unlocks_nothing_and_the_right_one_does(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROBING_MODE", "hosted")
     monkeypatch.setenv("PROBING_ADMIN_TOKEN", "right")
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    monkeypatch.setattr(roles, "TOKENS", roles.Tokens())
     app = _open()
     app.text_input[0].set_value("wrong")
     app = _button(app, "Unlock")
@@ -148,15 +153,107 @@ def test_a_wrong_token_unlocks_nothing_and_the_right_one_does(empty: Path, monke
     assert service.store().job(1)["requested_by"] == "admin"
 
 
-def test_a_session_gets_few_tries(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class _Clock:
+    """Time that passes only where somebody sleeps, of each thread by itself."""
+
+    def __init__(self) -> None:
+        self.now, self.slept = 1000.0, 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept = seconds
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
+    own = _Clock()
+    monkeypatch.setattr(roles, "time", own)
+    return own
+
+
+def _guess(tokens: roles.Tokens, address: str, clock: _Clock) -> float | None:
+    """How long a wrong token waits before it is looked at; None if it is not."""
+    try:
+        assert not tokens.is_right("wrong", "right", address)
+    except roles.NotAllowedError:
+        return None
+    return clock.slept
+
+
+def test_wrong_tokens_of_all_sessions_wait_for_one_another(clock: _Clock, caplog: pytest.LogCaptureFixture) -> None:
+    tokens = roles.Tokens()
+    count = partial(REGISTRY.get_sample_value, "probing_wrong_tokens_total")
+    before = [count({"looked_at": said}) or 0 for said in ("yes", "no")]
+    waits = [_guess(tokens, "192.0.2.1", clock) for _ in range(40)]
+    assert waits[:5] == [0, 0.5, 1.5, 3.5, 7.5], "half a second, doubled with each"
+    assert waits[5:] == [None] * 35, "longer than ten seconds is not waited"
+    assert [count({"looked_at": said}) for said in ("yes", "no")] == [before[0] + 5, before[1] + 35]
+    said = [record.message for record in caplog.records]
+    assert len(said) == 5
+    assert said[-1] == "a wrong admin token from 192.0.2.1, the 5. in a row"
+    clock.now += 3600
+    assert _guess(tokens, "192.0.2.1", clock) == 0
+    with pytest.raises(roles.NotAllowedError, match="Try again in 16 seconds"):
+        tokens.is_right("right", "right", "192.0.2.1")
+    for _ in range(30):
+        clock.now += 3600
+        assert _guess(tokens, "192.0.2.1", clock) == 0
+    with pytest.raises(roles.NotAllowedError, match="Try again in 60 seconds"):
+        tokens.is_right("right", "right", "192.0.2.1")
+
+
+def test_who_guesses_elsewhere_keeps_nobody_out(clock: _Clock) -> None:
+    tokens = roles.Tokens()
+    for _ in range(40):
+        _guess(tokens, "192.0.2.1", clock)
+    clock.now += 8  # when the last of them that waited has been looked at
+    assert tokens.is_right("right", "right", "198.51.100.2")
+    assert clock.slept == 0
+    assert not tokens.is_right("wrong", "right", "198.51.100.2")
+    assert clock.slept == 0.5, "a right one is no step to a longer wait"
+
+
+def test_tokens_from_many_addresses_are_looked_at_one_after_the_other(clock: _Clock) -> None:
+    tokens = roles.Tokens()
+    waits = [_guess(tokens, f"192.0.2.{number}", clock) for number in range(200)]
+    assert waits == [0.5 * number if number <= 20 else None for number in range(200)]
+    for number in range(2 * roles.ADDRESSES):
+        _guess(tokens, f"{number}", clock)
+    assert len(tokens._sources) == roles.ADDRESSES
+
+
+def test_a_guess_that_waits_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roles, "PAUSE", 1.0)
+    monkeypatch.setattr(roles, "LONGEST_WAIT", 1.5)
+    tokens = roles.Tokens()
+    assert not tokens.is_right("wrong", "right", "192.0.2.1")
+    waiting = threading.Thread(target=tokens.is_right, args=("wrong", "right", "192.0.2.1"))
+    waiting.start()
+    began = time.monotonic()
+    while tokens._sources["192.0.2.1"].wrong < 2:
+        time.sleep(0.01)
+    for _ in range(10):  # which would have to wait for three seconds
+        with pytest.raises(roles.NotAllowedError):
+            tokens.is_right("wrong", "right", "192.0.2.1")
+    assert time.monotonic() - began < 0.9
+    assert waiting.is_alive()
+    waiting.join(timeout=10)
+
+
+def test_too_many_wrong_tokens_are_said_to_be_so(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROBING_MODE", "hosted")
     monkeypatch.setenv("PROBING_ADMIN_TOKEN", "right")
+    monkeypatch.setattr(roles, "TOKENS", roles.Tokens())
+    monkeypatch.setattr(type(st.context), "ip_address", property(lambda context: "192.0.2.1"))
     monkeypatch.setattr("time.sleep", lambda seconds: None)
-    app = _open()
-    for _ in range(roles.TRIES):
+    for _ in range(8):  # each in a session of its own
+        app = _open()
         app.text_input[0].set_value("wrong")
         app = _button(app, "Unlock")
-    assert not app.run().text_input
+    assert "Too many wrong tokens have been given. Try again in" in _texts(app)
+    assert not app.exception
 
 
 def test_the_queue_of_a_hosted_server_is_bounded(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:

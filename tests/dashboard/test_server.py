@@ -2,18 +2,22 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import psutil
 import pytest
+import streamlit as st
 
 from benchmarks.serving import Server, small_registry
 from probing.jobs.numerics import make_plan
 from probing.jobs.plan import SIDES, shipped
+from dashboard.service import GRACE
 from probing.pairs import load_registry
 from probing.store import Store, open_store
 from tests.conftest import ROOT
@@ -80,6 +84,25 @@ def test_a_stopped_server_leaves_no_process_behind(tmp_path: Path) -> None:
     worker = _worker_of(server)
     server.stop()
     assert not Path(f"/proc/{worker}").exists()
+
+
+def test_a_stopped_server_waits_for_nobody_who_does_not_read_or_let_go(tmp_path: Path) -> None:
+    server = Server(tmp_path / "store.duckdb")
+    largest = max((Path(st.__file__).parent / "static" / "static" / "js").iterdir(), key=lambda f: f.stat().st_size)
+    held = []
+    for request in (f"GET /static/js/{largest.name} HTTP/1.1\r\nHost: localhost\r\n\r\n", "", "GET / HTTP/1.1\r\n"):
+        connection = socket.socket()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", server.port))
+        connection.sendall(request.encode())
+        held.append(connection)
+    time.sleep(1)
+    began = time.monotonic()
+    server.stop()
+    assert time.monotonic() - began < GRACE + 15
+    assert not server.store.with_name(server.store.name + ".owner").exists(), "the store was closed"
+    for connection in held:
+        connection.close()
 
 
 def test_a_store_that_cannot_be_opened_stops_the_server_with_a_sentence(tmp_path: Path) -> None:
