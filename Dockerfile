@@ -6,9 +6,14 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 
 WORKDIR /app
 COPY requirements.txt constraints.txt ./
-RUN pip install --no-cache-dir --extra-index-url "$TORCH_INDEX" \
+# Only torch comes from PyTorch's index: what else stands there under the names of our packages is not looked at.
+# Then what only developers of the packages use is taken away: their tests, torch's headers and test programs.
+RUN pip install --no-cache-dir --no-deps --index-url "$TORCH_INDEX" \
         "$(grep -o '^torch==[0-9.]*' requirements.txt)+$(basename "$TORCH_INDEX")" \
-    && pip install --no-cache-dir --extra-index-url "$TORCH_INDEX" -r requirements.txt -c constraints.txt
+    && pip install --no-cache-dir -r requirements.txt -c constraints.txt \
+    && cd "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+    && find . -type d -name tests -prune -exec rm -r {} + \
+    && rm -rf torch/test torch/include && find torch/bin -type f ! -name torch_shm_manager -delete
 
 COPY . .
 RUN python -m compileall -q . \
@@ -21,7 +26,7 @@ ENV PROBING_MODE=hosted PROBING_STORE=/data/store.duckdb PROBING_LOG=json \
 VOLUME /data
 EXPOSE 8501
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
-    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://localhost:8501/_stcore/health', timeout=4)"]
+    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8501/_stcore/health', timeout=4)"]
 CMD ["streamlit", "run", "app.py", "--server.address=0.0.0.0"]
 
 

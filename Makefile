@@ -4,7 +4,7 @@ PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3 pytho
 	$(p) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $(p))))
 BIN := .venv/bin
 
-.PHONY: app test smollm2 check audit constraints benchmark proof screenshots
+.PHONY: app test smollm2 check audit secrets constraints benchmark proof screenshots
 
 app: .venv/app
 	MALLOC_ARENA_MAX=1 $(BIN)/streamlit run app.py
@@ -21,8 +21,10 @@ check: .venv/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-audit: .venv/dev
-	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
+audit: .venv/dev secrets
+	.ci/audit
+
+secrets: .venv/dev
 	git ls-files | grep -vE '\.(png|safetensors|svg)$$' | xargs $(BIN)/detect-secrets-hook
 
 constraints:
