@@ -18,6 +18,7 @@ from probing.errors import PairError, StoreError
 from probing.jobs.plan import Spec
 from probing.rollouts import Selection
 from tests.conftest import ROOT
+from tests.waiting import until
 
 
 def _open() -> AppTest:
@@ -232,8 +233,7 @@ def test_a_guess_that_waits_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> 
     waiting = threading.Thread(target=tokens.is_right, args=("wrong", "right", "192.0.2.1"))
     waiting.start()
     began = time.monotonic()
-    while tokens._sources["192.0.2.1"].wrong < 2:
-        time.sleep(0.01)
+    until(lambda: tokens._sources["192.0.2.1"].wrong == 2, 0.8)
     for _ in range(10):  # which would have to wait for three seconds
         with pytest.raises(roles.NotAllowedError):
             tokens.is_right("wrong", "right", "192.0.2.1")
