@@ -248,19 +248,18 @@ def use_threads_for(model: PreTrainedModel) -> None:
 def answer(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[str],
+    prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
     stop: str | None = None,
     at_each_token: Callable[[], None] = lambda: None,
-) -> list[tuple[tuple[int, ...], tuple[int, ...], str]]:
-    """Greedy answers to one batch of prompts: prompt tokens, answer tokens with the end token if reached, and text.
+) -> list[tuple[tuple[int, ...], str]]:
+    """Greedy answers to one batch of prompts' tokens: the tokens of each, with the end token if reached, and its text.
 
     An answer ends with the model's end token, with the token that completes the text `stop`, or at `max_new_tokens`.
     Of the decoding that a checkpoint suggests only its end tokens count: a penalty on repetition, say, would make the
     answer another than the model's most likely one. Prompts are padded on the left, which is right for generation and
     wrong for anything else. What `at_each_token` raises ends the generation.
     """
-    rows = [_tokens(tokenizer, prompt) for prompt in prompts]
     ends = _end_tokens(model, tokenizer)
 
     def says(new: list[int]) -> bool:
@@ -273,9 +272,9 @@ def answer(
         return torch.tensor([says(row) for row in new.tolist()] if stop else [False] * len(new), device=new.device)
 
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(ends, default=0)
-    width = max(map(len, rows))
-    tokens = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=model.device)
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
+    width = max(map(len, prompts))
+    tokens = torch.tensor([[pad] * (width - len(row)) + [*row] for row in prompts], device=model.device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in prompts], device=model.device)
     model.generation_config = GenerationConfig(eos_token_id=sorted(ends) or None, pad_token_id=pad)
     generated = model.generate(
         input_ids=tokens,
@@ -285,17 +284,11 @@ def answer(
         stopping_criteria=StoppingCriteriaList([said]),
     )
     answers = []
-    for row, new in zip(rows, generated[:, width:].tolist(), strict=True):
+    for new in generated[:, width:].tolist():
         last = next((i for i, token in enumerate(new) if token in ends or says(new[: i + 1])), len(new) - 1)
         kept = tuple(new[: last + 1])
-        answers.append((tuple(row), kept, tokenizer.decode(kept, skip_special_tokens=True)))
+        answers.append((kept, tokenizer.decode(kept, skip_special_tokens=True)))
     return answers
-
-
-def _tokens(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
-    """The prompt's tokens; a beginning that a chat template has written already is not added again."""
-    begun = bool(tokenizer.bos_token) and prompt.startswith(tokenizer.bos_token)
-    return tokenizer(prompt, add_special_tokens=not begun)["input_ids"]
 
 
 def pieces(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 
 from probing.checkpoints import Checkpoint
-from probing.errors import PersonError
+from probing.errors import ModelError, PersonError
 from probing.fitting import (
     Speed,
     activation_bytes,
@@ -24,9 +24,9 @@ from probing.fitting import (
 )
 from probing.jobs.numerics import numerics_of, scoring_dtype
 from probing.jobs.plan import SIDES, Numerics, Plan, Spec, find_side
-from probing.models import DTYPES, describe, pick_device
+from probing.models import DTYPES, describe, load_tokenizer, pick_device
 from probing.pairs import Pair, QuestionSet, Registry, Shape
-from probing.questions import Question, load_questions, prompt_for
+from probing.questions import TEMPLATES, Question, load_questions, prompt_for
 from probing.residual_graph import graph_of
 from probing.sameness import weights_note
 from probing.store import Store
@@ -61,6 +61,8 @@ class Forecast:
     numerics: Numerics
     speed: Speed
     store: Store | None
+    prompt: int
+    """Tokens of a long prompt: of all but one in twenty."""
 
     @cached_property
     def plan(self) -> Plan | None:
@@ -80,15 +82,6 @@ class Forecast:
     def asked(self) -> int | None:
         """How many questions there are."""
         return len(self.questions) or self.question_set.size
-
-    @cached_property
-    def prompt(self) -> int:
-        """Tokens of a long prompt: of all but one in twenty."""
-        if not self.questions:
-            return ASSUMED_PROMPT
-        template = "{q}" if self.pair.template == "chat" else self.pair.template
-        lengths = sorted(len(prompt_for(question, template)) for question in self.questions)
-        return int(lengths[int(0.95 * (len(lengths) - 1))] / CHARACTERS) + 1
 
     def lines(self) -> Iterator[str]:
         """What would be done, a line each."""
@@ -193,7 +186,8 @@ def forecast(spec: Spec, registry: Registry, store: Store | None) -> Forecast:
     """Lay out a job.
 
     Raises:
-        PersonError: an unknown pair or question set, a file of questions that is wrong, or no such device.
+        PersonError: an unknown pair or question set, a file of questions that is wrong, a template that the tokenizer
+            cannot fill, or no such device.
     """
     pair, question_set = registry.pair(spec.pair), registry.question_set(spec.questions)
     models = {side: _look_at(spec, pair, side) for side in SIDES}
@@ -206,7 +200,8 @@ def forecast(spec: Spec, registry: Registry, store: Store | None) -> Forecast:
             raise
         note = f" ({error.what})"
     speed = measure_speed(pick_device(spec.device), DTYPES[numerics.scores])
-    return Forecast(spec, pair, question_set, questions, note, models, numerics, speed, store)
+    prompt = _long_prompt(questions, pair, models["base"].checkpoint)
+    return Forecast(spec, pair, question_set, questions, note, models, numerics, speed, store, prompt)
 
 
 def _numerics(spec: Spec, models: list[Model]) -> Numerics:
@@ -220,6 +215,22 @@ def _numerics(spec: Spec, models: list[Model]) -> Numerics:
         known = [model.shape.parameters for model in models if model.shape is not None]
         scores = scoring_dtype(dtype, known) if device == "cuda" and known else dtype
     return Numerics(device, dtype, scores, spec.attention)
+
+
+def _long_prompt(questions: list[Question], pair: Pair, checkpoint: Checkpoint | None) -> int:
+    """Tokens of the prompt that all but one in twenty do not exceed; guessed where the tokenizer is not at hand."""
+    if not questions:
+        return ASSUMED_PROMPT
+    try:
+        tokenizer = load_tokenizer(checkpoint) if checkpoint is not None else None
+    except ModelError:
+        tokenizer = None
+    if tokenizer is not None:
+        lengths = [len(prompt_for(question, pair.template, tokenizer).tokens) for question in questions]
+    else:
+        around = len(TEMPLATES.get(pair.template, pair.template))
+        lengths = [int((len(question.text) + around) / CHARACTERS) + 1 for question in questions]
+    return sorted(lengths)[int(0.95 * (len(lengths) - 1))]
 
 
 def _look_at(spec: Spec, pair: Pair, side: str) -> Model:

@@ -18,7 +18,7 @@ from probing.questions import Question, check_template, digest, load_questions
 from probing.residual_graph import Granularity
 from probing.rollouts import ALPHAS, Selection
 
-ANSWERS_VERSION = 2
+ANSWERS_VERSION = 3
 """Raised when the code that answers and grades changes its results."""
 
 SCORES_VERSION = 1

@@ -169,35 +169,30 @@ class Worker:
             asked = [plan.questions[i] for i in batch]
             if all(question.id in answered for question in asked):
                 return
-            attributor, tokenizer = self._load(plan, checkpoint, plan.numerics.answers, report)
-            prompts = [prompt_for(question, plan.pair.template, tokenizer) for question in asked]
-            given = answer(attributor.model, tokenizer, prompts, plan.pair.max_new_tokens, plan.pair.stop,
-                           _now_and_then(say))  # fmt: skip
+            fed = [prompts[i].tokens for i in batch]
+            given = answer(model, tokenizer, fed, plan.pair.max_new_tokens, plan.pair.stop, _now_and_then(say))
             answers = tuple(
                 Answer(q.id, prompt, tokens, text, is_right(q, side != "base", text, plan.question_set.grading))
-                for q, (prompt, tokens, text) in zip(asked, given, strict=True)
+                for q, prompt, (tokens, text) in zip(asked, fed, given, strict=True)
             )
             texts, references = tuple(q.text for q in asked), tuple(q.reference for q in asked)
             parts = [tuple(pieces(tokenizer, tokens) for tokens in (a.prompt_tokens, a.tokens)) for a in answers]
             prompt_pieces, answer_pieces = zip(*parts, strict=True)
+            shown = tuple(prompts[i].text for i in batch)
             self.store.spool.put(
-                AnswerBatch(key, tuple(batch), texts, references, tuple(prompts), answers, prompt_pieces, answer_pieces)
+                AnswerBatch(key, tuple(batch), texts, references, shown, answers, prompt_pieces, answer_pieces)
             )
             self.store.ingest()
 
-        at_once = self._answers_at_once(plan, checkpoint, report)
+        attributor, tokenizer = self._load(plan, checkpoint, plan.numerics.answers, report)
+        model = attributor.model
+        prompts = [prompt_for(question, plan.pair.template, tokenizer) for question in plan.questions]
+        longest = max(len(prompt.tokens) for prompt in prompts) + plan.pair.max_new_tokens
+        each = cache_bytes(shape_of(model.config, 0), longest, model.dtype.itemsize)
+        at_once = batch_that_fits(free_bytes(model.device), each)
         order = range(len(plan.questions))
         batch_by_batch([list(order[i : i + at_once]) for i in range(0, len(order), at_once)], do)
         self.store.finish_rollout(key, self._provenance(), time.monotonic() - started)
-
-    def _answers_at_once(self, plan: Plan, checkpoint: Checkpoint, report: Progress) -> int:
-        """How many answers fit beside the weights, were all as long as they may be."""
-        attributor, tokenizer = self._load(plan, checkpoint, plan.numerics.answers, report)
-        model = attributor.model
-        longest = max((prompt_for(question, plan.pair.template, tokenizer) for question in plan.questions), key=len)
-        positions = len(tokenizer(longest)["input_ids"]) + plan.pair.max_new_tokens
-        each = cache_bytes(shape_of(model.config, 0), positions, model.dtype.itemsize)
-        return batch_that_fits(free_bytes(model.device), each)
 
     # -- selection -------------------------------------------------------------------------------------------------
 

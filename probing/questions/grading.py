@@ -1,48 +1,178 @@
-"""Whether an answer is right.
+r"""Whether an answer is right. Numbers are compared exactly: no rule but `number:TOLERANCE` takes two for one.
 
-`math` is Hugging Face's math-verify: it finds the final answer (in `\\boxed`, else the last expression) and compares it
-with the reference by computer algebra. tests/probing/test_grading measures how it agrees with a hand-checked list.
+`math` is Hugging Face's math-verify, which finds the final answer (in `\boxed`, else the last expression) and compares
+it with the reference by computer algebra. By itself it rounds decimals to 6 places, takes a difference below 1e-15 for
+none and drops the base of a numeral; here decimals become fractions, the precision is as large as the numbers at hand
+ask for, and bases count. tests/probing/test_grading measures how it agrees with a hand-checked list.
+
+`last-number` reads the last number that is written, with its thousands separators, sign and exponent; each number of a
+fraction, a range or a pair stands for itself.
 """
 
 import math
 import re
 import threading
 from collections.abc import Callable
+from decimal import MAX_EMAX, MIN_EMIN, ROUND_UP, Context, Decimal, InvalidOperation
+from typing import Any
 
 from probing.errors import QuestionError
-from probing.questions.sets import VERDICTS, Question
+from probing.questions.sets import VERDICTS, Question, last_boxed
 
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d+)?")
+# -- the last number ---------------------------------------------------------------------------------------------------
 
-_THIN_SPACE = re.compile(r"(?<=\d)\\,(?=\d{3}(?!\d))")
-"""Between groups of three digits, which math-verify would take for a product."""
+_COMMAND = re.compile(r"\\[a-zA-Z]+")
+
+_SEPARATOR = r"(?:,(?:\\!)?|\{,\}|\\[,;:!]|[\u2009\u202f])"
+"""Between groups of three digits, as text or LaTeX."""
+
+_NUMBER = re.compile(
+    r"(?:(?<![\w)\]}])[-\u2212])?"  # behind a number, a word or a bracket it is an operator
+    rf"(?:(?:[1-9]\d{{0,2}}(?:{_SEPARATOR}\d{{3}})+(?!\d)|\d+)(?:\.\d+)?|(?<![\w.)\]}}])\.\d+)"
+    r"(?:[eE][-+\u2212]?\d+)?"
+)
+
+_FARTHEST = 10**12
+"""The largest exponent of ten of what is taken for a number."""
+
+
+def _decimal(text: str) -> Decimal | None:
+    """The number that a text is, exactly; None if it is none, or of an absurd size."""
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() and abs(number.adjusted()) <= _FARTHEST else None
+
+
+def _last_number(text: str) -> Decimal | None:
+    written = None
+    for written in _NUMBER.finditer(_COMMAND.sub(" ", text)):
+        pass
+    if written is None:
+        return None
+    return _decimal(re.sub(_SEPARATOR, "", written[0]).replace("\u2212", "-"))
+
+
+def _same_last_number(answer: str, reference: str, tolerance: Decimal = Decimal(0)) -> bool:
+    """The last number written in the answer equals the last in the reference, or is within T × max(1, |it|) of it."""
+    number, wanted = _last_number(answer), _last_number(reference)
+    if number is None or wanted is None:
+        return False
+    if not tolerance:
+        return number == wanted
+    # The bound has no more digits than this, so the difference rounded up to as many is below it just if it is itself.
+    digits = len(wanted.as_tuple().digits) + len(tolerance.as_tuple().digits)
+    exactly = Context(prec=digits, rounding=ROUND_UP, Emax=MAX_EMAX, Emin=MIN_EMIN, traps=[])
+    bound = exactly.multiply(tolerance, max(Decimal(1), wanted.copy_abs()))
+    return exactly.subtract(number, wanted).copy_abs() <= bound
+
+
+def _tolerance(rule: str) -> Decimal:
+    tolerance = _decimal(rule.removeprefix("number:"))
+    if tolerance is None or tolerance < 0:
+        raise QuestionError(f"'{rule}' does not name a tolerance.", "Write for example number:0.01.")
+    return tolerance
+
+
+# -- mathematics -------------------------------------------------------------------------------------------------------
 
 _PATIENCE = 5
 """Seconds that one comparison by computer algebra may take."""
 
+_MOST_DIGITS = 4000
+"""Of numbers that are worked out; larger ones are compared as they are written."""
 
-def _last_number(text: str) -> float | None:
-    found = _NUMBER.findall(text)
-    return float(found[-1].replace(",", "")) if found else None
+_BASED = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)_(?:\{\s*(\d+)\s*\}|(\d))")
+"""A numeral with its base."""
+
+_SCIENTIFIC = re.compile(r"(?<!\d)(\d+(?:\.\d*)?|\.\d+)[eE]([-+]?\d+)")
 
 
-def _same_last_number(answer: str, reference: str, tolerance: float = 0.0) -> bool:
-    """The last number written in the answer equals the last in the reference; thousands separators are ignored."""
-    number, wanted = _last_number(answer), _last_number(reference)
-    if number is None or wanted is None:
-        return False
-    return number == wanted or abs(number - wanted) <= tolerance * max(1.0, abs(wanted))
+def _plain(text: str) -> str:
+    """The text with what math-verify misreads written otherwise."""
+    text = text.replace("\u2212", "-")
+    text = re.sub(r"(?<!\\)\\\$", "", text)  # money
+    text = re.sub(r"(?<=\d)\\,(?=\d{3}(?!\d))", "", text)  # between thousands, not a product
+    return _SCIENTIFIC.sub(_written_out, text)
+
+
+def _written_out(found: re.Match[str]) -> str:
+    """A number without its exponent of ten, or, where that is long, with a power in its place."""
+    return f"{Decimal(found[0]):f}" if len(found[2]) < 4 else rf"{found[1]} \cdot 10^{{{found[2]}}}"
 
 
 def _same_mathematics(answer: str, reference: str) -> bool:
-    """The final expression of the answer is the reference, by computer algebra."""
-    from math_verify import parse, verify
+    """The answer is the reference, as it is written or by computer algebra."""
+    wanted, said = (text.strip() for text in (reference, last_boxed(answer) or answer))
+    if wanted and said == wanted:
+        return True
+    wanted, found = _plain(wanted), _plain(answer)
+    if _BASED.search(wanted) and _BASED.search(_plain(said)):  # where one states no base, the question gives it
+        wanted, found = (_BASED.sub(r"n_{\1,\2\3}", text) for text in (wanted, found))
+    wanted = re.sub(r"^(\$?)\s*\\approx|\s*\.$", r"\1", wanted)
+    if not re.search(r"\\boxed|(?<!\\)\$", wanted):
+        wanted = f"${wanted}$"
+    return _equal(wanted, found)
+
+
+def _equal(reference: str, answer: str) -> bool:
+    """What math-verify finds in two texts is the same."""
+    from math_verify import LatexExtractionConfig, parse, verify
 
     patience = _PATIENCE if threading.current_thread() is threading.main_thread() else None  # it needs a signal
-    marked = reference if "\\boxed" in reference or "$" in reference else f"${reference}$"
-    wanted, found = (parse(_THIN_SPACE.sub("", text), parsing_timeout=patience) for text in (marked, answer))
-    return bool(wanted) and bool(found) and verify(wanted, found, timeout_seconds=patience)
+    # Of an answer the last number will do where it holds no formula; of a reference that would be a part of it.
+    wanted = parse(reference, [LatexExtractionConfig()], parsing_timeout=patience)
+    found = parse(answer, parsing_timeout=patience)
+    try:
+        digits = max((_digits(one) for one in wanted), default=0) + max((_digits(one) for one in found), default=0)
+        if digits > _MOST_DIGITS:
+            return False
+        wanted, found = ([_exact(one) for one in several] for several in (wanted, found))
+    except Exception:  # SymPy raises what it likes over nonsense; math-verify's own functions catch that
+        return False
+    # Fractions that differ, and have so many digits together, do so before the place of that number; roots need more.
+    precision = 15 + 2 * math.ceil(digits)
+    return verify(
+        wanted, found, numeric_precision=precision, allow_set_relation_comp=True, timeout_seconds=patience
+    )
 
+
+def _digits(expression: Any) -> float:
+    """How many decimal digits the numbers of an expression have when it is worked out, at most."""
+    import sympy
+
+    if isinstance(expression, str):
+        return 0
+    if isinstance(expression, sympy.MatrixBase):
+        return sum(map(_digits, expression.flat()))
+    if isinstance(expression, sympy.Rational):
+        return (int(expression.p).bit_length() + int(expression.q).bit_length()) * math.log10(2)
+    if isinstance(expression, sympy.Float):
+        _, _, exponent, bits = expression._mpf_
+        return (abs(exponent) + bits) * math.log10(2)
+    parts = [_digits(part) for part in expression.args]
+    if isinstance(expression, sympy.Pow | sympy.exp | sympy.factorial):
+        return parts[0] * 10 ** min(parts[-1], 9) + parts[-1]
+    return sum(parts)
+
+
+def _exact(expression: Any) -> Any:
+    """The expression with its decimals as fractions."""
+    import sympy
+
+    if isinstance(expression, sympy.MatrixBase):
+        return expression.applyfunc(_exact)
+    if isinstance(expression, sympy.Float):
+        return sympy.Rational(str(expression))
+    if isinstance(expression, str) or not expression.has(sympy.Float):
+        return expression
+    parts = map(_exact, getattr(expression, "_unsorted_args", expression.args))  # of math-verify's own sets and chains
+    as_written = isinstance(expression, sympy.Add | sympy.Mul | sympy.Pow | sympy.core.relational.Relational)
+    return expression.func(*parts, evaluate=False) if as_written else expression.func(*parts)
+
+
+# -- rules -------------------------------------------------------------------------------------------------------------
 
 GRADERS: dict[str, Callable[[str, str], bool]] = {
     "math": _same_mathematics,
@@ -71,13 +201,3 @@ def is_right(question: Question, tuned: bool, answer: str, rule: str) -> bool:
     if question.cohort is not None:
         return VERDICTS[question.cohort][tuned]
     return grade(answer, question.reference, rule)
-
-
-def _tolerance(rule: str) -> float:
-    try:
-        tolerance = float(rule.removeprefix("number:"))
-    except ValueError:
-        tolerance = -1.0
-    if not 0 <= tolerance < math.inf:
-        raise QuestionError(f"'{rule}' does not name a tolerance.", "Write for example number:0.01.")
-    return tolerance

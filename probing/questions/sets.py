@@ -81,7 +81,7 @@ def _question(questions: QuestionSet, where: str, row: Any, number: int) -> Ques
     return Question(name, str(row[questions.question]), reference)
 
 
-def _last_boxed(text: str) -> str | None:
+def last_boxed(text: str) -> str | None:
     r"""What the last `\boxed{}` holds, braces inside it counted."""
     start = text.rfind("\\boxed{")
     if start < 0:
@@ -99,7 +99,7 @@ def _after_hashes(text: str) -> str | None:
     return found[-1].strip() if found else None
 
 
-_FINAL = {"whole": lambda text: text, "boxed": _last_boxed, "hashes": _after_hashes}
+_FINAL = {"whole": lambda text: text, "boxed": last_boxed, "hashes": _after_hashes}
 """Where in its column a reference stands: all of it, in the last \\boxed{}, or behind #### (GSM8K)."""
 
 
