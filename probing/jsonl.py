@@ -1,6 +1,8 @@
 """JSON lines as people hand them over: whatever is wrong with a file is said in a sentence that names the line."""
 
 import json
+import math
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,9 @@ def check_size(path: Path, error: type[PersonError], size: int | None = None) ->
 
 
 def read_rows(path: Path, error: type[PersonError]) -> Iterator[tuple[str, Any]]:
-    """The rows of a file, each with the words that name its line; blank lines are passed over.
+    """The rows of a file, each with the words that name its line; blank lines and marks of byte order are passed over.
+
+    Whole numbers are read as such; others, and those too long for Python to convert, stay the text that they are.
 
     Raises:
         PersonError: of type `error`; the file is missing, too large or not text, or a line is not JSON.
@@ -32,10 +36,41 @@ def read_rows(path: Path, error: type[PersonError]) -> Iterator[tuple[str, Any]]
     except UnicodeDecodeError as cause:
         raise error(f"{path} is not a text file.", "It should be JSON lines in UTF-8.") from cause
     for number, line in enumerate(lines, start=1):
-        if line.strip():
+        content = line.lstrip("\ufeff")  # where files were joined, each has its own
+        if content.strip():
             where = f"Line {number} of {path}"
             try:
-                row = json.loads(line)
+                row = json.loads(content, parse_int=_whole, parse_float=str)
             except (ValueError, RecursionError) as cause:
                 raise error(f"{where} is not JSON.", "Was the file cut short?") from cause
             yield where, row
+
+
+def _whole(digits: str) -> int | str:
+    return int(digits) if len(digits) <= sys.int_info.default_max_str_digits else digits
+
+
+def as_text(value: Any, column: str, where: str, error: type[PersonError]) -> str:
+    """A value that is a text or a number, as text.
+
+    Raises:
+        PersonError: of type `error`; it is something else, which is named with its line and column.
+    """
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            kind = "half a character (a lone surrogate)"
+        else:
+            return value
+    elif isinstance(value, bool):
+        kind = "a truth value"
+    elif isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        return str(value)
+    elif isinstance(value, float):
+        kind = str(value).replace("nan", "NaN")
+    elif isinstance(value, dict):
+        kind = f"a structure ({', '.join(map(str, value))})"
+    else:
+        kind = {"list": "a list", "bytes": "bytes"}.get(type(value).__name__, f"a {type(value).__name__}")
+    raise error(f"{where} has {kind} in its column {column}.", "It should be text or a number; name another column.")

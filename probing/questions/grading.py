@@ -46,12 +46,8 @@ def _decimal(text: str) -> Decimal | None:
 
 
 def _last_number(text: str) -> Decimal | None:
-    written = None
-    for written in _NUMBER.finditer(_COMMAND.sub(" ", text)):
-        pass
-    if written is None:
-        return None
-    return _decimal(re.sub(_SEPARATOR, "", written[0]).replace("\u2212", "-"))
+    found = _NUMBER.findall(_COMMAND.sub(" ", text))
+    return _decimal(re.sub(_SEPARATOR, "", found[-1]).replace("\u2212", "-")) if found else None
 
 
 def _same_last_number(answer: str, reference: str, tolerance: Decimal = Decimal(0)) -> bool:
@@ -86,6 +82,14 @@ _MOST_DIGITS = 4000
 _BASED = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)_(?:\{\s*(\d+)\s*\}|(\d))")
 """A numeral with its base."""
 
+_WORDS = re.compile(
+    r"(\\(?:text(?:normal|bf|it|rm)?|mbox|math(?:rm|it|bf)))(\{(?!\s*,?\s*(?:and|or)\s*\})[^{}]*\})"
+    r"(?!(?:\^\d|\^\{\d\})?\s*(?:[}$]|\\[\])]|$))"
+)
+"""Words within a formula, such as the unit of the first of two numbers."""
+
+_DOLLARS = re.compile(r"(?<!\\)\$+")
+
 _SCIENTIFIC = re.compile(r"(?<!\d)(\d+(?:\.\d*)?|\.\d+)[eE]([-+]?\d+)")
 
 
@@ -94,6 +98,7 @@ def _plain(text: str) -> str:
     text = text.replace("\u2212", "-")
     text = re.sub(r"(?<!\\)\\\$", "", text)  # money
     text = re.sub(r"(?<=\d)\\,(?=\d{3}(?!\d))", "", text)  # between thousands, not a product
+    text = _WORDS.sub(r"\1 \2", text)  # from the first brace of a unit on, all would be left out
     return _SCIENTIFIC.sub(_written_out, text)
 
 
@@ -104,26 +109,33 @@ def _written_out(found: re.Match[str]) -> str:
 
 def _same_mathematics(answer: str, reference: str) -> bool:
     """The answer is the reference, as it is written or by computer algebra."""
-    wanted, said = (text.strip() for text in (reference, last_boxed(answer) or answer))
+    wanted, said = ((last_boxed(text) or text).strip() for text in (reference, answer))
     if wanted and said == wanted:
         return True
-    wanted, found = _plain(wanted), _plain(answer)
+    wanted, found = _plain(_formula(wanted)), _plain(answer)
     if _BASED.search(wanted) and _BASED.search(_plain(said)):  # where one states no base, the question gives it
         wanted, found = (_BASED.sub(r"n_{\1,\2\3}", text) for text in (wanted, found))
-    wanted = re.sub(r"^(\$?)\s*\\approx|\s*\.$", r"\1", wanted)
-    if not re.search(r"\\boxed|(?<!\\)\$", wanted):
-        wanted = f"${wanted}$"
     return _equal(wanted, found)
 
 
-def _equal(reference: str, answer: str) -> bool:
-    """What math-verify finds in two texts is the same."""
+def _formula(reference: str) -> str:
+    """What is to be found of a reference: its formula, where it holds a single one, else all of it."""
+    parts = _DOLLARS.split(reference)
+    alone = parts[1] if len(parts) == 3 and parts[1].strip() else "".join(parts)
+    return re.sub(r"^\s*\\approx|\.?\s*$", "", alone)
+
+
+def _equal(formula: str, answer: str) -> bool:
+    """What math-verify finds in an answer is this formula."""
     from math_verify import LatexExtractionConfig, parse, verify
 
     patience = _PATIENCE if threading.current_thread() is threading.main_thread() else None  # it needs a signal
-    # Of an answer the last number will do where it holds no formula; of a reference that would be a part of it.
-    wanted = parse(reference, [LatexExtractionConfig()], parsing_timeout=patience)
-    found = parse(answer, parsing_timeout=patience)
+    in_box = [LatexExtractionConfig(try_extract_without_anchor=False)]  # a part of what it holds is no answer
+    wanted = parse(rf"\boxed{{{formula}}}", in_box, parsing_timeout=patience)
+    if "\\boxed" in answer:
+        found = parse(_DOLLARS.sub("", answer), in_box, parsing_timeout=patience)
+    else:
+        found = parse(answer, parsing_timeout=patience)
     try:
         digits = max((_digits(one) for one in wanted), default=0) + max((_digits(one) for one in found), default=0)
         if digits > _MOST_DIGITS:
@@ -133,9 +145,7 @@ def _equal(reference: str, answer: str) -> bool:
         return False
     # Fractions that differ, and have so many digits together, do so before the place of that number; roots need more.
     precision = 15 + 2 * math.ceil(digits)
-    return verify(
-        wanted, found, numeric_precision=precision, allow_set_relation_comp=True, timeout_seconds=patience
-    )
+    return verify(wanted, found, numeric_precision=precision, allow_set_relation_comp=True, timeout_seconds=patience)
 
 
 def _digits(expression: Any) -> float:
@@ -158,15 +168,17 @@ def _digits(expression: Any) -> float:
 
 
 def _exact(expression: Any) -> Any:
-    """The expression with its decimals as fractions."""
+    """The expression with its decimals as fractions, and of an equation between numbers the last."""
     import sympy
 
     if isinstance(expression, sympy.MatrixBase):
         return expression.applyfunc(_exact)
     if isinstance(expression, sympy.Float):
         return sympy.Rational(str(expression))
-    if isinstance(expression, str) or not expression.has(sympy.Float):
+    if isinstance(expression, str) or not expression.has(sympy.Float, sympy.Eq):
         return expression
+    if isinstance(expression, sympy.Eq) and not expression.free_symbols:
+        return _exact(expression.rhs)  # math-verify solves equations, and nothing solves any of these
     parts = map(_exact, getattr(expression, "_unsorted_args", expression.args))  # of math-verify's own sets and chains
     as_written = isinstance(expression, sympy.Add | sympy.Mul | sympy.Pow | sympy.core.relational.Relational)
     return expression.func(*parts, evaluate=False) if as_written else expression.func(*parts)

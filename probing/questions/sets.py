@@ -82,15 +82,15 @@ def _question(questions: QuestionSet, where: str, row: Any, number: int) -> Ques
 
 
 def last_boxed(text: str) -> str | None:
-    r"""What the last `\boxed{}` holds, braces inside it counted."""
+    r"""What the last `\boxed{}` holds; braces inside it count, those that are to be seen (`\{`) do not."""
     start = text.rfind("\\boxed{")
     if start < 0:
         return None
     depth = 0
-    for place in range(start + len("\\boxed"), len(text)):
-        depth += {"{": 1, "}": -1}.get(text[place], 0)
+    for found in re.finditer(r"\\.|[{}]", text[start + len("\\boxed") :], flags=re.DOTALL):
+        depth += {"{": 1, "}": -1}.get(found[0], 0)
         if depth == 0:
-            return text[start + len("\\boxed{") : place]
+            return text[start + len("\\boxed{") : start + len("\\boxed") + found.start()]
     return None
 
 

@@ -84,6 +84,7 @@ def _chat(question: Question, tokenizer: Any) -> Prompt:
     except Exception as error:  # a template is a program of its own, and may raise what it likes
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise QuestionError(
-            f"The chat template of this model's tokenizer fails: {first[:200].rstrip('.')}.", "Write a template instead."
+            f"The chat template of this model's tokenizer fails: {first[:200].rstrip('.')}.",
+            "Write a template instead.",
         ) from error
     return Prompt(text, tuple(tokens))

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from probing.checkpoints import find
 from probing.models import answer, load_model, load_tokenizer
 from probing.pairs import load_registry
+from probing.questions import encode
 from probing.zoo import word_problems
 from probing.zoo.prompt_tree import Branches, log_probabilities, sample
 from probing.zoo.recipes import ADAPTERS, HELD_OUT, QUESTIONS
@@ -116,12 +117,12 @@ def test_what_is_trained_on_is_what_is_probed() -> None:
 def test_an_answer_ends_with_the_token_that_completes_the_stop(stop: str) -> None:
     checkpoint = find(load_registry().pair("grpo").tuned)
     model, tokenizer = load_model(checkpoint, torch.device("cpu"), torch.float32), load_tokenizer(checkpoint)
-    prompts = ["3471+2853=", "123+456="]
+    prompts = [encode(text, tokenizer) for text in ("3471+2853=", "123+456=")]
     whole, cut = answer(model, tokenizer, prompts, 24), answer(model, tokenizer, prompts, 24, stop)
-    for (_, every, text), (_, tokens, short) in zip(whole, cut, strict=True):
+    for (every, text), (tokens, short) in zip(whole, cut, strict=True):
         assert every[: len(tokens)] == tokens
         if stop in text:
             assert short == text[: text.index(stop) + len(stop)]
         else:
             assert tokens == every
-    assert any(stop in text for _, _, text in whole)
+    assert any(stop in text for _, text in whole)

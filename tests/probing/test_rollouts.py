@@ -13,7 +13,7 @@ from probing.checkpoints import find
 from probing.errors import SelectionError
 from probing.models import answer, load_model, load_tokenizer
 from probing.pairs import load_registry
-from probing.questions import load_questions
+from probing.questions import encode, load_questions, prompt_for
 from probing.rollouts import COHORTS, Answer, Selection, samples, select
 
 
@@ -130,14 +130,15 @@ def test_answers_do_not_depend_on_the_batch_they_were_generated_in(zoo: Path) ->
     checkpoint = find(str(zoo / "base"))
     model = load_model(checkpoint, torch.device("cpu"), torch.float32)
     tokenizer = load_tokenizer(checkpoint)
-    prompts = [q.text for q in load_questions(load_registry().question_set("addition"))[:24]]
+    asked = load_questions(load_registry().question_set("addition"))[:24]
+    prompts = [prompt_for(question, "plain", tokenizer).tokens for question in asked]
     assert len({len(p) for p in prompts}) > 1, "prompts of one length would not test the padding"
     alone = [answer(model, tokenizer, [prompt], 24)[0] for prompt in prompts]
     order = random.Random(0).sample(range(24), 24)
     together = answer(model, tokenizer, [prompts[i] for i in order], 24)
     assert [together[order.index(i)] for i in range(24)] == alone
-    for prompt, tokens, text in alone:
-        assert prompt[0] == tokenizer.bos_token_id
+    assert all(prompt[0] == tokenizer.bos_token_id for prompt in prompts)
+    for tokens, text in alone:
         assert tokens[-1] == tokenizer.eos_token_id
         assert tokenizer.eos_token not in text
 
@@ -146,7 +147,8 @@ def test_greedy_answers_are_the_models_most_likely_tokens(zoo: Path) -> None:
     checkpoint = find(str(zoo / "grpo"))
     model = load_model(checkpoint, torch.device("cpu"), torch.float32)
     tokenizer = load_tokenizer(checkpoint)
-    ((prompt, tokens, _),) = answer(model, tokenizer, ["3471+2853="], 24)
+    prompt = encode("3471+2853=", tokenizer)
+    ((tokens, _),) = answer(model, tokenizer, [prompt], 24)
     logits = model(torch.tensor([[*prompt, *tokens]])).logits[0]
     assert logits[len(prompt) - 1 : -1].argmax(-1).tolist() == list(tokens)
 
@@ -163,6 +165,8 @@ def test_the_decoding_that_a_checkpoint_suggests_changes_no_answer(zoo: Path, tm
         model = load_model(checkpoint, torch.device("cpu"), torch.float32)
         widths: list[int] = []
         model.get_input_embeddings().register_forward_pre_hook(lambda _, fed, w=widths: w.append(fed[0].shape[1]))
-        found.append(answer(model, load_tokenizer(checkpoint), ["3471+2853=", "7777+7777="], 24))
+        tokenizer = load_tokenizer(checkpoint)
+        prompts = [encode(text, tokenizer) for text in ("3471+2853=", "7777+7777=")]
+        found.append(answer(model, tokenizer, prompts, 24))
         assert set(widths[1:]) == {1}, "what has been read is not read again"
     assert found[0] == found[1]
