@@ -60,6 +60,7 @@ class FuzzError(Exception):
 
 _SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=30),
+    st.text(st.characters(categories=["Cs", "Ll"]), min_size=1, max_size=4),  # halves of characters
     st.sampled_from(["", "id", "answer", "both_correct", "NaN", "1e999", "\x00", "../../etc/passwd", "<script>"]),
 )  # fmt: skip
 ANYTHING = st.recursive(
@@ -75,7 +76,7 @@ def mangled(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
     for _ in range(draw(st.integers(0, 4))):
         place = draw(st.integers(0, max(0, len(content) - 1)))
         length = draw(st.integers(1, 40))
-        kind = draw(st.sampled_from(["noise", "cut", "double", "end", "number", "deep"]))
+        kind = draw(st.sampled_from(["noise", "cut", "double", "end", "number", "digits", "mark", "deep"]))
         if kind == "noise":
             content[place : place + length] = draw(st.binary(max_size=length))
         elif kind == "cut":
@@ -86,6 +87,10 @@ def mangled(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
             del content[place:]
         elif kind == "number":
             content[place : place + length] = str(draw(st.integers(-(10**12), 10**18))).encode()
+        elif kind == "digits":
+            content[place : place + length] = b"9" * draw(st.sampled_from([310, 5000]))
+        elif kind == "mark":
+            content[0:0] = b"\xef\xbb\xbf"
         else:
             content[place:place] = b"[" * draw(st.sampled_from([10, 2000, 200_000]))
     return bytes(content)
@@ -106,7 +111,10 @@ def changed_json(draw: st.DrawFn, rows: list[dict[str, Any]]) -> bytes:
     return "\n".join(lines).encode("utf-8", "surrogatepass")
 
 
-QUESTION_ROWS = [{"id": "1", "question": "1+1=", "answer": "\\boxed{2}", "cohort": "both_correct"}]
+QUESTION_ROWS: list[dict[str, Any]] = [
+    {"id": "1", "question": "1+1=", "answer": "\\boxed{2}", "cohort": "both_correct"},
+    {"id": "2", "question": [{"role": "user", "content": "2+2="}], "answer": 4, "cohort": "both_wrong"},
+]
 SAMPLE_ROWS = [{"id": "q1", "input_ids": [1, 2, 3, 4], "answer_start": 2, "answer_length": 2}]
 ROLLOUT_ROWS = [
     {
@@ -124,7 +132,34 @@ def _jsonl(rows: list[dict[str, Any]]) -> st.SearchStrategy[bytes]:
 
 def _parquet() -> bytes:
     out = BytesIO()
-    pyarrow.parquet.write_table(pa.Table.from_pylist(QUESTION_ROWS), out)
+    pyarrow.parquet.write_table(pa.Table.from_pylist(QUESTION_ROWS[:1]), out)
+    return out.getvalue()
+
+
+_CELLS = (
+    st.none() | st.text(max_size=8),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(),
+    st.booleans(),
+    st.binary(max_size=8),
+    st.lists(st.text(max_size=4), max_size=3),
+    st.fixed_dictionaries({"ground_truth": st.text(max_size=4)}),
+    st.lists(st.fixed_dictionaries({"role": st.sampled_from(["user", "system"]), "content": st.text(max_size=8)})),
+    st.datetimes(),
+    st.decimals(0, 9, places=3),
+)
+_COLUMNS = st.sampled_from(_CELLS).flatmap(lambda cells: st.lists(cells, min_size=2, max_size=2))
+
+
+@st.composite
+def odd_parquet(draw: st.DrawFn) -> bytes:
+    """Two rows whose columns hold anything that Parquet can, bytes that pass for text included."""
+    table = pa.table({name: pa.array(draw(_COLUMNS)) for name in ("id", "question", "answer")})
+    if draw(st.booleans()):
+        noise = pa.array([b"x", draw(st.binary(min_size=1, max_size=8))]).view(pa.string())
+        table = table.set_column(draw(st.integers(0, 2)), draw(st.sampled_from(table.column_names)), noise)
+    out = BytesIO()
+    pyarrow.parquet.write_table(table, out)
     return out.getvalue()
 
 
@@ -203,8 +238,10 @@ def _file(folder: Path, name: str, read: Callable[[Path], object]) -> Callable[[
     return do
 
 
-def _question_set(path: Path, **columns: Any) -> QuestionSet:
-    return QuestionSet(name="x", title="x", file=path, **({"grading": "exact"} | columns))
+def _questions(path: Path, **columns: Any) -> None:
+    """Read a question set, as text that can be stored and asked."""
+    for question in load_questions(QuestionSet(name="x", title="x", file=path, **({"grading": "exact"} | columns))):
+        "".join((question.id, question.text, question.reference)).encode()
 
 
 def _small_model(folder: Path) -> bytes:
@@ -285,18 +322,16 @@ def kinds(folder: Path) -> dict[str, Kind]:
     """Every kind of input that comes as a file."""
     eap, graphml = _circuit()
     weights = _small_model(folder / "model")
-    questions = _file(folder, "q.jsonl", lambda path: load_questions(_question_set(path)))
-    cohorts = _file(
-        folder, "c.jsonl", lambda path: load_questions(_question_set(path, grading="none", cohort="cohort", id=""))
-    )
-    boxed = _file(folder, "b.jsonl", lambda path: load_questions(_question_set(path, final="boxed")))
-    parquet = _file(folder, "q.parquet", lambda path: load_questions(_question_set(path)))
+    questions = _file(folder, "q.jsonl", _questions)
+    cohorts = _file(folder, "c.jsonl", lambda path: _questions(path, grading="none", cohort="cohort", id=""))
+    boxed = _file(folder, "b.jsonl", lambda path: _questions(path, final="boxed"))
+    parquet = _file(folder, "q.parquet", _questions)
     archives = [_npz(folder), _bomb()]
     return {
         "question files": Kind(
             _jsonl(QUESTION_ROWS), lambda c: (_tried(questions, c), _tried(cohorts, c), boxed(c)), 25_000
         ),
-        "Parquet files": Kind(mangled([_parquet()]), parquet, 8_000),
+        "Parquet files": Kind(odd_parquet() | mangled([_parquet()]), parquet, 8_000),
         "sequence files": Kind(_jsonl(SAMPLE_ROWS), _file(folder, "s.jsonl", read_samples), 20_000),
         "files of answers": Kind(_jsonl(ROLLOUT_ROWS), _file(folder, "a.jsonl", read_rollouts), 10_000),
         "pairs.toml": Kind(

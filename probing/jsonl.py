@@ -2,8 +2,8 @@
 
 import json
 import math
-import sys
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,10 @@ def read_rows(path: Path, error: type[PersonError]) -> Iterator[tuple[str, Any]]
 
 
 def _whole(digits: str) -> int | str:
-    return int(digits) if len(digits) <= sys.int_info.default_max_str_digits else digits
+    try:
+        return int(digits)
+    except ValueError:
+        return digits
 
 
 def as_text(value: Any, column: str, where: str, error: type[PersonError]) -> str:
@@ -65,12 +68,12 @@ def as_text(value: Any, column: str, where: str, error: type[PersonError]) -> st
             return value
     elif isinstance(value, bool):
         kind = "a truth value"
-    elif isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
-        return str(value)
-    elif isinstance(value, float):
+    elif isinstance(value, int | float | Decimal):
+        if math.isfinite(value):
+            return str(value)
         kind = str(value).replace("nan", "NaN")
     elif isinstance(value, dict):
         kind = f"a structure ({', '.join(map(str, value))})"
     else:
         kind = {"list": "a list", "bytes": "bytes"}.get(type(value).__name__, f"a {type(value).__name__}")
-    raise error(f"{where} has {kind} in its column {column}.", "It should be text or a number; name another column.")
+    raise error(f"{where} has {kind} in its column {column}.", "It should be text or a number.")

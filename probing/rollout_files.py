@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from probing.errors import RolloutError
-from probing.jsonl import read_rows
+from probing.jsonl import as_text, read_rows
 from probing.questions import VERDICTS
 from probing.rollouts import Answer, cohort_of
 
@@ -80,7 +80,8 @@ def _row(content: Any, where: str) -> Row:
     cohort = content.get("cohort")
     if cohort is not None and not (isinstance(cohort, str) and cohort in VERDICTS):
         raise RolloutError(f"{where} has the cohort '{str(cohort)[:60]}'.", f"Cohorts: {', '.join(VERDICTS)}.")
-    return Row(str(content["idx"]), str(content["question"]), tokens, cohort, where)
+    name, question = (as_text(content[column], column, where, RolloutError) for column in ("idx", "question"))
+    return Row(name, question, tokens, cohort, where)
 
 
 def _tokens(content: dict[str, Any], column: str, where: str) -> tuple[int, ...]:

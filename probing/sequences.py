@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from probing.errors import SequenceError
-from probing.jsonl import read_rows
+from probing.jsonl import as_text, read_rows
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _sample(row: object, where: str) -> Sample:
             f"{where} has something other than whole numbers in input_ids, answer_start or answer_length.",
             "See the README for the format.",
         )
-    return Sample(str(row["id"]), tuple(tokens), start, length)
+    return Sample(as_text(row["id"], "id", where, SequenceError), tuple(tokens), start, length)
 
 
 def read_samples(path: Path) -> list[Sample]:

@@ -84,6 +84,15 @@ def test_what_has_been_computed_is_said_with_the_keys_of_the_job(tmp_path: Path)
     store.close()
 
 
+def test_prompts_are_measured_with_the_models_own_tokenizer() -> None:
+    # "1234+5678=" is ten characters, each a token of the zoo's, behind its beginning
+    assert forecast(SPEC, load_registry(), None).prompt == 11
+    registry = load_registry()
+    chats = registry.pairs["grpo"].model_copy(update={"template": "chat"})
+    with pytest.raises(QuestionError, match="has no chat template"):
+        forecast(SPEC, registry.model_copy(update={"pairs": registry.pairs | {"grpo": chats}}), None)
+
+
 def test_times_by_hand() -> None:
     shape = load_registry().pair("mistral").shape
     assert shape is not None

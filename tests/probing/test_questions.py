@@ -1,7 +1,11 @@
 import json
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from probing.checkpoints import find
@@ -147,8 +151,30 @@ def test_a_set_has_one_source() -> None:
         ('{"id": 1, "question": "?"', "Line 1 .* is not JSON"),
         ('{"id": 1, "question": "?"}', "Line 1 .* does not have the column answer. It has id, question"),
         ('{"id": 1, "prompt": "?"}', "Line 1 .* does not have the columns id, question, answer"),
-        ("[]", "does not have the columns .* not a JSON object"),
+        ("[]", "Line 1 .* is not a JSON object"),
         ('{"id": 1, "question": "a", "answer": "b"}\n\n{"id": 1, "question": "c", "answer": "d"}', "Line 3 .* repeats"),
+        ('{"id": 1, "question": "a", "answer": " "}', "Line 1 .* has no final answer in its column answer"),
+        ('{"id": 1, "question": "x \\ud83d y", "answer": "2"}', "Line 1 .* half a character .* in its column question"),
+        ('{"id": 1, "question": "?", "answer": "\\ude00"}', "Line 1 .* half a character .* in its column answer"),
+        ('{"id": "\\ud83d", "question": "?", "answer": "2"}', "Line 1 .* half a character .* in its column id"),
+        ('{"id": 1, "question": "?", "answer": true}', "Line 1 .* has a truth value in its column answer"),
+        ('{"id": 1, "question": "?", "answer": ["2"]}', "Line 1 .* has a list in its column answer"),
+        ('{"id": [1], "question": "?", "answer": "2"}', "Line 1 .* has a list in its column id"),
+        ('{"id": 1, "question": ["?"], "answer": "2"}', "Line 1 .* has a list in its column question"),
+        ('{"id": 1, "question": "?", "answer": NaN}', "Line 1 .* has NaN in its column answer"),
+        ('{"id": 1, "question": "?", "answer": -Infinity}', "Line 1 .* has -inf in its column answer"),
+        (
+            '{"id": 1, "question": "?", "answer": {"gold": "2", "style": "rule"}}',
+            r"Line 1 .* a structure \(gold, style\) in its column answer\. Name .* answer\.gold",
+        ),
+        (
+            '{"id": 1, "question": [{"role": "system", "content": ""}, {"role": "user", "content": ""}], "answer": 2}',
+            r"Line 1 .* has a chat in its column question \(system, user\)",
+        ),
+        (
+            '{"id": 1, "question": [{"role": "user", "content": [1]}], "answer": 2}',
+            "Line 1 .* has a list in its column",
+        ),
     ],
 )
 def test_a_bad_question_file_is_refused_and_the_line_named(tmp_path: Path, text: str, sentence: str) -> None:
@@ -156,6 +182,105 @@ def test_a_bad_question_file_is_refused_and_the_line_named(tmp_path: Path, text:
     path.write_text(text)
     with pytest.raises(QuestionError, match=sentence):
         load_questions(_set(path))
+
+
+CASES = SHARED.parents[1] / "cases"
+
+
+def _case(name: str) -> Path:
+    path = CASES / name
+    if not path.exists():
+        pytest.skip("the file is not on this machine")
+    return path
+
+
+def test_marks_of_byte_order_are_passed_over_wherever_files_were_joined(tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    rows = [json.dumps({"id": str(i), "question": "1+1=", "answer": "2"}) for i in range(2)]
+    path.write_text("".join(f"\ufeff{row}\n" for row in rows) + "\ufeff", encoding="utf-8")
+    assert load_questions(_set(path)) == [Question(str(i), "1+1=", "2") for i in range(2)]
+
+
+def test_numbers_are_read_as_they_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    numbers = ["18", "-7", "3.50", "1e3", "1e999", "12345678901234567890.25", "9" * 5000]
+    path.write_text("\n".join(f'{{"id": {i}, "question": "?", "answer": {n}}}' for i, n in enumerate(numbers)))
+    assert [question.reference for question in load_questions(_set(path))] == numbers
+
+
+def test_files_of_others_are_read_or_refused_in_a_sentence() -> None:
+    assert load_questions(_set(_case("jsonl-bom/bom.jsonl"))) == [Question("1", "1+1=", "2")]
+    with pytest.raises(QuestionError, match=r"Line 1 .* half a character"):
+        load_questions(_set(_case("jsonl-surrogate/sur.jsonl")))
+    verl = _case("verl-parquet/verl.parquet")
+    with pytest.raises(QuestionError, match=r"Row 1 .* Name one of its parts, such as reward_model\.ground_truth"):
+        load_questions(_set(verl, question="prompt", answer="reward_model", id=""))
+    (question,) = load_questions(
+        _set(verl, id="extra_info.index", question="prompt", answer="reward_model.ground_truth")
+    )
+    assert (question.id, question.reference) == ("0", "7")
+    assert question.text == 'Tim has 3 apples and buys 4. How many? Output the final answer after "####".'
+
+
+def test_the_logged_samples_of_lm_eval_are_read_once_whatever_filters_scored_them(tmp_path: Path) -> None:
+    path = tmp_path / "samples_gsm8k.jsonl"
+    rows = [
+        {
+            "doc_id": i, "doc": {"question": f"{i}+{i}=?", "answer": f"It is {2 * i}.\n#### {2 * i}"},
+            "target": f"It is {2 * i}.\n#### {2 * i}", "arguments": {"gen_args_0": {"arg_0": f"Q: {i}+{i}=?\nA:"}},
+            "resps": [["4"]], "filtered_resps": ["4"], "filter": name, "exact_match": float("nan"),
+        }
+        for name in ("strict-match", "flexible-extract")
+        for i in range(3)
+    ]  # fmt: skip
+    path.write_text("\n".join(map(json.dumps, rows)))
+    for answer in ("target", "doc.answer"):
+        found = load_questions(_set(path, id="doc_id", question="doc.question", answer=answer, final="hashes"))
+        assert found == [Question(str(i), f"{i}+{i}=?", str(2 * i)) for i in range(3)]
+    asked = load_questions(_set(path, id="doc_id", question="arguments.gen_args_0.arg_0", answer="target"))
+    assert asked[2].text == "Q: 2+2=?\nA:"
+    with pytest.raises(QuestionError, match=r"Line 1 .* does not have the column doc\.problem"):
+        load_questions(_set(path, id="doc_id", question="doc.problem", answer="target"))
+
+
+def test_a_column_whose_name_has_a_dot_is_itself(tmp_path: Path) -> None:
+    path = tmp_path / "q.parquet"
+    pd.DataFrame({"id": [1], "doc.question": ["?"], "answer": [2]}).to_parquet(path)
+    assert load_questions(_set(path, question="doc.question")) == [Question("1", "?", "2")]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (pa.array([2, 3]), None),
+        (pa.array([2.5, float("nan")]), "NaN"),
+        (pa.array([2.5, float("inf")]), "inf"),
+        (pa.array([True, False]), "a truth value"),
+        (pa.array([["2"], ["3"]]), "a list"),
+        (pa.array([b"2", b"3"]), "bytes"),
+        (pa.array([{"gold": "2"}, {"gold": "3"}]), "a structure"),
+        (pa.array([date(2025, 1, 1)] * 2), "a date"),
+        (pa.array([b"2", b"\xed\xa0\xbd"]).view(pa.string()), "something unreadable"),
+        (pa.array([Decimal("2.50"), Decimal("3.00")]), None),
+        (pa.array(["2", "3"]).dictionary_encode(), None),
+        (pa.array(["2", "3"], pa.large_string()), None),
+    ],
+)
+@pytest.mark.parametrize("column", ["id", "question", "answer"])
+def test_what_a_parquet_file_holds_is_text_or_a_number_or_refused_by_its_kind(
+    tmp_path: Path, column: str, values: pa.Array, kind: str | None
+) -> None:
+    path = tmp_path / "q.parquet"
+    columns = {"id": ["a", "b"], "question": ["?", "!"], "answer": ["x", "y"], "unused": values}
+    pyarrow.parquet.write_table(pa.table(columns), path)
+    assert len(load_questions(_set(path))) == 2, "a column that is not asked for may hold anything"
+    pyarrow.parquet.write_table(pa.table(columns | {column: values}), path)
+    if kind is not None:
+        with pytest.raises(QuestionError, match=rf"Row [12] of .* has {kind}.* in its column {column}"):
+            load_questions(_set(path))
+        return
+    field = {"id": "id", "question": "text", "answer": "reference"}[column]
+    assert [getattr(question, field) for question in load_questions(_set(path))] == [str(v) for v in values.to_pylist()]
 
 
 @pytest.mark.parametrize(
