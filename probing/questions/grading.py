@@ -98,6 +98,7 @@ def _plain(text: str) -> str:
     text = text.replace("\u2212", "-")
     text = re.sub(r"(?<!\\)\\\$", "", text)  # money
     text = re.sub(r"(?<=\d)\\,(?=\d{3}(?!\d))", "", text)  # between thousands, not a product
+    text = re.sub(r"\\(?:text(?:normal|bf|it|rm)?|mbox|math(?:rm|it|bf))\{\s*(-?\d[\d.,]*)\s*\}", r" \1 ", text)  # bold
     text = _WORDS.sub(r"\1 \2", text)  # from the first brace of a unit on, all would be left out
     return _SCIENTIFIC.sub(_written_out, text)
 
@@ -127,6 +128,7 @@ def _formula(reference: str) -> str:
 
 def _equal(formula: str, answer: str) -> bool:
     """What math-verify finds in an answer is this formula."""
+    import sympy
     from math_verify import LatexExtractionConfig, parse, verify
 
     patience = _PATIENCE if threading.current_thread() is threading.main_thread() else None  # it needs a signal
@@ -145,7 +147,30 @@ def _equal(formula: str, answer: str) -> bool:
         return False
     # Fractions that differ, and have so many digits together, do so before the place of that number; roots need more.
     precision = 15 + 2 * math.ceil(digits)
-    return verify(wanted, found, numeric_precision=precision, allow_set_relation_comp=True, timeout_seconds=patience)
+
+    def same(one: Any, other: Any) -> bool:
+        return verify(one, other, numeric_precision=precision, allow_set_relation_comp=True, timeout_seconds=patience)
+
+    def alike(one: Any, other: Any) -> bool:
+        if not same(one, other):
+            return False
+        if not (isinstance(one, sympy.Eq) and isinstance(other, sympy.Eq)) or _is_solved(one, patience):
+            return True
+        return same(one.lhs, other.lhs) and same(one.rhs, other.rhs)
+
+    return any(alike(one, other) for one in wanted for other in found)
+
+
+def _is_solved(equation: Any, patience: int | None) -> bool:
+    """Whether anything solves an equation; math-verify takes two that nothing solves for the same."""
+    import sympy
+    from math_verify.errors import TimeoutException
+    from math_verify.utils import timeout
+
+    try:
+        return bool(timeout(patience)(sympy.solve)(equation, equation.free_symbols))
+    except (Exception, TimeoutException):
+        return False
 
 
 def _digits(expression: Any) -> float:
@@ -178,7 +203,7 @@ def _exact(expression: Any) -> Any:
     if isinstance(expression, str) or not expression.has(sympy.Float, sympy.Eq):
         return expression
     if isinstance(expression, sympy.Eq) and not expression.free_symbols:
-        return _exact(expression.rhs)  # math-verify solves equations, and nothing solves any of these
+        return _exact(expression.rhs)
     parts = map(_exact, getattr(expression, "_unsorted_args", expression.args))  # of math-verify's own sets and chains
     as_written = isinstance(expression, sympy.Add | sympy.Mul | sympy.Pow | sympy.core.relational.Relational)
     return expression.func(*parts, evaluate=False) if as_written else expression.func(*parts)

@@ -65,6 +65,13 @@ CASES: list[tuple[str, str, bool]] = [
     (r"\boxed{y = 2x + 3}", "y=2x+3", True),
     (r"\boxed{y = 2x - 3}", "y=2x+3", False),
     (r"\boxed{a+b}", "b+a", True),
+    # equations that nothing solves, or that need no solving
+    (r"\boxed{x^2 + 50 = 1}", "x^2 + 50 = 0", False),
+    (r"\boxed{50 + x^2 = 0}", "x^2 + 50 = 0", True),
+    (r"\boxed{2y = 4x + 6}", "y = 2x + 3", True),
+    (r"\boxed{I = e^{-t} \sin 31t}", r"I = e^{-t} \sin 30t", False),
+    (r"\boxed{\frac{183}{16} = 11.4375}", "11.4375", True),
+    (r"\boxed{\frac{1}{3} = 0.3}", r"\frac{1}{2} = 0.5", False),
     # pairs, tuples, lists, sets
     (r"\boxed{(3, \frac{\pi}{2})}", r"\left( 3, \frac{\pi}{2} \right)", True),
     (r"\boxed{(\frac{\pi}{2}, 3)}", r"\left( 3, \frac{\pi}{2} \right)", False),
@@ -166,6 +173,10 @@ CASES: list[tuple[str, str, bool]] = [
     (r"\boxed{12.5\%}", "0.125", True),
     (r"\boxed{12.5}", r"12.5\%", True),
     (r"\boxed{10 \text{ m}}", r"10 \text{ cm}", False),
+    (r"\boxed{x = \mathbf{7}}", "x = 6", False),
+    (r"\boxed{x = \mathbf{6}}", "x = 6", True),
+    (r"\boxed{3 \text{ cm}, 5 \text{ cm}}", r"3 \text{ cm}, 6 \text{ cm}", False),
+    (r"\boxed{4 \mathrm{ft} \times 13 \mathrm{ft}}", r"4 \mathrm{ft} \times 12 \mathrm{ft}", False),
     # words, nothing
     ("I do not know.", "42", False),
     ("", "42", False),
@@ -367,9 +378,10 @@ def _references(name: str) -> tuple[list[str], str]:
 def _with_another_last(kind: str, reference: str) -> str | None:
     """The reference with the last of its digits, or of its letters, replaced by the next one; None without any.
 
-    The exponent of a unit, and letters that spell a command, belong to what is not compared.
+    The exponent of a unit and letters that spell a command are not compared; nor is what follows an ≈.
     """
-    found = list(re.finditer(rf"\\(?:text|mbox)\{{[^}}]*\}}\^\d|\\[a-zA-Z]+|({kind})", reference))
+    unit = r"\\(?:text|mbox|mathrm)\{[^}]*\}\^(?:\d|\{\d\})"
+    found = list(re.finditer(rf"{unit}|\\approx.*|\\[a-zA-Z]+|({kind})", reference, flags=re.DOTALL))
     last = next((one for one in reversed(found) if one[1]), None)
     if last is None:
         return None
@@ -383,7 +395,7 @@ def test_every_reference_of_the_real_sets_is_right_by_its_own_rule(name: str) ->
     assert [each for each in references if not grade(rf"So it is \boxed{{{each}}}.", each, rule)] == []
 
 
-@pytest.mark.parametrize(("name", "every"), [("gsm8k", 2), ("math500", 1), ("college_math", 60)])
+@pytest.mark.parametrize(("name", "every"), [("gsm8k", 2), ("math500", 1), ("college_math", 100)])
 def test_references_of_the_real_sets_with_another_last_digit_are_wrong(name: str, every: int) -> None:
     references, rule = _references(name)
     changed = [(each, _with_another_last(r"\d", each)) for each in references[::every]]
