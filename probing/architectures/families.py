@@ -235,6 +235,7 @@ def _decoder(model: PreTrainedModel, embedding: nn.Module) -> tuple[nn.Module, l
 class _Parts:
     """What a layer is made of."""
 
+    family: str
     layer: nn.Module
     norms: Arrangement
     attention: nn.Module
@@ -262,13 +263,17 @@ def _parts(family: str, layer: nn.Module) -> _Parts:
             family,
             f"its layers also hold {_listed(unknown)}, and what that does to the residual stream is not known",
         )
-    return _Parts(layer, norms, children[attention], tuple(children[name] for name in mlp))
+    return _Parts(family, layer, norms, children[attention], tuple(children[name] for name in mlp))
 
 
 def _block(parts: _Parts, shape: Shape) -> Block:
     norms, attention, mlp = parts.norms, parts.attention, parts.mlp
     before = parts.child(norms.before_attention)
     norm = NO_NORM if before is None else norm_of(before, shape.width)
+    if norm is None and norms.shared:
+        raise _refused(
+            parts.family, f"what '{norms.before_mlp}' does, through which attention and MLP read, is not known"
+        )
     projections = None if norm is None else projections_of(attention, shape)
     if norm is not None and norms.shared:
         each = projections or Apart(((attention,),))

@@ -226,6 +226,13 @@ def test_an_attention_block_behind_something_that_is_no_known_norm_reads_as_one(
     assert "a1<qkv>" in graph.readers
 
 
+def test_attention_and_mlp_behind_something_that_is_no_known_norm_are_refused() -> None:
+    model = shrunk("cohere")
+    model.model.layers[1].input_layernorm = torch.nn.Sequential(model.model.layers[1].input_layernorm, torch.nn.Tanh())
+    with pytest.raises(ModelError, match="what 'input_layernorm' does, through which attention and MLP read"):
+        Attributor(model)
+
+
 def test_the_zoos_base_passes(zoo: Path) -> None:
     from transformers import AutoModelForCausalLM
 
