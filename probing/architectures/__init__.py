@@ -2,10 +2,10 @@
 
 `families` finds the modules of a checkpoint: what writes (the module whose output, scaled if need be, is *added* to the
 residual) and what reads (the module whose input is the residual). `projections` says how q, k and v are made behind it,
-`taps` take their gradients apart there, and `norms` pulls those back through the norm that they share. `recording` hooks
-all that, so that an observer is told every writer's output and every reader's residual in the forward pass, and in the
-backward pass the gradient of the loss with respect to every reader's residual, through that reader alone. `proof` runs
-two short sequences and demands that all of it is true of this very model.
+`taps` take their gradients apart there, and `norms` pulls those back through the norm that they share. `recording`
+hooks all that, so that an observer is told every writer's output and every reader's residual in the forward pass, and
+in the backward pass the gradient of the loss with respect to every reader's residual, through that reader alone.
+`proof` runs two short sequences and demands that all of it is true of this very model.
 """
 
 from probing.architectures.families import Architecture, architecture_of
