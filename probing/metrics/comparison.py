@@ -136,8 +136,9 @@ def compare(
             result[metric] = _comparison(of_base.mean(), of_tuned.mean(), intervals)
         else:
             before, after = (statistic[metric](once)[0] for statistic in statistics)
-            resampled = (statistic[metric](counts) for statistic in statistics)
-            result[metric] = _comparison(before, after, of_resampled(*resampled, len(base.ids), definition))
+            of_base, of_tuned = (statistic[metric](counts) for statistic in statistics)
+            intervals = of_resampled(of_base, of_tuned, len(base.ids), definition)
+            result[metric] = _comparison(before, after, intervals)
     return result
 
 
@@ -168,8 +169,9 @@ def complexity_by_bins(base: Scores, tuned: Scores, definition: Definition) -> d
         def both(weights: Counts, coarse: list[np.ndarray] = coarse) -> list[np.ndarray]:
             return [pooled_complexity(weights, c, values[0].shape[1], definition) for c in coarse]
 
-        (before, after), resampled = both(once), both(counts)
-        result[bins] = _comparison(before[0], after[0], of_resampled(*resampled, len(base.ids), definition))
+        (before, after), (many_before, many_after) = both(once), both(counts)
+        intervals = of_resampled(many_before, many_after, len(base.ids), definition)
+        result[bins] = _comparison(before[0], after[0], intervals)
     return result
 
 
@@ -177,7 +179,7 @@ Verdict = Literal["follows", "against", "noise"]
 
 
 def verdict(metric: str, comparison: Comparison) -> Verdict:
-    """Whether a metric of `PATTERN` moved as the paper found for online RL, the other way, or not beyond question noise."""
+    """Whether a metric of `PATTERN` moved as the paper found for online RL, the other way, or within question noise."""
     if comparison.direction == 0:
         return "noise"
     return "follows" if comparison.direction == PATTERN[metric] else "against"

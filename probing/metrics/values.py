@@ -33,12 +33,12 @@ def histogram_top(base: Scores, tuned: Scores, definition: Definition) -> float:
 
 
 def histograms(values: Float[np.ndarray, "sample cell"], bins: int, top: float) -> Float[np.ndarray, "sample bin"]:
-    """Counts of |values| in equal-width bins from 0 to `top`, a row for each sample; the last has all that is larger."""
+    """Counts of |values| in equal-width bins from 0 to `top`, a row for each sample; the last has all above too."""
     if top <= 0:
         top = 1.0
-    return np.stack(
-        [np.histogram(np.minimum(np.abs(row), top), bins, (0.0, top))[0] for row in values]
-    ).astype(np.float64)
+    return np.stack([np.histogram(np.minimum(np.abs(row), top), bins, (0.0, top))[0] for row in values]).astype(
+        np.float64
+    )
 
 
 def excess_kurtosis(values: Float[np.ndarray, "sample cell"]) -> Float[np.ndarray, " sample"]:
@@ -118,7 +118,9 @@ def per_question(
 
 def pooled_complexity(
     counts: Float[np.ndarray, "resample sample"],
-    of_sample: Float[np.ndarray, "sample bin"], cells_each: int, definition: Definition
+    of_sample: Float[np.ndarray, "sample bin"],
+    cells_each: int,
+    definition: Definition,
 ) -> Float[np.ndarray, " resample"]:
     """Information complexity of the samples' histograms, pooled as often as each sample counts."""
     p = counts @ of_sample / (counts.sum(1, keepdims=True) * cells_each)
