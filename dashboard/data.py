@@ -1,7 +1,8 @@
 """What the pages ask for, kept between reruns.
 
-Finished runs never change, so what is derived from them is kept by their keys. Lists of what there is are kept until
-the store changes. Arrays are shared by all sessions and must not be written to; of a table everybody gets their own.
+Finished runs never change, so what is derived from them is kept by their keys, and what their summary says by its
+version too. Lists of what there is are kept until the store changes. Arrays are shared by all sessions and must not be
+written to; of a table everybody gets their own.
 """
 
 from collections.abc import Callable, Collection
@@ -84,7 +85,7 @@ def _jobs(opened: int, changes: int) -> pd.DataFrame:
 
 
 def steps(comparison: str) -> pd.DataFrame:
-    """The training steps that were compared: `step`, `side`, `correct` of `asked` answers."""
+    """The training steps that were compared: `step`, `side`, `correct` of `asked` answers, `up_to_date`."""
     opened, _, results = store().revision()
     return _steps(opened, results, comparison)
 
@@ -97,23 +98,32 @@ def _steps(opened: int, results: int, comparison: str) -> pd.DataFrame:
 
 def compared(comparison: str, side: str = "tuned") -> dict[str, Comparison]:
     """Every metric of a comparison, under the default definition."""
+    return _summary(comparison, side)[1]
+
+
+def _summary(comparison: str, side: str) -> tuple[int, dict[str, Comparison]]:
+    """The version of a comparison's summary (0 if there is none), and its metrics."""
     opened, _, results = store().revision()
-    return _compared(opened, results).get((comparison, side), {})
+    return _summaries(opened, results).get((comparison, side), (0, {}))
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
-def _compared(opened: int, results: int) -> dict[tuple[str, str], dict[str, Comparison]]:
-    found: dict[tuple[str, str], dict[str, Comparison]] = {}
+def _summaries(opened: int, results: int) -> dict[tuple[str, str], tuple[int, dict[str, Comparison]]]:
+    found: dict[tuple[str, str], tuple[int, dict[str, Comparison]]] = {}
     table = store().metric_summaries()
     for metric in METRICS:
         for row in table[table["metric"] == metric].to_dict("records"):
-            found.setdefault((row["comparison_key"], row["side"]), {})[metric] = _comparison(row)
+            _, compared = found.setdefault((row["comparison_key"], row["side"]), (row["version"], {}))
+            compared[metric] = _comparison(row)
     return found
 
 
 def _comparison(row: dict) -> Comparison:
     relative = None if np.isnan(row["relative"]) else row["relative"]
-    return Comparison(row["base"], row["tuned"], row["difference"], relative, row["ci_low"], row["ci_high"])
+    ends = (row["relative_low"], row["relative_high"])
+    if np.isnan(ends).any():  # an earlier version did not resample it
+        ends = (-np.inf, np.inf)
+    return Comparison(row["base"], row["tuned"], row["difference"], relative, row["ci_low"], row["ci_high"], *ends)
 
 
 # -- what is derived from finished runs --------------------------------------------------------------------------------
@@ -135,20 +145,28 @@ def compared_under(
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
-def complexity_by_bins(base_run: str, tuned_run: str) -> dict[int, Comparison]:
+def complexity_by_bins(base_run: str, tuned_run: str, definition: Definition) -> dict[int, Comparison]:
     """Information complexity for several numbers of bins."""
-    return metrics.complexity_by_bins(*pair_scores(base_run, tuned_run), replace(Definition(), resamples=2000))
+    return metrics.complexity_by_bins(*pair_scores(base_run, tuned_run), replace(definition, resamples=2000))
+
+
+def edge_table(comparison: str, graph: ResidualGraph, side: str = "tuned") -> pd.DataFrame:
+    """Every edge of a comparison."""
+    return _edge_table(comparison, graph, side, _summary(comparison, side)[0])
 
 
 @_table(64)
-def edge_table(comparison: str, graph: ResidualGraph, side: str = "tuned") -> pd.DataFrame:
-    """Every edge of a comparison."""
+def _edge_table(comparison: str, graph: ResidualGraph, side: str, version: int) -> pd.DataFrame:
     return circuits.edge_table(graph, store().edge_summary(comparison, side))
 
 
-@_table(64)
 def per_question(comparison: str, side: str = "tuned") -> pd.DataFrame:
     """Each question's own value of every metric, in columns `METRIC_base` and `METRIC_tuned`."""
+    return _per_question(comparison, side, _summary(comparison, side)[0])
+
+
+@_table(64)
+def _per_question(comparison: str, side: str, version: int) -> pd.DataFrame:
     long = store().question_summary(comparison, side)
     wide = long.pivot(index="question_id", columns="metric", values=["base", "tuned"])
     wide.columns = [f"{metric}_{who}" for who, metric in wide.columns]

@@ -127,10 +127,10 @@ def controls(table: pd.DataFrame, graph: ResidualGraph, only: frozenset[str] | N
         )  # fmt: skip
         changed = st.pills(
             "Change", CHANGES, selection_mode="multi", key="changed", bind="query-params",
-            help="Gained, lost: entered or left the strongest. Strengthened, weakened: beyond noise. "
-            "Flipped: from helping to hurting or back, beyond noise.",
+            help="Gained, lost: entered or left the strongest. Strengthened, weakened: beyond question noise. "
+            "Flipped: from helping to hurting or back, beyond question noise.",
         )  # fmt: skip
-        sure = st.toggle("Only differences beyond noise", key="sure", bind="query-params")
+        sure = st.toggle("Only differences beyond question noise", key="sure", bind="query-params")
         chosen = EdgeFilter(
             count, share, tuple(kinds or ()), None if span == everywhere else span, sign or "any", tuple(changed or ()),
             sure, only,

@@ -68,7 +68,7 @@ def _edge(view: View, row: pd.Series) -> None:
         for side in ("base", "tuned")
     ]
     st.dataframe(pd.DataFrame(rows), hide_index=True)
-    sure = "beyond noise" if row["beyond_noise"] else "within noise"
+    sure = "beyond question noise" if row["beyond_noise"] else "within question noise"
     flipped = " Its effect changed its sign." if row["flipped"] else ""
     st.caption(
         f"Difference of strength {number(row['difference'], signed=True)}, 95 % interval "
@@ -91,7 +91,7 @@ def _node(table: pd.DataFrame, name: str) -> None:
         if edges.empty:
             continue
         order = edges[["base_strength", "tuned_strength"]].max(axis=1).sort_values(ascending=False).index[:6]
-        st.caption(f"{len(edges)} edges, {title}", help="An arrow: the difference is beyond noise.")
+        st.caption(f"{len(edges)} edges, {title}", help="An arrow: the difference is beyond question noise.")
         rows = edges.loc[order]
         st.dataframe(
             pd.DataFrame(

@@ -10,6 +10,7 @@ from dashboard import data, exports
 from dashboard.selection import COHORT_NAMES, PAPER, View, alike, rules
 from dashboard.theme import percent, text_colours
 from dashboard.words import ARROWS, PATTERN_METRICS, TERMS, arrowed, pattern_verdict
+from probing.jobs.plan import is_outdated
 from probing.metrics import Comparison
 from probing.pairs import Pair, load_registry
 from probing.published import Published
@@ -41,7 +42,8 @@ def rows(view: View) -> list[dict[str, Any]]:
         compared = data.compared(str(row["comparison_key"]))
         before, after = (percent(row[f"{side}_accuracy"], signed=False) for side in ("base", "tuned"))
         accuracy = f"{before.removesuffix(' %')} → {after}"
-        made = _row(view, pair, row["alpha"], pattern_verdict(compared), compared)
+        pattern = pattern_verdict(compared) + (" (earlier version)" if is_outdated(row) else "")
+        made = _row(view, pair, row["alpha"], pattern, compared)
         found.append(made | {"Tokens": row["cut"], "Accuracy": accuracy})
     for pair in registry.pairs.values():
         found += [_published_row(view, pair, row) for row in view.published(pair)]
@@ -64,7 +66,9 @@ def _published_row(view: View, pair: Pair, row: Published) -> dict[str, Any]:
     for metric, (base, tuned) in row.metrics.items():
         relative = (tuned - base) / base
         made[_heading(metric)] = 100 * relative
-        made[f"{_heading(metric)} text"] = f"{ARROWS[1 if relative > 0 else -1]} {percent(relative)}, no interval"
+        bins = ", bins to the largest |score|" if metric == "information_complexity" else ""
+        text = f"{ARROWS[1 if relative > 0 else -1]} {percent(relative)}, no interval{bins}"
+        made[f"{_heading(metric)} text"] = text
         made[f"{_heading(metric)} direction"] = 1 if relative > 0 else -1
     return made
 

@@ -13,11 +13,11 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import data, roles, tables
-from dashboard.selection import COARSE, COHORT_NAMES, GRANULARITY_NAMES, current_choice
+from dashboard.selection import COARSE, COHORT_NAMES, GRANULARITY_NAMES, current, current_choice
 from dashboard.service import is_hosted, public
 from dashboard.words import as_text
 from probing.errors import PersonError
-from probing.jobs.plan import Spec
+from probing.jobs.plan import Spec, is_outdated, spec_of
 from probing.jobs.supervisor import log_path
 from probing.pairs import load_registry
 from probing.rollouts import ALPHAS, Selection
@@ -73,6 +73,21 @@ def form() -> Spec:
     cuts = tuple(sorted(alphas)) or ALPHAS
     selection = Selection(n=int(count), cohort=choice.cohort)  # type: ignore[arg-type]
     return Spec(choice.pair.name, choice.question_set, cuts, selection, dtype=dtype, granularity=granularity)
+
+
+def renewal() -> None:
+    """Offer to compute the chosen comparison again, where an earlier version of the program made it."""
+    view = current()
+    if view.state != "ready" or not is_outdated(view.row):
+        return
+    st.info(
+        f"An earlier version of this program computed **{view.pair.title}**, questions {COHORT_NAMES[view.cohort]}, "
+        f"α = {view.alpha:g}. What is still right of it is used again.",
+        icon=":material/history:",
+    )
+    if st.button("Compute it again", icon=":material/replay:"):
+        queue(spec_of(view.row))
+        st.rerun()
 
 
 def queue(spec: Spec) -> None:

@@ -9,9 +9,9 @@ import streamlit as st
 from dashboard import data, exports
 from dashboard.selection import COHORT_NAMES, GRANULARITY_NAMES, View
 from dashboard.theme import number, percent
-from dashboard.words import TERMS, interval
+from dashboard.words import TERMS, interval, relative_interval
 from probing.circuits import strongest
-from probing.metrics import Comparison, Definition
+from probing.metrics import STUDENTISED_BELOW, Comparison, Definition, coverage, range_of
 from probing.rollouts import COHORTS
 
 
@@ -24,8 +24,8 @@ def cohorts(view: View) -> None:
     st.caption("  \n".join(lines))
 
 
-def all_metrics(compared: dict[str, Comparison]) -> None:
-    """Every metric of one comparison."""
+def all_metrics(compared: dict[str, Comparison], questions: int) -> None:
+    """Every metric of one comparison of so many questions."""
     rows = [
         {
             "Metric": TERMS[metric].name,
@@ -33,12 +33,21 @@ def all_metrics(compared: dict[str, Comparison]) -> None:
             "Tuned": number(c.tuned),
             "Difference": number(c.difference, signed=True),
             "95 % interval": interval(c),
-            "Relative": percent(c.relative),
+            "Relative": relative_interval(c),
+            "Held": percent(coverage(metric, questions), signed=False),
             "What it is": TERMS[metric].meaning,
         }
         for metric, c in compared.items()
     ]
-    st.dataframe(pd.DataFrame(rows), hide_index=True)
+    st.dataframe(
+        pd.DataFrame(rows),
+        hide_index=True,
+        column_config={
+            "Held": st.column_config.TextColumn(
+                help="In how many of the trials described in docs/method.md such intervals held the true value."
+            )
+        },
+    )
 
 
 def parameters(definition: Definition, view: View) -> None:
@@ -46,12 +55,12 @@ def parameters(definition: Definition, view: View) -> None:
     selection = json.loads(view.row["settings"])["selection"]
     rows = {
         "bins of the histogram": f"{definition.bins}, equal width",
-        "its range": "0 to the largest |score| of the two models, shared by them",
+        "its range": f"0 to {range_of(definition)}, shared by them; the last bin has all that is above",
         "logarithm": "natural",
         "ε": f"{definition.epsilon:g}",
         "cells without an edge": "counted, as in the paper" if definition.structural_zeros else "left out",
-        "interval": f"{definition.confidence:.0%} percentile, paired bootstrap over questions, "
-        f"{definition.resamples} resamples, seed {definition.seed}",
+        "interval": f"{definition.confidence:.0%}, paired bootstrap over questions, percentiles (studentised for means "
+        f"of fewer than {STUDENTISED_BELOW}), {definition.resamples} resamples, seed {definition.seed}",
         "what reads in attention": GRANULARITY_NAMES[view.graph.granularity],
         "cohort": COHORT_NAMES[view.cohort],
         "T̄": f"{view.row['mean_length']:.2f} tokens ({selection['mean_length']} of the two models' mean lengths)",

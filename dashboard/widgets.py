@@ -13,11 +13,15 @@ from dashboard.drawing import drawn
 from dashboard.selection import COHORT_NAMES, PAPER, View, current, newest_job, rules, unknown
 from dashboard.service import public
 from dashboard.theme import CHART, number
-from dashboard.words import TERMS, VERDICTS, as_text, interval, relative_interval
+from dashboard.words import TERMS, VERDICTS, as_text, coverage_note, interval, relative_interval
 from probing.jobs.plan import Spec, is_outdated, spec_of
-from probing.metrics import PATTERN, Comparison, verdict
+from probing.metrics import PATTERN, Comparison, Definition, verdict
+from probing.published import Published
 from probing.rollouts import ALPHAS, Selection
 from probing.store.queue import ACTIVE
+
+PAPERS = Definition(histogram_max="observed")
+"""The definition that the paper's published values fit."""
 
 FEW = 10
 """Fewer questions than these and a page says that its intervals are rough."""
@@ -154,8 +158,8 @@ def subtitle(view: View) -> None:
     st.caption(" · ".join(parts if own == PAPER else [*parts, as_text(own)]))
     if is_outdated(view.row):
         st.caption(
-            ":material/history: Computed by an earlier version of this program, which answered or scored in another "
-            "way. On the page Runs it can be computed again."
+            ":material/history: Computed by an earlier version of this program, which answered, scored or summarised "
+            "in another way. On the page Runs it can be computed again."
         )
     if counts["selected"] < FEW:
         st.warning(
@@ -167,12 +171,15 @@ def subtitle(view: View) -> None:
         st.caption(f":material/info: {as_text(view.row['warning'])}")
 
 
-def metric_card(metric: str, compared: Comparison, published: tuple[float, float] | None = None) -> None:
-    """A metric as base -> tuned, with its difference, interval, and verdict where the paper has a pattern."""
+def metric_card(metric: str, compared: Comparison, questions: int, note: str | None = None) -> None:
+    """A metric as base -> tuned, with its difference, interval, and verdict where the paper has a pattern.
+
+    Below stands a caution where intervals over so many `questions` are known to be too narrow, and a `note`.
+    """
     term = TERMS[metric]
     st.metric(
         f"{term.name}{f' ({term.unit})' if term.unit else ''}",
-        f"{number(compared.base)} → {number(compared.tuned)}",
+        _arrow(compared.base, compared.tuned),
         help=term.meaning,
     )
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
@@ -181,8 +188,25 @@ def metric_card(metric: str, compared: Comparison, published: tuple[float, float
             words, colour, icon = VERDICTS[verdict(metric, compared)]
             st.badge(words, color=colour, icon=icon)  # type: ignore[arg-type]
     st.caption(f"difference {number(compared.difference, signed=True)}, 95 % interval {interval(compared)}")
-    if published:
-        st.caption(f":material/menu_book: published: {number(published[0])} → {number(published[1])}")
+    if caution := coverage_note(metric, questions):
+        st.caption(f":material/warning: {caution}")
+    if note:
+        st.caption(note)
+
+
+def beside_published(view: View, metric: str, paper: Published) -> str | None:
+    """What the paper reports of a metric, and ours as it counts where that is in another way; None if it does not."""
+    if metric not in paper.metrics:
+        return None
+    said = f":material/menu_book: published: {_arrow(*paper.metrics[metric])}"
+    if metric != "information_complexity":
+        return said
+    ours = data.compared_under(*view.keys, PAPERS, (metric,))[metric]
+    return f"{said}, in bins that end at the largest |score|; in such bins ours: {_arrow(ours.base, ours.tuned)}"
+
+
+def _arrow(base: float, tuned: float) -> str:
+    return f"{number(base)} → {number(tuned)}"
 
 
 def chart(

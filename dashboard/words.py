@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from dashboard.theme import number, percent
-from probing.metrics import PATTERN, Comparison, Verdict, verdict
+from probing.metrics import LOW_COVERAGE, PATTERN, Comparison, Verdict, coverage, verdict
 
 
 @dataclass(frozen=True)
@@ -109,14 +109,14 @@ PATTERN_METRICS = tuple(PATTERN)
 VERDICTS: dict[Verdict, tuple[str, str, str]] = {
     "follows": ("online-RL pattern", "green", ":material/check:"),
     "against": ("against the pattern", "orange", ":material/swap_vert:"),
-    "noise": ("within noise", "gray", ":material/remove:"),
+    "noise": ("within question noise", "gray", ":material/remove:"),
 }
 """Words, colour and icon of a verdict on the online-RL pattern."""
 
 
 def interval(comparison: Comparison) -> str:
     """The 95 % interval of a difference."""
-    if not math.isfinite(comparison.ci_low):
+    if not (math.isfinite(comparison.ci_low) and math.isfinite(comparison.ci_high)):
         return "none: too few questions"
     return f"{number(comparison.ci_low, signed=True)} to {number(comparison.ci_high, signed=True)}"
 
@@ -124,14 +124,27 @@ def interval(comparison: Comparison) -> str:
 def relative_interval(comparison: Comparison) -> str:
     """Relative change and its interval, as percentages of the base."""
     if comparison.relative is None:
-        return "–"
-    ends = (percent(end / abs(comparison.base)) for end in (comparison.ci_low, comparison.ci_high))
-    low, high = (end.removesuffix(" %") for end in ends)
+        return "no share: the base may be zero"
+    if not _has_relative_interval(comparison):
+        return f"{percent(comparison.relative)}, no interval"
+    low, high = (percent(end).removesuffix(" %") for end in (comparison.relative_low, comparison.relative_high))
     return f"{percent(comparison.relative)} ({low} to {high})"
 
 
+def _has_relative_interval(comparison: Comparison) -> bool:
+    return math.isfinite(comparison.relative_low) and math.isfinite(comparison.relative_high)
+
+
+def coverage_note(metric: str, questions: int) -> str | None:
+    """A caution where the intervals of a metric were seen to hold the true value less often than they say."""
+    share = coverage(metric, questions)
+    if share >= LOW_COVERAGE:
+        return None
+    return f"With so few questions, such intervals held the true value in {percent(share, signed=False)} of trials."
+
+
 ARROWS = {1: "↑", -1: "↓", 0: "·"}
-"""Up, down, or not beyond noise."""
+"""Up, down, or within question noise."""
 
 
 def arrowed(comparison: Comparison) -> str:
@@ -147,7 +160,7 @@ def pattern_verdict(compared: dict[str, Comparison]) -> str:
     if all(v == "against" for v in found):
         return "against"
     if all(v == "noise" for v in found):
-        return "within noise"
+        return "within question noise"
     return f"mixed ({found.count('follows')} with, {found.count('against')} against)"
 
 
@@ -156,22 +169,29 @@ def headline(algorithm: str, compared: dict[str, Comparison]) -> str:
     moved, still = [], []
     for metric in PATTERN_METRICS:
         c, name = compared[metric], TERMS[metric].name.split()[-1].lower()
-        if c.direction == 0 or not c.relative:
+        if c.direction == 0:
             still.append(name)
             continue
-        ends = sorted(abs(end / c.base) for end in (c.ci_low, c.ci_high))
-        low, high = (percent(end, signed=False) for end in ends)
         verb = "raised" if c.difference > 0 else "lowered"
-        size = percent(abs(c.relative), signed=False)
-        moved.append(f"{verb} {name} by {size} (95 % interval {low.removesuffix(' %')} to {high})")
+        moved.append(f"{verb} {name} by {_amount(c)}")
     clauses = [f"{algorithm} {_listed(moved)}"] if moved else []
     if still:
-        clauses.append(f"{_listed(still)} did not move beyond noise")
+        clauses.append(f"{_listed(still)} did not move beyond question noise")
     spread = compared["gini"]
     if spread.direction:
         clauses.append(f"the circuit is {'more' if spread.direction > 0 else 'less'} concentrated")
     sentence = "; ".join(clauses)
     return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def _amount(c: Comparison) -> str:
+    """By how much a metric moved in its direction, with the interval: relative to the base where that has one."""
+    if c.relative is not None and _has_relative_interval(c):
+        ends = sorted(c.direction * end for end in (c.relative_low, c.relative_high))
+        low, high = (percent(end, signed=False) for end in ends)
+        return f"{percent(abs(c.relative), signed=False)} (95 % interval {low.removesuffix(' %')} to {high})"
+    low, high = (number(end) for end in sorted(c.direction * end for end in (c.ci_low, c.ci_high)))
+    return f"{number(abs(c.difference))} (95 % interval {low} to {high})"
 
 
 def _listed(items: list[str]) -> str:
@@ -190,15 +210,15 @@ def bins_verdict(by_bins: dict[int, Comparison]) -> str:
             f"and fell with {_listed([str(b) for b in down])}."
         )
     if not up and not down:
-        return "Complexity did not move beyond noise with any number of bins."
+        return "Complexity did not move beyond question noise with any number of bins."
     still = [str(bins) for bins, sign in signs.items() if not sign]
-    return f"Complexity {'rose' if up else 'fell'}, but not beyond noise with {_listed(still)} bins."
+    return f"Complexity {'rose' if up else 'fell'}, but not beyond question noise with {_listed(still)} bins."
 
 
 def confound(compared: dict[str, Comparison]) -> str | None:
     """A caution where the loss moved with intensity, because gradients shrink as a model grows sure; else None."""
     intensity, loss = compared["activation_intensity"], compared["loss"]
-    if loss.direction == 0 or loss.direction != intensity.direction or not loss.relative or not intensity.relative:
+    if loss.direction == 0 or loss.direction != intensity.direction or None in (loss.relative, intensity.relative):
         return None
     return (
         f"The loss moved the same way ({percent(loss.relative)}; intensity {percent(intensity.relative)}). "

@@ -42,7 +42,7 @@ with graphs:
     st.caption(
         f"{len(shown)} edges shown{rules}. Click a node, or the middle of an edge. Width: mean |score|, on one scale "
         "for base and tuned. Dotted: removing the edge would lower the loss. Difference: orange is stronger after "
-        "tuning, blue weaker, grey and dotted within noise."
+        "tuning, blue weaker, grey and dotted within question noise."
     )
     circuit_file.downloads(view, table, shown)
 

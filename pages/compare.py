@@ -7,13 +7,14 @@ import streamlit as st
 from dashboard import data, leaderboard, tables
 from dashboard.figures import strips
 from dashboard.theme import percent
-from dashboard.widgets import chart, metric_card, ready_view, subtitle
+from dashboard.widgets import beside_published, chart, metric_card, ready_view, subtitle
 from dashboard.words import PATTERN_METRICS, TERMS, as_text, confound, headline
 
 view = ready_view()
 compared = data.compared(view.key)
 questions = data.per_question(view.key)
 paper = view.published(view.pair, view.alpha)
+asked = view.counts["selected"]
 
 st.title(as_text(view.pair.arrow))
 subtitle(view)
@@ -27,10 +28,10 @@ with left, st.container(border=True, height="stretch"):
         help="Share of all questions answered correctly, decoding greedily.",
     )
     tables.cohorts(view)
-    metric_card("loss", compared["loss"])
+    metric_card("loss", compared["loss"], asked)
 for column, metric in zip(cards, PATTERN_METRICS, strict=True):
     with column, st.container(border=True, height="stretch"):
-        metric_card(metric, compared[metric], paper[0].metrics.get(metric) if paper else None)
+        metric_card(metric, compared[metric], asked, beside_published(view, metric, paper[0]) if paper else None)
         chart(
             partial(strips.paired, questions, metric, height=190),
             f"paired-{metric}",
@@ -43,11 +44,11 @@ if caution := confound(compared):
 
 st.subheader("All pairs at all cuts")
 st.caption(
-    "The paper's pattern for online RL is intensity up, complexity up, kurtosis down. An arrow: the 95 % interval over "
-    "questions excludes zero; training runs differ too, and the control with another seed shows by how much. Click a "
-    "column to sort, a pair to open it."
+    "The paper's pattern for online RL is intensity up, complexity up, kurtosis down. An arrow: beyond question noise, "
+    "as the 95 % interval over questions excludes zero; training runs differ too, and the control with another seed "
+    "shows by how much. Click a column to sort, a pair to open it."
 )
 leaderboard.show(view)
 
 with st.expander("All metrics of this pair"):
-    tables.all_metrics(compared)
+    tables.all_metrics(compared, asked)

@@ -9,9 +9,24 @@ from dashboard import data
 from dashboard.figures import diversity, histograms, spread, strips
 from dashboard.widgets import chart, metric_card, ready_view, subtitle
 from dashboard.words import TERMS, as_text, bins_verdict
-from probing.metrics import Definition
+from probing.metrics import TOP, Definition, interval_of
+
+RANGES = {f"{TOP} × mean": Definition(), "largest": Definition(histogram_max="observed")}
+"""Where the histogram's bins may end, in |scores| of the two models."""
+
+
+def chosen_range() -> Definition:
+    """The control of where the bins end, for both parts of the page that have bins."""
+    chosen = st.segmented_control(
+        "Bins end at", list(RANGES), default=next(iter(RANGES)), required=True, key="range", bind="query-params",
+        help="The mean |score| settles as questions are added. The largest, which the paper's values suggest, grows "
+        "with them: intervals are then ones for the bins at hand.",
+    )  # fmt: skip
+    return RANGES[chosen or next(iter(RANGES))]
+
 
 view = ready_view()
+asked = view.counts["selected"]
 st.title(f"Distributions: {as_text(view.pair.arrow)}")
 subtitle(view)
 
@@ -21,19 +36,21 @@ size, curves, bins_tab, by_question, between = st.tabs(
 
 if size.open:
     with size:
-        settings = st.columns([2, 1, 1], vertical_alignment="bottom")
+        settings = st.columns([2, 1.2, 0.8, 0.8], vertical_alignment="bottom")
         with settings[0]:
             bins = st.slider(
                 "Bins", 10, 500, 100, step=10, key="bins", bind="query-params",
-                help="Equal-width bins from 0 to the largest |score| of the two models. The entropy depends on them.",
+                help="Bins of equal width, shared by both models; the last has all that is above. The entropy "
+                "depends on them.",
             )  # fmt: skip
         with settings[1]:
-            log_counts = st.toggle("Log counts", True, key="logy", bind="query-params")
+            definition = replace(chosen_range(), bins=bins)
         with settings[2]:
+            log_counts = st.toggle("Log counts", True, key="logy", bind="query-params")
+        with settings[3]:
             log_size = st.toggle(
                 "Log |score|", False, key="logx", bind="query-params", help="Bins of equal ratio, drawn only."
             )
-        definition = replace(Definition(), bins=bins)
         compared = data.compared_under(*view.keys, definition, ("information_complexity", "distribution_kurtosis"))
         plot, cards = st.columns([3, 1], gap="medium")
         with plot:
@@ -46,7 +63,7 @@ if size.open:
         with cards:
             for metric, comparison in compared.items():
                 with st.container(border=True):
-                    metric_card(metric, comparison)
+                    metric_card(metric, comparison, asked, f"Interval of {interval_of(metric, definition)}.")
 
 if curves.open:
     with curves:
@@ -66,18 +83,22 @@ if curves.open:
             chart(partial(spread.lorenz, edges), "lorenz", "Lorenz curves of edge strength for both models.")
         for column, metric in zip(st.columns(2, gap="medium"), ("effective_edges", "gini"), strict=True):
             with column, st.container(border=True):
-                metric_card(metric, data.compared(view.key)[metric])
+                metric_card(metric, data.compared(view.key)[metric], asked)
 
 if bins_tab.open:
     with bins_tab:
-        by_bins = data.complexity_by_bins(*view.keys)
+        definition = chosen_range()
+        by_bins = data.complexity_by_bins(*view.keys, definition)
         st.markdown(bins_verdict(by_bins))
         chart(
             partial(spread.complexity, by_bins),
             "bins",
             "Information complexity of both models against the number of bins, with intervals of the difference.",
         )
-        st.caption("The paper does not publish its number of bins. Bars: the 95 % interval of the difference.")
+        st.caption(
+            "The paper does not publish its number of bins. Bars: the 95 % interval of the difference, which is one of "
+            f"{interval_of('information_complexity', definition)}."
+        )
 
 if by_question.open:
     with by_question:
@@ -109,7 +130,7 @@ if between.open:
     with between:
         card, _ = st.columns([1, 2])
         with card, st.container(border=True):
-            metric_card("inter_sample_diversity", data.compared(view.key)["inter_sample_diversity"])
+            metric_card("inter_sample_diversity", data.compared(view.key)["inter_sample_diversity"], asked)
         st.caption(
             "How alike two questions' edge scores are, for every two questions; the diversity is one minus the mean "
             "off the diagonal. Both maps have the same order, by the base's mean correlation, and the same scale."

@@ -18,7 +18,7 @@ subtitle(view)
 cards = st.columns(3)
 for column, metric in zip(cards, ("activation_intensity", "loss", "effective_edges"), strict=True):
     with column, st.container(border=True, height="stretch"):
-        metric_card(metric, compared[metric])
+        metric_card(metric, compared[metric], view.counts["selected"])
 if caution := confound(compared):
     st.warning(caution, icon=":material/balance:")
 
@@ -30,8 +30,8 @@ if where.open:
     with where:
         st.caption(
             "Tuned minus base, of the mean |score| of the edges that a layer, or a kind of reader, reads through. "
-            "Left: a dot marks a difference beyond noise. Right: small dots are questions (boxes, where there are many "
-            "groups), the large one is their mean with its 95 % interval."
+            "Left: a dot marks a difference beyond question noise. Right: small dots are questions (boxes, where there "
+            "are many groups), the large one is their mean with its 95 % interval."
         )
         heat, bars = st.columns(2, gap="medium")
         with heat:

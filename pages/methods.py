@@ -5,7 +5,7 @@ import streamlit as st
 from dashboard import data, tables
 from dashboard.widgets import ready_view, subtitle
 from dashboard.words import CITATION, FORMULAS, TERMS, as_text, section
-from probing.metrics import Definition
+from probing.metrics import Definition, interval_of
 
 view = ready_view()
 st.title(f"Methods: {as_text(view.pair.arrow)}")
@@ -23,9 +23,10 @@ for metric, formula in FORMULAS.items():
     with st.expander(TERMS[metric].name):
         st.markdown(TERMS[metric].meaning)
         st.latex(formula)
+        st.markdown(f"The interval is one of {interval_of(metric, Definition())}.")
 tables.parameters(Definition(), view)
 
-for title in ("Edges and circuits", "Positions and steps", "What they cannot say"):
+for title in ("Intervals", "Edges and circuits", "Positions and steps", "What they cannot say"):
     st.subheader(title)
     st.markdown(section(title))
 

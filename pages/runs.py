@@ -10,6 +10,7 @@ st.caption("A worker computes one job after the other. What has been computed is
 roles.sign_in()
 
 if roles.person() is not None:
+    runs.renewal()
     st.subheader("Queue a comparison")
     spec = runs.form()
     with st.container(horizontal=True):

@@ -24,10 +24,11 @@ if not wanted:
         icon=":material/timeline:",
     )
     st.stop()
-if len(steps) < len(wanted):
+if (done := int(steps["up_to_date"].sum())) < len(wanted):
+    old = f" by this version of the program, and {len(steps) - done} by an earlier one" if done < len(steps) else ""
     offer_more(
         view, "Compute the timeline",
-        f"{len(steps)} of {len(wanted)} checkpoints have been compared with the base at this cut.", timeline=True,
+        f"{done} of {len(wanted)} checkpoints have been compared with the base at this cut{old}.", timeline=True,
     )  # fmt: skip
 if len(steps) < 2:
     st.stop()

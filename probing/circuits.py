@@ -70,7 +70,7 @@ def changes(table: pd.DataFrame, n: int) -> pd.DataFrame:
     """Whether each edge was `gained`, `lost`, `strengthened`, `weakened` or `flipped`, a column each.
 
     Gained: among the `n` strongest of the tuned model and not of the base; lost: the reverse. Strengthened and
-    weakened: the difference of strengths is beyond noise.
+    weakened: the difference of strengths is beyond question noise.
     """
     was, became = table["base_rank"] <= n, table["tuned_rank"] <= n
     return pd.DataFrame(

@@ -6,6 +6,7 @@ needs them, so that `--help` and listings answer at once.
 
 import argparse
 import json
+import math
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -110,6 +111,7 @@ def compare(arguments: argparse.Namespace) -> None:
     for name, c in result.items():
         interval = f"[{c.ci_low:.4g}, {c.ci_high:.4g}]"
         print(f"{LABELS[name]:26}{c.base:>12.4g}{c.tuned:>12.4g}{c.difference:>+12.4g}   {interval}")
+    print(f"\nThe interval of complexity is one of {metrics.interval_of('information_complexity', definition)}.")
 
 
 def pairs(arguments: argparse.Namespace) -> None:
@@ -400,6 +402,18 @@ def _positive(text: str) -> int:
     return value
 
 
+def _histogram_max(text: str) -> float | str:
+    if text in ("mean", "observed"):
+        return text
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"'{text}' is neither a number above 0 nor mean nor observed")
+    return value
+
+
 def _batch_size(text: str) -> int | None:
     return None if text == "auto" else _positive(text)
 
@@ -452,7 +466,8 @@ def _parser() -> argparse.ArgumentParser:
     c.add_argument("tuned", type=Path, metavar="TUNED.npz")
     c.add_argument("--json", action="store_true")
     c.add_argument("--bins", type=_positive, default=100)
-    c.add_argument("--histogram-max", type=float, help="default: the pair's largest |score|")
+    ends = "where its bins end: a number, mean (100 mean |scores|; default), observed (the largest, as in the paper)"
+    c.add_argument("--histogram-max", type=_histogram_max, default="mean", metavar="N|mean|observed", help=ends)
     c.add_argument("--edges-only", action="store_true", help="do not count structural zeros as cells")
     c.add_argument("--resamples", type=_positive, default=10_000)
     c.add_argument("--own-answers", action="store_true", help="the models' vocabularies may differ")

@@ -1,13 +1,14 @@
 """What a store has found about some pairs, as tables in Markdown: docs/findings.md is made of them."""
 
 import json
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
 from probing.errors import StoreError
-from probing.metrics import Definition, interval, resample_counts
+from probing.metrics import Definition, interval, paired_score, resample_counts
 from probing.pairs import Registry
 from probing.residual_graph import Granularity, ResidualGraph
 from probing.store import Store
@@ -44,6 +45,9 @@ def report(
         rows = rows[rows["question_set"] == rows.iloc[0]["question_set"]].drop_duplicates("alpha").sort_values("alpha")
         yield f"**{pair.title}** ({pair.arrow}, {pair.algorithm})"
         yield ""
+        if not rows["up_to_date"].all():
+            yield f"Some of this was summarised by an earlier version; 'python -m probing probe {name}' does it again."
+            yield ""
         yield _accuracy(store, rows.iloc[0])
         yield ""
         yield f"| α | tokens | questions | {' | '.join(COLUMNS.values())} | intensity / loss |"
@@ -60,15 +64,21 @@ def report(
 
 def _accuracy(store: Store, row: pd.Series) -> str:
     base, tuned = (
-        pd.Series({answer.question_id: float(answer.correct) for answer in store.answers(row[f"{side}_rollout"])})
+        {answer.question_id: answer.correct for answer in store.answers(row[f"{side}_rollout"])}
         for side in ("base", "tuned")
     )
-    gain = tuned - base
-    margin = 1.96 * gain.std() / len(gain) ** 0.5
+    return accuracy_gain([(base[question], tuned[question]) for question in base])
+
+
+def accuracy_gain(right: Sequence[tuple[bool, bool]]) -> str:
+    """What share of questions base and tuned answered right, and the difference with its paired score interval."""
+    before, after = (sum(side) / len(right) for side in zip(*right, strict=True))
+    gained, lost = (right.count(kind) for kind in ((False, True), (True, False)))
+    low, high = paired_score(gained, lost, len(right))
+    digits = max(1, math.ceil(-math.log10(100 * (high - low))) + 1)  # so that the ends differ
     return (
-        f"Right answers: {base.mean():.1%} → {tuned.mean():.1%} of {len(gain)} questions, "
-        f"{100 * gain.mean():+.1f} points (95 % interval {100 * (gain.mean() - margin):+.1f} to "
-        f"{100 * (gain.mean() + margin):+.1f})."
+        f"Right answers: {before:.1%} → {after:.1%} of {len(right)} questions, {100 * (after - before):+.1f} points "
+        f"(95 % interval {100 * low:+.{digits}f} to {100 * high:+.{digits}f})."
     )
 
 
@@ -87,13 +97,17 @@ def _per_nat(long: pd.DataFrame, definition: Definition) -> str:
     once = np.ones((1, len(wide)))
     base, tuned = (float(ratio(once, side)[0]) for side in ("base", "tuned"))
     low, high = interval(ratio(drawn, "tuned") / ratio(drawn, "base") - 1, len(wide), definition)
-    return f"{base:.3g} → {tuned:.3g}, {100 * (tuned / base - 1):+.0f} % ({100 * low:+.0f} to {100 * high:+.0f})"
+    return f"{base:.3g} → {tuned:.3g}, {_change(tuned / base - 1, float(low), float(high))}"
 
 
 def _cell(found: pd.Series) -> str:
-    """base → tuned, and the relative difference with its 95 % interval."""
+    """base → tuned, and the relative difference with its 95 % interval, as far as there are such."""
     values = f"{found['base']:.3g} → {found['tuned']:.3g}"
-    if pd.isna(found["relative"]) or not found["base"]:
+    if pd.isna(found["relative"]):
         return values
-    low, high = (100 * found[end] / abs(found["base"]) for end in ("ci_low", "ci_high"))
-    return f"{values}, {100 * found['relative']:+.0f} % ({low:+.0f} to {high:+.0f})"
+    return f"{values}, {_change(found['relative'], found['relative_low'], found['relative_high'])}"
+
+
+def _change(relative: float, low: float, high: float) -> str:
+    within = f"({100 * low:+.0f} to {100 * high:+.0f})" if np.isfinite([low, high]).all() else "(no interval)"
+    return f"{100 * relative:+.0f} % {within}"

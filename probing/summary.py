@@ -12,6 +12,9 @@ from probing.circuits import edge_values
 from probing.metrics import Comparison, Definition, align, compare, histogram_top, per_question
 from probing.scores import Scores
 
+SUMMARY_VERSION = 2
+"""Raised when the code that summarises changes its results; kept scores are then summarised again."""
+
 DEFINITION = Definition()
 """With which summaries are made."""
 

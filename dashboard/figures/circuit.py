@@ -157,7 +157,7 @@ def _nodes(places: dict[str, tuple[float, float]], pick: Pick, size: float) -> g
 
 def hover(row: dict) -> str:
     """An edge's name and values."""
-    noise = "beyond noise" if row["beyond_noise"] else "within noise"
+    noise = "beyond question noise" if row["beyond_noise"] else "within question noise"
     return (
         f"<b>{row['edge']}</b><br>base {number(row['base_strength'])} (rank {row['base_rank']})"
         f"<br>tuned {number(row['tuned_strength'])} (rank {row['tuned_rank']})"

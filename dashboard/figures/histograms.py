@@ -30,7 +30,10 @@ def _outline(edges: np.ndarray, counts: np.ndarray, side: str) -> go.Scatter:
 def sizes(base: Scores, tuned: Scores, definition: Definition, log_counts: bool, log_size: bool) -> go.Figure:
     """|score| of all cells and questions; bins as in the definition, or of equal ratio if `log_size`."""
     top = histogram_top(base, tuned, definition)
-    values = {side: np.abs(cells(scores, definition)).ravel() for side, scores in (("base", base), ("tuned", tuned))}
+    values = {
+        side: np.minimum(np.abs(cells(scores, definition)), top).ravel()  # the last bin has all that is above
+        for side, scores in (("base", base), ("tuned", tuned))
+    }
     edges = np.linspace(0.0, top, definition.bins + 1)
     if log_size:
         smallest = min(v[v > 0].min() for v in values.values())

@@ -50,7 +50,7 @@ def heatmap(breakdown: Breakdown, graph: ResidualGraph) -> go.Figure:
             x=[x for x, _ in dots],
             y=[y for _, y in dots],
             mode="markers",
-            name="beyond noise",
+            name="beyond question noise",
             marker={"size": 4, "color": PICKED},
             hoverinfo="skip",
             showlegend=False,

@@ -226,9 +226,10 @@ def spec_of(comparison: dict[str, Any], **wanted: Any) -> Spec:
 
 
 def is_outdated(comparison: dict[str, Any]) -> bool:
-    """Whether a comparison (a row of `Database.comparisons`) was made by code that answered or scored otherwise."""
+    """Whether a comparison (a row of `Database.comparisons`) was answered, scored or summarised by other code."""
     answered, scored = json.loads(comparison["rollout_settings"]), json.loads(comparison["settings"])["method"]
-    return (answered.get("version"), scored.get("version")) != (ANSWERS_VERSION, SCORES_VERSION)
+    made = (answered.get("version"), scored.get("version"))
+    return made != (ANSWERS_VERSION, SCORES_VERSION) or not comparison["up_to_date"]
 
 
 def shipped(registry: Registry) -> list[Spec]:

@@ -30,13 +30,18 @@ from probing.metrics.comparison import (
     significant,
     verdict,
 )
+from probing.metrics.coverage import LOW as LOW_COVERAGE
+from probing.metrics.coverage import MEASURED as MEASURED_COVERAGE
+from probing.metrics.coverage import coverage
 from probing.metrics.definition import MEANS, METRICS, PATTERN, TOP, Definition, interval_of, range_of
 from probing.metrics.proportions import paired_score, wilson
 from probing.metrics.values import cells, correlations, histogram_top, per_question
 
 __all__ = [
     "BIN_CHOICES",
+    "LOW_COVERAGE",
     "MEANS",
+    "MEASURED_COVERAGE",
     "METRICS",
     "PATTERN",
     "STUDENTISED_BELOW",
@@ -50,6 +55,7 @@ __all__ = [
     "compare",
     "complexity_by_bins",
     "correlations",
+    "coverage",
     "edge_differences",
     "histogram_top",
     "interval",

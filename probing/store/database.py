@@ -16,7 +16,7 @@ from probing.scores import Scores
 from probing.store.connection import insert, now
 from probing.store.queue import Queue
 from probing.store.spool import AnswerBatch, ScoreBatch
-from probing.store.summaries import Summaries
+from probing.store.summaries import UP_TO_DATE, Summaries
 
 
 class Database(Queue, Summaries):
@@ -169,25 +169,30 @@ class Database(Queue, Summaries):
         On whatever machine it was computed: one that had another device made another comparison of the same request.
         """
         rows = self._rows(
-            """SELECT failure, list(DISTINCT side) FROM comparisons LEFT JOIN metric_summaries USING (comparison_key)
+            f"""SELECT failure, list(DISTINCT side) FILTER ({UP_TO_DATE})
+               FROM comparisons LEFT JOIN metric_summaries USING (comparison_key)
                WHERE settings->>'request' = ? GROUP BY comparison_key, failure""",
             request_key,
         )
-        return any(failure is not None or {"tuned", *steps} <= set(sides) for failure, sides in rows)
+        return any(failure is not None or {"tuned", *steps} <= set(sides or ()) for failure, sides in rows)
 
     def comparisons(self) -> pd.DataFrame:
         """Every comparison: what it is of, its counts, accuracies, and the keys of its finished runs (or None).
 
-        `ready` says that both runs are finished and their summary is kept.
+        `ready` says that both runs are finished and their summary is kept, `up_to_date` that no earlier version made
+        that.
         """
         return self._frame(
-            """WITH accuracies AS (SELECT rollout_key, avg(correct::INT) AS accuracy FROM answers GROUP BY rollout_key),
-               compared AS (SELECT DISTINCT comparison_key FROM metric_summaries WHERE side = 'tuned')
+            f"""WITH accuracies AS (
+                   SELECT rollout_key, avg(correct::INT) AS accuracy FROM answers GROUP BY rollout_key),
+               compared AS (SELECT comparison_key, bool_and({UP_TO_DATE}) AS up_to_date FROM metric_summaries
+                            WHERE side = 'tuned' GROUP BY comparison_key)
                SELECT c.comparison_key, c.pair, c.question_set, c.cohort, c.alpha, c.cut, c.mean_length, c.counts,
                    c.warning, c.failure, c.settings, c.created, c.base_rollout, c.tuned_rollout,
                    b.run_key AS base_run, t.run_key AS tuned_run, b.graph,
                    r.settings AS rollout_settings,
                    s.comparison_key IS NOT NULL AND b.run_key IS NOT NULL AND t.run_key IS NOT NULL AS ready,
+                   coalesce(s.up_to_date, true) AS up_to_date,
                    before.accuracy AS base_accuracy, after.accuracy AS tuned_accuracy
                FROM comparisons c
                LEFT JOIN rollouts r ON r.rollout_key = c.base_rollout
