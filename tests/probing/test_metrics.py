@@ -3,12 +3,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.optimize
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from probing.errors import ScoresError
 from probing.metrics import (
+    MEANS,
+    MEASURED_COVERAGE,
     METRICS,
     PATTERN,
     Comparison,
@@ -17,7 +20,10 @@ from probing.metrics import (
     as_json,
     compare,
     complexity_by_bins,
+    coverage,
     edge_differences,
+    histogram_top,
+    paired_score,
     verdict,
     wilson,
 )
@@ -64,11 +70,37 @@ def test_intensity_by_hand() -> None:
 
 def test_complexity_by_hand() -> None:
     # Range 0 to 8 in four bins of width 2: the base has 25 cells in the first ({0, 1}), 4 in the second ({2, 3})...
-    result = compare(*_by_hand(), replace(QUICK, bins=4))["information_complexity"]
+    result = compare(*_by_hand(), replace(QUICK, bins=4, histogram_max="observed"))["information_complexity"]
     base = np.array([22 + 2, 2 + 2, 1, 0]) + np.array([1, 0, 0, 0])
     assert base.sum() == 30
     assert result.base == pytest.approx(scipy.stats.entropy(base / 30), rel=1e-9)
     assert result.tuned == pytest.approx(scipy.stats.entropy(np.array([28, 0, 0, 2]) / 30), rel=1e-9)
+
+
+def test_complexitys_bins_end_at_a_hundred_mean_scores_and_the_last_has_all_above() -> None:
+    # Over 8 edges, 2 questions and 2 models |scores| add up to 30: the mean is 30/32, and 25 means are 23.4.
+    base, tuned = _by_hand()
+    assert histogram_top(base, tuned, QUICK) == pytest.approx(100 * 30 / 32)
+    assert histogram_top(base, tuned, replace(QUICK, histogram_max="observed")) == 8
+    # Bins of width 1.5 up to 6: the base has 22 + 3 cells below 1.5, 3 below 3, 1 below 4.5, none above; the tuned
+    # model's 8 lies beyond the last bin and is counted there with its 6.
+    result = compare(base, tuned, replace(QUICK, bins=4, histogram_max=6.0))["information_complexity"]
+    assert result.tuned == pytest.approx(scipy.stats.entropy(np.array([28, 0, 0, 2]) / 30), rel=1e-9)
+    small = np.array([np.count_nonzero((size >= low) & (size < low + 1.5)) for low in (0, 1.5, 3, 4.5)
+                      for size in [np.abs(base.scores)]])  # fmt: skip
+    assert result.base == pytest.approx(scipy.stats.entropy(small / 30), rel=1e-9)
+
+
+def test_where_the_bins_end_settles_as_questions_are_added_and_follows_the_scores_scale() -> None:
+    few, many = ((_scores(1, n), _scores(2, n)) for n in (50, 2000))
+    tops = {rule: [histogram_top(*both, Definition(histogram_max=rule)) for both in (few, many)]
+            for rule in ("mean", "observed")}  # fmt: skip
+    assert tops["mean"][1] == pytest.approx(tops["mean"][0], rel=0.1)
+    assert tops["observed"][1] > 1.5 * tops["observed"][0]
+    thousandth = [replace(scores, scores=scores.scores / 1000) for scores in few]
+    assert compare(*thousandth, QUICK)["information_complexity"].base == pytest.approx(
+        compare(*few, QUICK)["information_complexity"].base, rel=1e-3
+    )
 
 
 def test_loss_and_effective_edges_and_gini_by_hand() -> None:
@@ -89,7 +121,7 @@ def test_node_output_entropy_by_hand() -> None:
 @given(seed=st.integers(0, 10_000), zeros=st.booleans(), bins=st.integers(2, 300))
 def test_metrics_equal_scipys_and_numpys(seed: int, zeros: bool, bins: int) -> None:
     base, tuned = _scores(seed), _scores(seed + 1, scale=1.3)
-    definition = replace(QUICK, structural_zeros=zeros, bins=bins, resamples=10)
+    definition = replace(QUICK, structural_zeros=zeros, bins=bins, resamples=10, histogram_max="observed")
     found = compare(base, tuned, definition)
     top = max(np.abs(s.scores).max() for s in (base, tuned))
     for side, scores in (("base", base), ("tuned", tuned)):
@@ -134,23 +166,133 @@ def test_the_order_of_questions_does_not_matter(seed: int, order: list[int]) -> 
 
 
 def test_the_interval_is_the_literal_bootstraps() -> None:
-    base, tuned = _scores(3, samples=9), _scores(4, samples=9, scale=1.2)
+    base, tuned = _scores(3, samples=60), _scores(4, samples=60, scale=1.2)
     definition = Definition(resamples=3000)
     found = compare(base, tuned, definition)
     rng = np.random.default_rng(99)
-    once = replace(definition, resamples=2, histogram_max=float(max(np.abs(s.scores).max() for s in (base, tuned))))
-    differences: dict[str, list[float]] = {m: [] for m in ("activation_intensity", "information_complexity", "gini")}
+    once = replace(definition, resamples=2, histogram_max=histogram_top(base, tuned, definition))
+    drawn_values: dict[str, list[Comparison]] = {
+        m: [] for m in ("activation_intensity", "information_complexity", "gini")
+    }
     for _ in range(400):
-        rows = rng.integers(0, 9, 9)
-        ids = tuple(map(str, range(9)))
+        rows = rng.integers(0, 60, 60)
+        ids = tuple(map(str, range(60)))
         drawn = [Scores(s.graph, ids, s.scores[rows], s.loss[rows]) for s in (base, tuned)]
-        result = compare(*drawn, once)
-        for metric, values in differences.items():
-            values.append(result[metric].difference)
-    for metric, values in differences.items():
-        low, high = np.quantile(values, [0.025, 0.975])
-        assert found[metric].ci_low == pytest.approx(low, abs=0.15 * (high - low))
-        assert found[metric].ci_high == pytest.approx(high, abs=0.15 * (high - low))
+        result = compare(*drawn, once, list(drawn_values))
+        for metric, values in drawn_values.items():
+            values.append(result[metric])
+    for metric, values in drawn_values.items():
+        for name, prefix in (("difference", "ci"), ("relative", "relative")):
+            low, high = np.quantile([getattr(c, name) for c in values], [0.025, 0.975])
+            assert getattr(found[metric], f"{prefix}_low") == pytest.approx(low, abs=0.15 * (high - low))
+            assert getattr(found[metric], f"{prefix}_high") == pytest.approx(high, abs=0.15 * (high - low))
+
+
+def _studentised_by_hand(x: np.ndarray, y: np.ndarray, seed: int, times: int) -> tuple[np.ndarray, np.ndarray]:
+    """Bootstrap-t of the difference of means and of the logarithm of their ratio, one resample after the other."""
+    rng = np.random.default_rng(seed)
+    n = len(x)
+
+    def both(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Estimates and their standard errors; that of the logarithm by the delta method, from the covariance."""
+        a, b = x.mean(), y.mean()
+        covariance = np.cov(x, y) / n
+        slope = np.array([-1 / a, 1 / b])
+        errors = [np.std(y - x, ddof=1) / n**0.5, (slope @ covariance @ slope) ** 0.5]
+        return np.array([b - a, np.log(b / a)]), np.array(errors)
+
+    estimate, error = both(x, y)
+    ts = []
+    for _ in range(times):
+        rows = rng.integers(0, n, n)
+        again, its_error = both(x[rows], y[rows])
+        ts.append((again - estimate) / its_error)
+    low, high = np.quantile(ts, [0.025, 0.975], axis=0)
+    return estimate - high * error, estimate - low * error
+
+
+def test_below_fifty_questions_the_intervals_of_means_are_studentised() -> None:
+    base, tuned = _scores(3, samples=15), _scores(4, samples=15, scale=1.2)
+    found = compare(base, tuned, Definition(resamples=20_000))
+    values = {
+        "activation_intensity": [np.abs(s.scores.astype(np.float64)).mean((1, 2)) for s in (base, tuned)],
+        "loss": [s.loss.astype(np.float64) for s in (base, tuned)],
+    }
+    for metric, (x, y) in values.items():
+        low, high = _studentised_by_hand(x, y, 1, 6000)
+        c, width = found[metric], high - low
+        assert (c.ci_low, c.ci_high) == pytest.approx((low[0], high[0]), abs=0.06 * width[0])
+        relative = np.expm1([low[1], high[1]])
+        assert (c.relative_low, c.relative_high) == pytest.approx(relative, abs=0.06 * (relative[1] - relative[0]))
+        assert c.ci_high - c.ci_low > 1.05 * np.ptp(np.quantile(_resampled_means(y - x), [0.025, 0.975])), "wider"
+
+
+def _resampled_means(values: np.ndarray) -> np.ndarray:
+    rows = np.random.default_rng(5).integers(0, len(values), (20_000, len(values)))
+    return values[rows].mean(1)
+
+
+@pytest.mark.parametrize("samples", [15, 60])
+def test_what_cannot_be_negative_never_falls_by_more_than_all_of_it(samples: int) -> None:
+    """The difference's interval over the observed base would say -108 % here."""
+    rng = np.random.default_rng(0)
+    base = _scores(1, samples)
+    heavy = np.exp(rng.normal(0, 2, samples)).astype(np.float32)
+    base = replace(base, scores=base.scores * heavy[:, None, None], loss=heavy)
+    tuned = replace(base, scores=base.scores * 0.02, loss=heavy * rng.uniform(0.01, 0.03, samples).astype(np.float32))
+    found = compare(base, tuned)
+    for metric in ("activation_intensity", "loss"):
+        c = found[metric]
+        assert c.ci_low / c.base < -1.05
+        assert -1 < c.relative_low <= c.relative <= c.relative_high < -0.9
+    # Every question's scores are a fiftieth of what they were, so whatever the questions, that is the ratio.
+    ends = (found["activation_intensity"].relative_low, found["activation_intensity"].relative_high)
+    assert ends == pytest.approx((-0.98, -0.98), abs=1e-6)
+
+
+def _with_edges(values: np.ndarray) -> Scores:
+    """Questions of the one-layer graph with these scores of its eight edges."""
+    scores = np.zeros((len(values), *GRAPH.mask.shape), np.float32)
+    scores[:, GRAPH.mask] = values
+    return Scores(GRAPH, tuple(map(str, range(len(values)))), scores, np.ones(len(values), np.float32))
+
+
+@pytest.mark.parametrize("samples", [30, 60])
+def test_a_base_that_may_be_zero_has_no_shares(samples: int) -> None:
+    edges_only = replace(QUICK, structural_zeros=False)
+    flat, tall = [1, -1, 1, -1, 1, -1, 1, -1], [2, -2, 1, -1, 0, 0, 0, 0]
+    assert scipy.stats.kurtosis([flat, tall], axis=1) == pytest.approx([-2, 8 * 34 / 100 - 3])
+    peak = [3, 0, 0, 0, 0, 0, 0, -3]  # 1
+    mixed = _with_edges(np.array(([flat] + [peak] * 2) * (samples // 3)))  # 0 on average, -2 to 1 in resamples
+    below, above = _with_edges(np.array([flat] * samples)), _with_edges(np.array([tall, flat] * (samples // 2)))
+    c = compare(mixed, above, edges_only)["distribution_kurtosis"]
+    assert (c.relative, c.relative_low, c.relative_high) == (None, -np.inf, np.inf)
+    assert c.ci_low < c.difference < c.ci_high < np.inf
+    # Where it is surely negative, a rise is a rise: the share is one of its size. Half the questions rise from -2 to
+    # -0.28, so the share is 0.43, and in no resample below 0 or above 0.86.
+    c = compare(below, above, edges_only)["distribution_kurtosis"]
+    assert c.relative == pytest.approx(1.72 / 2 / 2)
+    assert 0 < c.relative_low < c.relative < c.relative_high < 0.86
+
+
+@pytest.mark.parametrize("samples", [2, 3])
+def test_two_or_three_questions_say_nothing_of_the_spread_of_a_mean(samples: int) -> None:
+    found = compare(_scores(0, samples), _scores(1, samples))
+    for metric in MEANS:
+        ends = (found[metric].ci_low, found[metric].ci_high, found[metric].relative_low, found[metric].relative_high)
+        assert ends == (-np.inf, np.inf, -np.inf, np.inf), metric
+        assert found[metric].direction == 0
+
+
+def test_questions_that_agree_leave_no_doubt() -> None:
+    base = _scores(0, 12)
+    tuned = replace(base, loss=base.loss + np.float32(0.5), scores=2 * base.scores)
+    c = compare(replace(base, loss=np.full(12, 0.25, np.float32)), replace(tuned, loss=np.full(12, 0.75, np.float32)))
+    assert (c["loss"].ci_low, c["loss"].ci_high) == pytest.approx((0.5, 0.5))
+    assert (c["loss"].relative_low, c["loss"].relative_high) == pytest.approx((2.0, 2.0))
+    doubled = c["activation_intensity"]
+    assert (doubled.relative_low, doubled.relative_high) == pytest.approx((1.0, 1.0))
+    assert doubled.ci_low < doubled.difference < doubled.ci_high
 
 
 def test_the_interval_of_a_mean_agrees_with_scipys_bootstrap() -> None:
@@ -238,11 +380,66 @@ def test_wilsons_interval_is_scipys(trials: int, share: float) -> None:
 
 def test_without_trials_a_share_can_be_anything() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
+    assert paired_score(0, 0, 0) == (-1.0, 1.0)
+
+
+@settings(max_examples=15, deadline=None)
+@given(gained=st.integers(0, 30), lost=st.integers(0, 30), alike=st.integers(0, 60))
+def test_the_paired_score_interval_holds_the_differences_that_a_score_test_accepts(
+    gained: int, lost: int, alike: int
+) -> None:
+    """The test's likeliest shares under a difference are searched for, by maximising the multinomial likelihood."""
+    n = gained + lost + alike
+    if not n:
+        return
+
+    def score(difference: float) -> float:
+        least = max(0.0, -difference)
+        most = (1 - difference) / 2
+
+        def unlikely(share: float) -> float:
+            cells = np.clip([share + difference, share, 1 - difference - 2 * share], 1e-300, None)
+            return -float(np.dot([gained, lost, alike], np.log(cells)))
+
+        share = scipy.optimize.minimize_scalar(unlikely, bounds=(least, most), options={"xatol": 1e-13}).x
+        variance = (2 * share + difference - difference**2) / n
+        return ((gained - lost) / n - difference) / variance**0.5
+
+    z = scipy.stats.norm.ppf(0.975)
+    low, high = paired_score(gained, lost, n)
+    assert -1 <= low <= (gained - lost) / n <= high <= 1
+    for end, towards, sign in ((low, -1, 1), (high, 1, -1)):
+        if abs(end) < 1 - 1e-9:
+            assert sign * score(end) == pytest.approx(z, abs=0.01)
+        else:
+            assert sign * score(towards * (1 - 1e-6)) < z
+
+
+def test_the_paired_score_interval_by_hand() -> None:
+    # All alike: the score test of a difference d is n d / (1 - d), so d = z^2 / (n + z^2), above and below.
+    square = scipy.stats.norm.ppf(0.975) ** 2
+    assert paired_score(0, 0, 500) == pytest.approx((-square / (500 + square), square / (500 + square)))
+    assert paired_score(7, 30, 90) == pytest.approx(tuple(-end for end in reversed(paired_score(30, 7, 90))))
+    assert paired_score(10**6, 0, 10**6)[1] == pytest.approx(1.0)
+
+
+def test_the_paired_score_interval_covers_a_true_difference_about_that_often() -> None:
+    rng = np.random.default_rng(1)
+    for chances in ((0.1, 0.02, 0.88), (0.01, 0.01, 0.98), (0.4, 0.0, 0.6)):
+        ends = [paired_score(int(g), int(w), 60) for g, w, _ in rng.multinomial(60, chances, 1000)]
+        held = np.mean([low <= chances[0] - chances[1] <= high for low, high in ends])
+        assert 0.92 < held <= 1.0, chances
+
+
+def test_coverage_is_that_of_the_nearest_smaller_number_of_questions() -> None:
+    for questions, size in ((1, 20), (20, 20), (49, 20), (50, 50), (99, 50), (100, 100), (5000, 100)):
+        for metric in METRICS:
+            assert coverage(metric, questions) == min(MEASURED_COVERAGE[size][metric])
 
 
 def test_the_verdict_needs_an_interval_on_one_side_of_zero() -> None:
-    up = Comparison(1, 2, 1, 1, 0.5, 1.5)
-    unsure = Comparison(1, 2, 1, 1, -0.1, 2.1)
+    up = Comparison(1, 2, 1, 1, 0.5, 1.5, 0.5, 1.5)
+    unsure = Comparison(1, 2, 1, 1, -0.1, 2.1, -0.1, 2.1)
     assert [verdict(m, up) for m in PATTERN] == ["follows", "follows", "against"]
     assert [verdict(m, unsure) for m in PATTERN] == ["noise", "noise", "noise"]
 
@@ -252,10 +449,15 @@ def test_json_has_every_metric_and_parameter() -> None:
     result = as_json(compare(base, tuned, QUICK), QUICK, base, tuned)
     assert set(result["metrics"]) == set(METRICS)
     for row in result["metrics"].values():
-        assert set(row) == {"base", "tuned", "difference", "relative", "ci_low", "ci_high"}
+        ends = {"ci_low", "ci_high", "relative_low", "relative_high"}
+        assert set(row) == {"base", "tuned", "difference", "relative", "interval_of"} | ends
     assert {"bins", "histogram_max", "log_base", "epsilon", "structural_zeros", "resamples"} <= set(
         result["definition"]
     )
-    assert result["definition"]["histogram_max"] == pytest.approx(
-        max(np.abs(base.scores).max(), np.abs(tuned.scores).max())
-    )
+    edges = [np.abs(s.scores[:, s.graph.mask]).mean() for s in (base, tuned)]
+    assert result["definition"]["histogram_max"] == pytest.approx(100 * np.mean(edges))
+    assert "100 times the mean |score|" in result["metrics"]["information_complexity"]["interval_of"]
+    observed = replace(QUICK, histogram_max="observed")
+    result = as_json(compare(base, tuned, observed), observed, base, tuned)
+    assert result["definition"]["histogram_max"] == max(np.abs(base.scores).max(), np.abs(tuned.scores).max())
+    assert "these very bins" in result["metrics"]["information_complexity"]["interval_of"]

@@ -1,0 +1,125 @@
+"""Summaries that an earlier version made are shown, said to be old, and made again from the scores that are kept."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import streamlit as st
+
+from dashboard import service
+from probing.jobs.plan import Spec, is_outdated, make_request, spec_of
+from probing.jobs.worker import Worker, follow
+from probing.pairs import load_registry
+from probing.store import open_store
+from probing.store.database import Database
+from tests.dashboard.test_pages import _open, _text
+
+SPEC = Spec("grpo", "addition", (0.3,))
+
+WRONG = 7.0
+"""What the earlier version made of every metric of the base."""
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of one comparison, whose summary the first version made."""
+    path = tmp_path_factory.mktemp("old") / "store.duckdb"
+    store = open_store(path)
+    assert follow(store, store.submit(SPEC.as_json()), lambda *_: None)["status"] == "done"
+    _age(store)
+    store.close()
+    return path
+
+
+def _age(store: Database) -> None:
+    aged = f"version = NULL, relative_low = NULL, relative_high = NULL, base = {WRONG}"
+    with store._transaction() as cursor:
+        cursor.execute(f"UPDATE metric_summaries SET {aged}")
+        cursor.execute(f"UPDATE question_summaries SET base = {WRONG}")
+        cursor.execute(f"UPDATE edge_summaries SET base_strength = {WRONG}")
+
+
+@pytest.fixture
+def here(old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """This process uses a copy of it."""
+    monkeypatch.setenv("PROBING_STORE", shutil.copy(old, tmp_path / "store.duckdb"))
+    service.store.cache_clear()
+    st.cache_resource.clear()
+    yield service.store()
+    service.store().close()
+    service.store.cache_clear()
+
+
+def _row(store: Database) -> dict:
+    (row,) = store.comparisons().to_dict("records")
+    return row
+
+
+def test_an_old_summary_is_made_again_without_scoring(here: Database) -> None:
+    request = make_request(SPEC, load_registry())
+    (asked,) = map(request.request_key, SPEC.selections())
+    row = _row(here)
+    assert row["ready"]
+    assert is_outdated(row)
+    assert not here.has_summary(row["comparison_key"], "tuned")
+    assert not here.settled(asked)
+    runs = here.runs()
+    here.submit(spec_of(row).as_json())
+    worker = Worker(here)
+    assert worker.work()
+    assert not worker._loaded, "no model was needed"
+    pd.testing.assert_frame_equal(here.runs(), runs)
+    row = _row(here)
+    assert row["ready"]
+    assert not is_outdated(row)
+    assert here.settled(asked)
+    summary = here.metric_summaries()
+    assert len(summary) == 8, "in place of the old one"
+    assert not (summary["base"] == WRONG).any()
+    assert summary["relative_high"].notna().all()
+    assert not (here.question_summary(row["comparison_key"])["base"] == WRONG).any()
+    edges = here.edge_summary(row["comparison_key"])
+    assert len(edges) == 163
+    assert not (edges["base_strength"] == WRONG).any()
+
+
+def test_pages_show_an_old_summary_say_so_and_offer_to_make_it_again(here: Database) -> None:
+    app = _open("compare", pair="grpo")
+    assert not app.exception
+    assert "Computed by an earlier version of this program" in _text(app)
+    shown = next(metric.value for metric in app.metric if metric.label == "Loss (nats)")
+    assert shown.startswith("7 → ")
+    assert "no interval" in _text(app), "which it did not resample"
+    runs = _open("runs", pair="grpo")
+    (again,) = [button for button in runs.button if button.label == "Compute it again"]
+    again.click().run()
+    assert not runs.exception
+    (job,) = [job for job in here.jobs().to_dict("records") if job["status"] == "queued"]
+    assert json.loads(job["spec"])["pair"] == "grpo"
+    assert Worker(here).work(job["job_id"])
+    app.run()
+    assert not app.exception
+    assert "earlier version" not in _text(app)
+    shown = next(metric.value for metric in app.metric if metric.label == "Loss (nats)")
+    assert not shown.startswith("7 → "), "the page forgets what it had"
+    assert "Compute it again" not in [button.label for button in _open("runs", pair="grpo").button]
+
+
+def test_a_server_queues_shipped_pairs_whose_summaries_are_old(here: Database) -> None:
+    here.submit(spec_of(_row(here)).as_json())
+    Worker(here).work()
+
+    def queued() -> int:
+        for job in here.jobs().to_dict("records"):
+            if job["status"] == "queued":
+                here.cancel(job["job_id"])
+        service.queue_shipped()
+        specs = [json.loads(job["spec"]) for job in here.jobs().to_dict("records") if job["status"] == "queued"]
+        return sum((spec["pair"], spec["alphas"], spec["timeline"]) == ("grpo", [0.3], False) for spec in specs)
+
+    assert queued() == 0
+    _age(here)
+    assert queued() == 1
