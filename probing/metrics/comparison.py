@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 
 from probing.errors import ScoresError
 from probing.metrics.bootstrap import Counts, Intervals, interval, of_means, of_resampled, resample_counts
+from probing.metrics.complexity import Resampled, complexities
 from probing.metrics.definition import MEANS, METRICS, PATTERN, Definition, interval_of, range_of
 from probing.metrics.values import (
     cells,
@@ -16,9 +17,7 @@ from probing.metrics.values import (
     effective_edges,
     gini,
     histogram_top,
-    histograms,
     per_question,
-    pooled_complexity,
 )
 from probing.scores import Scores
 
@@ -51,17 +50,12 @@ class Comparison:
         return int(self.ci_low > 0) - int(self.ci_high < 0)
 
 
-def _statistics(scores: Scores, definition: Definition, top: float, wanted: Collection[str]) -> dict[str, Statistic]:
-    """The metrics in `wanted` that are no means, each as a function of how often each sample counts."""
-    values = cells(scores, definition)
+def _statistics(scores: Scores, definition: Definition, wanted: Collection[str]) -> dict[str, Statistic]:
+    """The metrics in `wanted` of pairs and of mean strengths, each as a function of how often each sample counts."""
     strength = np.abs(scores.graph.to_edges(scores.scores))
 
-    def complexity() -> Statistic:
-        of_sample = histograms(values, definition.bins, top)
-        return lambda counts: pooled_complexity(counts, of_sample, values.shape[1], definition)
-
     def diversity() -> Statistic:
-        correlation = correlations(values)
+        correlation = correlations(cells(scores, definition))
 
         def statistic(counts: Counts) -> np.ndarray:
             # A question drawn twice is no pair of samples: pairs of a sample with itself are left out.
@@ -82,7 +76,6 @@ def _statistics(scores: Scores, definition: Definition, top: float, wanted: Coll
         return statistic
 
     makers: dict[str, Callable[[], Statistic]] = {
-        "information_complexity": complexity,
         "inter_sample_diversity": diversity,
         "effective_edges": lambda: of_mean_strength(effective_edges),
         "gini": lambda: of_mean_strength(gini),
@@ -122,24 +115,26 @@ def compare(
     """
     definition = definition or Definition()
     tuned = align(base, tuned)
-    sides = (base, tuned)
-    top = histogram_top(base, tuned, definition)
-    once = np.ones((1, len(base.ids)))
     counts = resample_counts(len(base.ids), definition)
-    own = [per_question(scores, definition, top, set(MEANS) & set(wanted)) for scores in sides]
-    statistics = [_statistics(scores, definition, top, wanted) for scores in sides]
-    result = {}
-    for metric in (metric for metric in METRICS if metric in wanted):
-        if metric in MEANS:
-            of_base, of_tuned = (values[metric] for values in own)
-            intervals = of_means(of_base, of_tuned, counts, definition)
-            result[metric] = _comparison(of_base.mean(), of_tuned.mean(), intervals)
-        else:
-            before, after = (statistic[metric](once)[0] for statistic in statistics)
-            of_base, of_tuned = (statistic[metric](counts) for statistic in statistics)
-            intervals = of_resampled(of_base, of_tuned, len(base.ids), definition)
-            result[metric] = _comparison(before, after, intervals)
-    return result
+    made: dict[str, Comparison] = {}
+    top = histogram_top(base, tuned, definition)
+    own = [per_question(scores, definition, top, set(MEANS) & set(wanted)) for scores in (base, tuned)]
+    for metric in own[0]:
+        before, after = (values[metric] for values in own)
+        made[metric] = _comparison(before.mean(), after.mean(), of_means(before, after, counts, definition))
+    if "information_complexity" in wanted:
+        both = complexities(base, tuned, definition, counts, [definition.bins])[definition.bins]
+        made["information_complexity"] = _of_resampled(*both, len(base.ids), definition)
+    once = np.ones((1, len(base.ids)))
+    statistics = [_statistics(scores, definition, wanted) for scores in (base, tuned)]
+    for metric in statistics[0]:
+        before, after = ((of_one[metric](once)[0], of_one[metric](counts)) for of_one in statistics)
+        made[metric] = _of_resampled(before, after, len(base.ids), definition)
+    return {metric: made[metric] for metric in METRICS if metric in made}
+
+
+def _of_resampled(before: Resampled, after: Resampled, samples: int, definition: Definition) -> Comparison:
+    return _comparison(before[0], after[0], of_resampled(before[1], after[1], samples, definition))
 
 
 def _comparison(before: float, after: float, intervals: Intervals) -> Comparison:
@@ -148,31 +143,16 @@ def _comparison(before: float, after: float, intervals: Intervals) -> Comparison
     return Comparison(float(before), float(after), difference, relative, *intervals.difference, *intervals.relative)
 
 
-FINEST = 1000
-"""Bins of the histogram from which coarser ones are made."""
-
 BIN_CHOICES = (10, 20, 25, 40, 50, 100, 200, 250, 500, 1000)
-"""Numbers of bins that divide it."""
+"""Numbers of bins, of which the last is a multiple of each."""
 
 
 def complexity_by_bins(base: Scores, tuned: Scores, definition: Definition) -> dict[int, Comparison]:
-    """Information complexity with each of `BIN_CHOICES` bins, from one fine histogram of each model."""
+    """Information complexity with each of `BIN_CHOICES` bins, from fine histograms of both models."""
     tuned = align(base, tuned)
-    top = histogram_top(base, tuned, definition)
-    values = [cells(scores, definition) for scores in (base, tuned)]
-    fine = [histograms(v, FINEST, top) for v in values]
-    once, counts = np.ones((1, len(base.ids))), resample_counts(len(base.ids), definition)
-    result = {}
-    for bins in BIN_CHOICES:
-        coarse = [f.reshape(len(f), bins, FINEST // bins).sum(2) for f in fine]
-
-        def both(weights: Counts, coarse: list[np.ndarray] = coarse) -> list[np.ndarray]:
-            return [pooled_complexity(weights, c, values[0].shape[1], definition) for c in coarse]
-
-        (before, after), (many_before, many_after) = both(once), both(counts)
-        intervals = of_resampled(many_before, many_after, len(base.ids), definition)
-        result[bins] = _comparison(before[0], after[0], intervals)
-    return result
+    counts = resample_counts(len(base.ids), definition)
+    found = complexities(base, tuned, definition, counts, BIN_CHOICES)
+    return {bins: _of_resampled(*both, len(base.ids), definition) for bins, both in found.items()}
 
 
 Verdict = Literal["follows", "against", "noise"]

@@ -112,14 +112,3 @@ def per_question(
     if len(values) > 1:
         makers["inter_sample_diversity"] = diversity
     return {metric: make() for metric, make in makers.items() if metric in wanted}
-
-
-def pooled_complexity(
-    counts: Float[np.ndarray, "resample sample"],
-    of_sample: Float[np.ndarray, "sample bin"],
-    cells_each: int,
-    definition: Definition,
-) -> Float[np.ndarray, " resample"]:
-    """Information complexity of the samples' histograms, pooled as often as each sample counts."""
-    p = counts @ of_sample / (counts.sum(1, keepdims=True) * cells_each)
-    return entropy(p, definition, definition.epsilon)

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
 import pandas as pd
 import pytest
 import streamlit as st
@@ -29,17 +30,13 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("old") / "store.duckdb"
     store = open_store(path)
     assert follow(store, store.submit(SPEC.as_json()), lambda *_: None)["status"] == "done"
-    _age(store)
     store.close()
-    return path
-
-
-def _age(store: Database) -> None:
     aged = f"version = NULL, relative_low = NULL, relative_high = NULL, base = {WRONG}"
-    with store._transaction() as cursor:
-        cursor.execute(f"UPDATE metric_summaries SET {aged}")
-        cursor.execute(f"UPDATE question_summaries SET base = {WRONG}")
-        cursor.execute(f"UPDATE edge_summaries SET base_strength = {WRONG}")
+    with duckdb.connect(path) as connection:
+        connection.execute(f"UPDATE metric_summaries SET {aged}")
+        connection.execute(f"UPDATE question_summaries SET base = {WRONG}")
+        connection.execute(f"UPDATE edge_summaries SET base_strength = {WRONG}")
+    return path
 
 
 @pytest.fixture
@@ -109,17 +106,12 @@ def test_pages_show_an_old_summary_say_so_and_offer_to_make_it_again(here: Datab
 
 
 def test_a_server_queues_shipped_pairs_whose_summaries_are_old(here: Database) -> None:
-    here.submit(spec_of(_row(here)).as_json())
-    Worker(here).work()
-
-    def queued() -> int:
-        for job in here.jobs().to_dict("records"):
-            if job["status"] == "queued":
-                here.cancel(job["job_id"])
+    def queued() -> list[int]:
         service.queue_shipped()
-        specs = [json.loads(job["spec"]) for job in here.jobs().to_dict("records") if job["status"] == "queued"]
-        return sum((spec["pair"], spec["alphas"], spec["timeline"]) == ("grpo", [0.3], False) for spec in specs)
+        jobs = [job | json.loads(job["spec"]) for job in here.jobs().to_dict("records") if job["status"] == "queued"]
+        shipped = ("grpo", [0.3], False)
+        return [job["job_id"] for job in jobs if (job["pair"], job["alphas"], job["timeline"]) == shipped]
 
-    assert queued() == 0
-    _age(here)
-    assert queued() == 1
+    (job,) = queued()
+    assert Worker(here).work(job)
+    assert not queued()

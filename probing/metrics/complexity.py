@@ -1,0 +1,57 @@
+"""Information complexity, resampled with its bins: where they end follows the mean |score|, which other questions move.
+
+Drawing the histogram of each resample anew would take a pass over all scores for each. Instead a resample's questions
+are counted in the bins at hand, and what other bins would have made of it is taken from the whole sample, whose
+complexity is computed with its bins stretched by a few factors.
+"""
+
+from collections.abc import Collection
+
+import numpy as np
+from jaxtyping import Float
+
+from probing.metrics.bootstrap import Counts
+from probing.metrics.definition import Definition
+from probing.metrics.values import cells, entropy, histogram_top, histograms
+from probing.scores import Scores
+
+_STRETCHES = np.linspace(-0.7, 0.7, 9)
+"""Logarithms of the factors: from half the bins' width to twice it."""
+
+Resampled = tuple[float, Float[np.ndarray, " resample"]]
+"""A number, and its values in the resamples."""
+
+
+def complexities(
+    base: Scores, tuned: Scores, definition: Definition, counts: Counts, choices: Collection[int]
+) -> dict[int, tuple[Resampled, Resampled]]:
+    """Information complexity of both models for each number of bins in `choices`, all of which divide the largest."""
+    finest, top = max(choices), histogram_top(base, tuned, definition)
+    found: dict[int, list[Resampled]] = {bins: [] for bins in choices}
+    stretched = _stretched(base, tuned, counts) if definition.histogram_max == "mean" else None
+    for scores in (base, tuned):
+        values = cells(scores, definition)
+        fine = histograms(values, finest, top)
+        other_bins = [] if stretched is None else [top * np.exp(s) for s in _STRETCHES]
+        pooled = [histograms(values.reshape(1, -1), finest, other) for other in other_bins]
+        for bins, both in found.items():
+
+            def complexity(histogram: Float[np.ndarray, "row bin"], bins: int = bins) -> Float[np.ndarray, " row"]:
+                coarse = histogram.reshape(len(histogram), bins, -1).sum(2)
+                return entropy(coarse / coarse.sum(1, keepdims=True), definition, definition.epsilon)
+
+            resampled = complexity(counts @ fine)
+            whole = complexity(fine.sum(0, keepdims=True))[0]
+            if stretched is not None:
+                others = complexity(np.concatenate(pooled))
+                resampled += np.interp(stretched, _STRETCHES, others) - whole
+            both.append((float(whole), resampled))
+    return {bins: (both[0], both[1]) for bins, both in found.items()}
+
+
+def _stretched(base: Scores, tuned: Scores, counts: Counts) -> Float[np.ndarray, " resample"]:
+    """The logarithm of how much wider the bins of each resample are than those of all questions together."""
+    sizes = [np.abs(scores.graph.to_edges(scores.scores)).mean(1, dtype=np.float64) for scores in (base, tuned)]
+    of_question = sizes[0] + sizes[1]
+    means, whole = counts @ of_question / len(of_question), of_question.mean()
+    return np.log(np.divide(means, whole, out=np.ones_like(means), where=(means > 0) & (whole > 0)))
