@@ -13,9 +13,9 @@ it), the effective number of edges (exp of the entropy of the normalised mean |s
 mean |score|.
 
 `definition` names the metrics, the choices that the paper leaves open and what each interval is one of; `values` has
-the formulas, `bootstrap` the intervals over questions, `complexity` what it takes to resample bins, `coverage` how often
-intervals were seen to hold, `comparison` puts them together, and `proportions` has the intervals of shares of right
-answers.
+the formulas, `bootstrap` the intervals over questions, `complexity` what it takes to resample bins, `coverage` how
+often intervals were seen to hold, `comparison` puts them together, and `proportions` has the intervals of shares of
+right answers.
 """
 
 from probing.metrics.bootstrap import STUDENTISED_BELOW, interval, resample_counts

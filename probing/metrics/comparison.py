@@ -120,8 +120,8 @@ def compare(
     top = histogram_top(base, tuned, definition)
     own = [per_question(scores, definition, top, set(MEANS) & set(wanted)) for scores in (base, tuned)]
     for metric in own[0]:
-        before, after = (values[metric] for values in own)
-        made[metric] = _comparison(before.mean(), after.mean(), of_means(before, after, counts, definition))
+        x, y = (values[metric] for values in own)
+        made[metric] = _comparison(x.mean(), y.mean(), of_means(x, y, counts, definition))
     if "information_complexity" in wanted:
         both = complexities(base, tuned, definition, counts, [definition.bins])[definition.bins]
         made["information_complexity"] = _of_resampled(*both, len(base.ids), definition)

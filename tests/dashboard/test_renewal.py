@@ -42,7 +42,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def here(old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
     """This process uses a copy of it."""
-    monkeypatch.setenv("PROBING_STORE", shutil.copy(old, tmp_path / "store.duckdb"))
+    monkeypatch.setenv("PROBING_STORE", str(shutil.copy(old, tmp_path / "store.duckdb")))
     service.store.cache_clear()
     st.cache_resource.clear()
     yield service.store()
@@ -88,7 +88,7 @@ def test_pages_show_an_old_summary_say_so_and_offer_to_make_it_again(here: Datab
     assert not app.exception
     assert "Computed by an earlier version of this program" in _text(app)
     shown = next(metric.value for metric in app.metric if metric.label == "Loss (nats)")
-    assert shown.startswith("7 → ")
+    assert shown.startswith("7.00 → ")
     assert "no interval" in _text(app), "which it did not resample"
     runs = _open("runs", pair="grpo")
     (again,) = [button for button in runs.button if button.label == "Compute it again"]
@@ -101,7 +101,7 @@ def test_pages_show_an_old_summary_say_so_and_offer_to_make_it_again(here: Datab
     assert not app.exception
     assert "earlier version" not in _text(app)
     shown = next(metric.value for metric in app.metric if metric.label == "Loss (nats)")
-    assert not shown.startswith("7 → "), "the page forgets what it had"
+    assert not shown.startswith("7.00 → "), "the page forgets what it had"
     assert "Compute it again" not in [button.label for button in _open("runs", pair="grpo").button]
 
 

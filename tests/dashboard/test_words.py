@@ -3,12 +3,25 @@ import math
 import pytest
 
 from dashboard.theme import number, percent
-from dashboard.words import arrowed, bins_verdict, confound, headline, interval, pattern_verdict, relative_interval
-from probing.metrics import Comparison
+from dashboard.words import (
+    arrowed,
+    bins_verdict,
+    confound,
+    coverage_note,
+    headline,
+    interval,
+    pattern_verdict,
+    relative_interval,
+)
+from probing.metrics import LOW_COVERAGE, MEASURED_COVERAGE, METRICS, Comparison
+
+NONE = (-math.inf, math.inf)
 
 
 def _moved(relative: float, low: float, high: float, base: float = 2.0) -> Comparison:
-    return Comparison(base, base * (1 + relative), base * relative, relative, base * low, base * high)
+    """Over the base, the difference's interval is another than the relative one, which must not be taken for it."""
+    ends = 1.5 * base * low, 1.5 * base * high
+    return Comparison(base, base * (1 + relative), base * relative, relative, *ends, low, high)
 
 
 @pytest.mark.parametrize(
@@ -43,29 +56,63 @@ def test_the_headline_says_what_moved_and_what_did_not() -> None:
     }
     assert headline("GRPO", compared) == (
         "GRPO raised intensity by 14 % (95 % interval 9.0 to 19 %) and lowered complexity by 30 % (95 % interval 20 to "
-        "40 %); kurtosis did not move beyond noise; the circuit is less concentrated."
+        "40 %); kurtosis did not move beyond question noise; the circuit is less concentrated."
     )
     still = dict.fromkeys(compared, _moved(0.01, -0.1, 0.1))
-    assert headline("DPO", still) == "Intensity, complexity and kurtosis did not move beyond noise."
+    assert headline("DPO", still) == "Intensity, complexity and kurtosis did not move beyond question noise."
     assert pattern_verdict(compared) == "mixed (1 with, 1 against)"
     assert relative_interval(compared["activation_intensity"]) == "+14 % (+9.0 to +19)"
 
 
-def test_a_change_has_an_arrow_only_beyond_noise() -> None:
+def test_a_change_has_an_arrow_only_beyond_question_noise() -> None:
     assert arrowed(_moved(0.14, 0.09, 0.19)) == "↑ +14 % (+9.0 to +19)"
     assert arrowed(_moved(-0.14, -0.19, -0.09)) == "↓ −14 % (−19 to −9.0)"
     assert arrowed(_moved(0.01, -0.1, 0.1)) == "· +1.0 % (−10 to +10)"
 
 
 def test_too_few_questions_for_an_interval_are_said_to_be() -> None:
-    assert interval(Comparison(1.0, 2.0, 1.0, 1.0, -math.inf, math.inf)) == "none: too few questions"
+    assert interval(Comparison(1.0, 2.0, 1.0, 1.0, *NONE, *NONE)) == "none: too few questions"
+
+
+def test_where_a_share_of_the_base_has_no_interval_or_no_meaning_that_is_said() -> None:
+    unsure = Comparison(0.1, 1.0, 0.9, None, 0.5, 1.2, *NONE)
+    assert relative_interval(unsure) == "no share: the base may be zero"
+    old = Comparison(2.0, 1.0, -1.0, -0.5, -1.2, -0.8, *NONE)
+    assert relative_interval(old) == "−50 %, no interval"
+    compared = {
+        "activation_intensity": old,
+        "information_complexity": _moved(0.01, -0.1, 0.1),
+        "distribution_kurtosis": unsure,
+        "gini": _moved(0.01, -0.1, 0.1),
+    }
+    assert headline("PPO", compared) == (
+        "PPO lowered intensity by 1.00 (95 % interval 0.800 to 1.20) and raised kurtosis by 0.900 (95 % interval 0.500 to "
+        "1.20); complexity did not move beyond question noise."
+    )
+
+
+def test_where_intervals_are_known_to_be_too_narrow_that_is_said_beside_the_number() -> None:
+    said = {(metric, size) for size in MEASURED_COVERAGE for metric in METRICS if coverage_note(metric, size)}
+    assert said == {
+        (metric, size)
+        for size, shares in MEASURED_COVERAGE.items()
+        for metric in METRICS
+        if min(shares[metric]) < LOW_COVERAGE
+    }
+    assert ("gini", 20) in said
+    assert ("loss", 100) not in said
+    share = min(MEASURED_COVERAGE[20]["gini"])
+    assert f"{100 * share:.0f} %" in (coverage_note("gini", 20) or "")
 
 
 def test_whether_complexity_hangs_on_the_bins_is_said() -> None:
     up, down, still = _moved(0.5, 0.4, 0.6), _moved(-0.5, -0.6, -0.4), _moved(0.0, -0.1, 0.1)
     assert bins_verdict({10: up, 100: up}) == "Complexity rose whatever the number of bins, from 10 to 100."
-    assert bins_verdict({10: down, 100: still}) == "Complexity fell, but not beyond noise with 100 bins."
-    assert bins_verdict({10: still, 100: still}) == "Complexity did not move beyond noise with any number of bins."
+    assert bins_verdict({10: down, 100: still}) == "Complexity fell, but not beyond question noise with 100 bins."
+    assert (
+        bins_verdict({10: still, 100: still})
+        == "Complexity did not move beyond question noise with any number of bins."
+    )
     assert "rose with 10 bins and fell with 100 and 500" in bins_verdict({10: up, 100: down, 500: down})
 
 

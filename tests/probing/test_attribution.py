@@ -1,3 +1,5 @@
+from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -9,7 +11,9 @@ from torch import nn
 
 from probing.architectures import Observer, architecture_of, recording
 from probing.attribution import Attributor, attribute
+from probing.checkpoints import find
 from probing.errors import ModelError
+from probing.models import load_model
 from probing.residual_graph import Granularity
 from probing.sequences import Sample
 from tests import literal, perturbed
@@ -159,6 +163,47 @@ def test_a_readers_scores_add_up_to_minus_gradient_times_residual(name: str) -> 
         residual = torch.stack([written[w] for w in names[: attributor.graph.writers_before[r]]]).sum(0)
         expected = -float((offsets[reader].grad * residual).sum().detach())
         assert found[:, r].sum() == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+FREE = {"olmo2": ("m0", "m1", "m2")}
+"""Readers to which the scale of what they read matters; the norms of OLMo 2 stand behind its projections and blocks."""
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_scores_into_a_reader_behind_a_norm_sum_to_zero_and_into_another_do_not(name: str) -> None:
+    """A norm ignores the scale of what it reads, so the gradient before it is orthogonal to that.
+
+    Its epsilon breaks this by a share of epsilon over the mean square, so it is made nothing here.
+    """
+    model = in_float64(name)
+    for module in model.modules():
+        for attribute_name in ("eps", "variance_epsilon"):
+            if hasattr(module, attribute_name):
+                setattr(module, attribute_name, 1e-30)
+    attributor = Attributor(model)
+    graph = attributor.graph
+    free = FREE.get(name, ())
+    scores = attributor.score(random_samples(2, seed=5)).scores.astype(np.float64)
+    total = np.abs(scores).sum()
+    for r, reader in enumerate(graph.readers):
+        sums, sizes = np.abs(scores[:, :, r].sum(1)), np.abs(scores[:, :, r]).sum(1)
+        if not reader.endswith(free):
+            assert (sums < 1e-9 * total).all(), reader
+            if graph.mask[:, r].sum() > 1:  # the only writer of a reader is all that the reader sees
+                assert (sizes > 1e-6 * total).all(), reader
+        else:
+            assert (sums > 1e-3 * sizes).all(), reader
+    if graph.mask[1, graph.readers.index("m0")] and "m0" not in free:  # not where a0 and m0 read side by side
+        mirrored = scores[:, :2, graph.readers.index("m0")]
+        np.testing.assert_allclose(mirrored[:, 0], -mirrored[:, 1], rtol=1e-6)
+        assert (mirrored != 0).all()
+
+
+def test_scores_of_the_shipped_models_sum_to_zero_into_every_reader(zoo: Path) -> None:
+    model = load_model(find(str(zoo / "grpo")), torch.device("cpu"), torch.float32)
+    digits = [replace(s, input_ids=tuple(t % 11 for t in s.input_ids)) for s in random_samples(4, seed=5)]
+    scores = Attributor(model).score(digits).scores.astype(np.float64)
+    assert (np.abs(scores.sum(1)) < 3e-5 * np.abs(scores).sum((1, 2))[:, None]).all()
 
 
 @settings(max_examples=12, deadline=None)
