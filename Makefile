@@ -39,6 +39,7 @@ screenshots: .venv/dev
 
 benchmark: .venv/dev
 	$(BIN)/python -m benchmarks.attribution
+	$(BIN)/python -m benchmarks.coverage
 	$(BIN)/python -m benchmarks.pages
 
 proof: .venv/dev

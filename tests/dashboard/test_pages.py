@@ -9,9 +9,11 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard import service
+from dashboard.theme import number
 from probing.jobs import plan
-from probing.jobs.plan import Spec
+from probing.jobs.plan import SIDES, Spec
 from probing.jobs.worker import follow
+from probing.metrics import Definition, compare
 from probing.rollouts import Selection
 from probing.store.database import Database
 from tests.conftest import ROOT
@@ -102,9 +104,6 @@ def test_a_store_that_became_unreadable_is_a_message(full: Path, page: str) -> N
 
 
 def test_the_compare_pages_numbers_are_the_metrics(full: Path) -> None:
-    from dashboard.theme import number
-    from probing.metrics import compare
-
     table = service.store().comparisons()
     row = table[(table["pair"] == "dpo") & (table["alpha"] == 0.3)].iloc[0]
     expected = compare(service.store().scores(row["base_run"]), service.store().scores(row["tuned_run"]))
@@ -223,6 +222,22 @@ def test_more_bins_change_the_complexity_and_not_the_kurtosis(full: Path) -> Non
     after = {m.label: m.value for m in app.metric}
     assert before["Information complexity (nats)"] != after["Information complexity (nats)"]
     assert before["Distribution kurtosis"] == after["Distribution kurtosis"]
+
+
+def test_the_papers_bins_can_be_chosen_and_their_interval_is_named_one_for_them(full: Path) -> None:
+    for part in ("Size", "Bins"):
+        app = _open("distributions", part=part)
+        assert "100 times the mean |score|" in _text(app)
+        assert "these very bins" not in _text(app)
+        app = _open("distributions", part=part, range="largest")
+        assert not app.exception
+        assert "the entropy over all such questions in these very bins" in _text(app)
+    row = service.store().comparisons().set_index(["pair", "alpha"]).loc[("grpo", 0.3)]
+    both = (service.store().scores(row["base_run"]), service.store().scores(row["tuned_run"]))
+    c = compare(*both, Definition(histogram_max="observed"))["information_complexity"]
+    app = _open("distributions", range="largest")
+    (shown,) = [m.value for m in app.metric if m.label == "Information complexity (nats)"]
+    assert shown == f"{number(c.base)} → {number(c.tuned)}"
 
 
 @pytest.mark.parametrize(
@@ -371,6 +386,13 @@ def test_the_papers_values_stand_beside_ours_where_the_pair_is_the_same(
     app = _open("compare", pair="grpo")
     assert not app.exception
     assert "published: 4.49×10⁻⁴ → 4.92×10⁻⁴" in _text(app)
+    row = service.store().comparisons().set_index(["pair", "alpha"]).loc[("grpo", 0.3)].sort_values("created").iloc[0]
+    ours = compare(
+        *(service.store().scores(row[f"{side}_run"]) for side in SIDES), Definition(histogram_max="observed")
+    )["information_complexity"]
+    assert f"such bins ours: {number(ours.base)} → {number(ours.tuned)}" in _text(app), (
+        "the paper's bins, and no others"
+    )
     table = _leaderboard(app)
     of_the_pair = table["Pair"].str.contains("pair=GRPO&")
     (paper,) = table[(table["Pattern"] == "published") & of_the_pair].to_dict("records")

@@ -86,8 +86,8 @@ def test_where_a_share_of_the_base_has_no_interval_or_no_meaning_that_is_said() 
         "gini": _moved(0.01, -0.1, 0.1),
     }
     assert headline("PPO", compared) == (
-        "PPO lowered intensity by 1.00 (95 % interval 0.800 to 1.20) and raised kurtosis by 0.900 (95 % interval 0.500 to "
-        "1.20); complexity did not move beyond question noise."
+        "PPO lowered intensity by 1.00 (95 % interval 0.800 to 1.20) and raised kurtosis by 0.900 (95 % interval 0.500 "
+        "to 1.20); complexity did not move beyond question noise."
     )
 
 
