@@ -29,6 +29,7 @@ from probing.checkpoints import Checkpoint, find
 from probing.jobs.plan import SCORES_VERSION, SIDES
 from probing.metrics import METRICS, Comparison, Definition, align, compare
 from probing.models import answer, load_model, load_tokenizer, use_threads_for
+from probing.questions.templates import encode
 from probing.rollouts import Answer, Selection, samples, select
 from probing.scores import Scores, read_scores, write_scores
 from probing.zoo import task
@@ -64,15 +65,16 @@ def _score(checkpoints: dict[str, Checkpoint], questions: int) -> Iterator[Score
         tokenizer = load_tokenizer(checkpoint)
         models[side] = load_model(checkpoint, torch.device("cpu"), torch.float32)
         use_threads_for(models[side])
-        batches = [asked[i : i + 300] for i in range(0, len(asked), 300)]
+        prompts = [encode(problem.question, tokenizer) for problem in asked]
+        batches = [prompts[i : i + 300] for i in range(0, len(prompts), 300)]
         given = [
             answered
             for batch in tqdm(batches, desc=f"{side} answers", disable=None)
-            for answered in answer(models[side], tokenizer, [p.question for p in batch], task.LONGEST_ANSWER)
+            for answered in answer(models[side], tokenizer, batch, task.LONGEST_ANSWER)
         ]
         answers[side] = [
-            Answer(str(i), prompt, tokens, text, bool(task.reward(text, problem.answer)))
-            for i, (problem, (prompt, tokens, text)) in enumerate(zip(asked, given, strict=True))
+            Answer(str(i), tuple(prompt), tokens, text, bool(task.reward(text, problem.answer)))
+            for i, (problem, prompt, (tokens, text)) in enumerate(zip(asked, prompts, given, strict=True))
         ]
     selected = select(answers["base"], answers["tuned"], Selection(n=questions))
     for side in SIDES:
