@@ -308,11 +308,11 @@ def test_a_tolerance_that_is_none_is_refused(rule: str) -> None:
     "absurd",
     ["1e999999999", "1E-999999999", "9" * 20_000, "1e" + "9" * 5000, "9^{9^{9^{9}}}", "100000000!", "2^{-10^{10}}"],
 )
-def test_an_absurd_number_costs_no_time(absurd: str, rule: str) -> None:
-    grade("1", "2", rule)  # the libraries are loaded
+def test_an_absurd_number_costs_no_time(absurd: str, rule: str, caplog: pytest.LogCaptureFixture) -> None:
     started = time.process_time()
     assert not grade(rf"\boxed{{{absurd}}}", "5", rule)
-    assert time.process_time() - started < 1
+    assert time.process_time() - started < 3, "the libraries may be loaded for it"
+    assert "Timeout" not in caplog.text
 
 
 # -- what holds of all -------------------------------------------------------------------------------------------------
