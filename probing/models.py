@@ -35,7 +35,7 @@ from probing.errors import ModelError, in_short
 from probing.fitting import free_bytes, shape_of
 from probing.pairs import Shape
 from probing.residual_graph import MOST_LAYERS
-from probing.vetting import vet_config, vet_report, vet_tokenizer
+from probing.vetting import vet_config, vet_report, vet_tokenizer, vet_tokenizer_files
 
 transformers_logging.disable_progress_bar()
 transformers_logging.set_verbosity_error()
@@ -84,7 +84,10 @@ def _read_config(checkpoint: Checkpoint) -> Any:
     """Of a GGUF file this takes seconds."""
     try:
         config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, **_in_one_file(checkpoint))
-    except _UNREADABLE as error:
+        vet_config(config, checkpoint.name)
+    except ModelError:
+        raise
+    except Exception as error:  # configs check their own values, each in its own way
         raise ModelError(
             f"The config.json of {checkpoint.name} cannot be read: {in_short(error)}.",
             "Is the folder a complete model?",
@@ -92,7 +95,6 @@ def _read_config(checkpoint: Checkpoint) -> Any:
     layers = getattr(config, "num_hidden_layers", 0)
     if not isinstance(layers, int) or layers > MOST_LAYERS:
         raise ModelError(f"The config.json of {checkpoint.name} asks for {layers} layers.", "Is it damaged?")
-    vet_config(config, checkpoint.name)
     return config
 
 
@@ -204,8 +206,10 @@ def load_tokenizer(checkpoint: Checkpoint) -> PreTrainedTokenizerBase:
     inside = {} if checkpoint.own_tokenizer else _in_one_file(checkpoint)
     try:
         if not inside:
-            vet_tokenizer(folder, checkpoint.name)
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **inside)
+            vet_tokenizer_files(folder, checkpoint.name)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **inside)
+        vet_tokenizer(tokenizer, checkpoint.name)
+        return tokenizer
     except ModelError:
         raise
     except Exception as error:  # tokenizers raises bare exceptions for damaged files

@@ -11,7 +11,7 @@ from pathlib import Path
 from re import compile as pattern
 from typing import Any
 
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from probing.errors import ModelError
 
@@ -26,7 +26,10 @@ PASSED_OVER = {
 """Tensors that a model does not need for its logits, and why. transformers itself passes over what it knows by name,
 such as layers for the prediction of several tokens."""
 
-_KERNELS = {"_attn_implementation", "_experts_implementation"}
+_KERNELS = ("_attn_implementation", "_experts_implementation")
+
+_RULES = ("normalizer", "decoder", "post_processor")
+"""The parts of a tokenizer that can write more than they read."""
 
 
 def vet_config(config: PretrainedConfig, name: str) -> None:
@@ -42,11 +45,11 @@ def vet_config(config: PretrainedConfig, name: str) -> None:
                 raise ModelError(
                     f"The config.json of {name} asks for the kernel {chosen} of the hub, which is code that would be "
                     "run.",
-                    "Take that line out: attention is computed by PyTorch here.",
+                    "Take that line out: PyTorch's own are used here.",
                 )
             setattr(part, kind, None)
         for key in ("quantization_config", "compression_config"):
-            if quantised := getattr(part, key, None):
+            if (quantised := getattr(part, key, None)) is not None:
                 how = quantised.get("quant_method") if isinstance(quantised, dict) else None
                 raise ModelError(
                     f"The weights of {name} are quantised ({how or 'in a way that is not named'}), and edges are "
@@ -75,30 +78,53 @@ def vet_report(report: dict[str, Any], name: str) -> None:
     left = sorted(key for key in report["unexpected_keys"] if not any(known.search(key) for known in PASSED_OVER))
     found = [
         *([f"lacks {len(absent)} of the weights that its config asks for, {absent[0]} among them"] if absent else []),
-        *([f"holds {len(left)} weights that its config has no place for, {left[0]} among them"] if left else []),
+        *([f"holds weights that its config has no place for ({len(left)}, such as {left[0]})"] if left else []),
     ]
     if found:
         raise ModelError(f"{name} {', and '.join(found)}.", "Do its config.json and its weights belong together?")
 
 
-def vet_tokenizer(folder: Path, name: str) -> None:
-    """Make sure that the tokenizer in a folder does not write much more than it reads.
+def vet_tokenizer_files(folder: Path, name: str) -> None:
+    """Make sure that the tokenizer described in a folder does not write much more than it reads.
 
-    Its rules of replacement are multiplied without being tried, since even loading them applies them to its own added
-    tokens.
+    Its rules are multiplied without being tried, since even loading them applies them to its own added tokens.
+
+    Raises:
+        ModelError: some line could become more than `MOST_GROWTH` times as long, or the file is one of another name.
+        ValueError, TypeError: a file is damaged.
+    """
+    config = folder / "tokenizer_config.json"
+    if config.exists() and "fast_tokenizer_files" in json.loads(config.read_text(encoding="utf-8")):
+        raise ModelError(
+            f"The tokenizer_config.json of {name} names other files to read in place of tokenizer.json.",
+            "Take its fast_tokenizer_files out.",
+        )
+    path = folder / "tokenizer.json"
+    described = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    if isinstance(described, dict):
+        _refuse_growth([described.get(part) for part in _RULES], name)
+
+
+def vet_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """The same of a tokenizer that is loaded, from whichever files: some are made from a model of SentencePiece.
 
     Raises:
         ModelError: some line could become more than `MOST_GROWTH` times as long.
-        ValueError, TypeError: a file is damaged.
     """
-    for path in sorted(folder.glob("tokenizer*.json")):
-        described = json.loads(path.read_text(encoding="utf-8"))
-        parts = [described.get(part) for part in ("normalizer", "decoder")] if isinstance(described, dict) else []
-        if any(_growth(part) > MOST_GROWTH for part in parts) or _added(described) > MOST_GROWTH:
-            raise ModelError(
-                f"The tokenizer of {name} can make more than {MOST_GROWTH} letters or tokens of a single letter.",
-                "Take one from a source that you trust.",
-            )
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = [getattr(backend, part, None) for part in _RULES]
+    _refuse_growth([json.loads(rule.__getstate__()) if rule is not None else None for rule in rules], name)
+
+
+def _refuse_growth(rules: list[Any], name: str) -> None:
+    """`rules` are described as in tokenizer.json, in the order of `_RULES`."""
+    normalizer, decoder, template = rules
+    copies, added = _template(template)
+    if max(copies * _growth(normalizer) + added, _growth(decoder)) > MOST_GROWTH:
+        raise ModelError(
+            f"The tokenizer of {name} can make more than {MOST_GROWTH} letters or tokens of a single letter.",
+            "Take one from a source that you trust.",
+        )
 
 
 def _growth(rule: Any) -> float:
@@ -124,15 +150,15 @@ def _longest_in(charmap: str) -> int:
     return max(1, *(len(text.decode("utf-8", "replace")) for text in replacements))
 
 
-def _added(described: Any) -> int:
-    """How many tokens a template puts around a line."""
-    rules = [described.get("post_processor")] if isinstance(described, dict) else []
-    added = 0
-    while rules:
-        rule = rules.pop()
-        if isinstance(rule, dict):
-            rules += rule.get("processors") or []
-            tokens = {key: len(value.get("ids") or []) for key, value in (rule.get("special_tokens") or {}).items()}
-            named = [piece.get("SpecialToken", {}).get("id") for piece in rule.get("single") or []]
-            added += sum(tokens.get(token, 1) for token in named if token is not None)
-    return added
+def _template(rule: Any) -> tuple[int, int]:
+    """How often a template of tokenizer.json repeats a line, and how many tokens it puts around it."""
+    if not isinstance(rule, dict):
+        return 1, 0
+    tokens = {key: len(value.get("ids") or []) for key, value in (rule.get("special_tokens") or {}).items()}
+    pieces = rule.get("single") or []
+    copies = max(1, sum("Sequence" in piece for piece in pieces))
+    added = sum(tokens.get(piece["SpecialToken"]["id"], 1) for piece in pieces if "SpecialToken" in piece)
+    for inner in rule.get("processors") or []:
+        times, more = _template(inner)
+        copies, added = copies * times, added + more
+    return copies, added

@@ -56,6 +56,9 @@ class Cancelled(Exception):  # noqa: N818 - a request, not an error
     """The job should not go on."""
 
 
+_weights_note = lru_cache(maxsize=4)(weights_note)  # of equal models it reads every weight
+
+
 @lru_cache(maxsize=4)
 def _tokenizer_note(base: Checkpoint, tuned: Checkpoint) -> str | None:
     """What differs between the tokenizers of a pair."""
@@ -120,7 +123,7 @@ class Worker:
             if not self.store.report(job_id, stage, done, total):
                 raise Cancelled
 
-        if note := weights_note(*(plan.checkpoints[side] for side in SIDES)):
+        if note := _weights_note(*(plan.checkpoints[side] for side in SIDES)):
             log.info("job %d: %s", job_id, note)
         for side in SIDES:
             self._roll_out(plan, side, report)
@@ -208,7 +211,7 @@ class Worker:
         key, settings = plan.comparison_key(selection), plan.comparison_settings(selection)
         if not self.store.has_comparison(key):
             models = [plan.checkpoints[side] for side in SIDES]
-            notes = (weights_note(*models), selected.warning if selected else None, _tokenizer_note(*models))
+            notes = (_weights_note(*models), selected.warning if selected else None, _tokenizer_note(*models))
             warning = " ".join(filter(None, notes)) or None
             self.store.save_comparison(
                 key, plan.pair.name, plan.question_set.name, rollouts, settings, selected, warning, failure

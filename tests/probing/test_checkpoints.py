@@ -10,6 +10,7 @@ import pytest
 import torch
 from accelerate import dispatch_model
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from probing.attribution import Attributor, attribute
@@ -83,6 +84,107 @@ def test_pickled_weights_are_read_only_where_one_says_so(zoo: Path, tmp_path: Pa
     checkpoint = find(str(tmp_path / "pickled"), pickled=True)
     with torch.no_grad():
         torch.testing.assert_close(load_model(checkpoint, CPU, torch.float32)(TOKENS).logits, model(TOKENS).logits)
+
+
+class _Payload:
+    """What a hostile pickle would do."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.mark,)
+
+
+def test_an_adapters_pickle_is_not_read_for_the_sake_of_another_file(adapter: Path, tmp_path: Path) -> None:
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    torch.save(tensors, adapter / "adapter_model.bin")
+    (adapter / "adapter_model.safetensors").rename(adapter / "other.safetensors")
+    with pytest.raises(ModelError, match=r"as pickles only.*--pickled"):
+        find(str(adapter))
+    checkpoint = find(str(adapter), pickled=True)
+    one = load_model(checkpoint, CPU, torch.float32)(TOKENS).logits
+    torch.save({key: 2 * tensor for key, tensor in tensors.items()}, adapter / "adapter_model.bin")
+    other = find(str(adapter), pickled=True)
+    assert other.identity != checkpoint.identity, "what is loaded is what is hashed"
+    assert not torch.allclose(load_model(other, CPU, torch.float32)(TOKENS).logits, one)
+    torch.save({"a": _Payload(tmp_path / "ran")}, adapter / "adapter_model.bin")
+    with pytest.raises(ModelError, match="adapter .* cannot be added to its base: .*"):
+        load_model(find(str(adapter), pickled=True), CPU, torch.float32)
+    (adapter / "adapter_model.bin").unlink()
+    with pytest.raises(ModelError, match=r"there is no adapter_model\.safetensors"):
+        find(str(adapter), pickled=True)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a pickle", b"PK\x03\x04 cut"])
+def test_a_damaged_or_hostile_pickle_is_a_sentence(zoo: Path, tmp_path: Path, content: bytes) -> None:
+    shutil.copytree(zoo / "base", tmp_path / "m")
+    (tmp_path / "m" / "model.safetensors").unlink()
+    (tmp_path / "m" / "pytorch_model.bin").write_bytes(content)
+    checkpoint = find(str(tmp_path / "m"), pickled=True)
+    with pytest.raises(ModelError, match="weights of .* cannot be read"):
+        load_model(checkpoint, CPU, torch.float32)
+    torch.save({"a": _Payload(tmp_path / "ran")}, tmp_path / "m" / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="weights of .* cannot be read"):
+        load_model(find(str(tmp_path / "m"), pickled=True), CPU, torch.float32)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_shards_lie_beside_their_index_and_are_what_it_says(zoo: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "sharded"
+    AutoModelForCausalLM.from_pretrained(zoo / "base").save_pretrained(folder, max_shard_size="500KB")
+    index = folder / "model.safetensors.index.json"
+    described = json.loads(index.read_text())
+    shards = sorted(set(described["weight_map"].values()))
+    assert len(shards) > 1
+    torch.testing.assert_close(_logits(str(folder)), _logits(str(zoo / "base")))
+    shutil.copy(folder / shards[0], tmp_path / "outside.safetensors")
+    torch.save({}, folder / "weights.bin")
+    for name in ("../outside.safetensors", str(tmp_path / "outside.safetensors"), "weights.bin", "none.safetensors", ""):
+        moved = {key: name if shard == shards[0] else shard for key, shard in described["weight_map"].items()}
+        index.write_text(json.dumps(described | {"weight_map": moved}))
+        with pytest.raises(ModelError, match="names 1 files of weights that are not beside it"):
+            find(str(folder))
+    for text in ("{", "[]", "{}", '{"weight_map": [1]}'):
+        index.write_text(text)
+        with pytest.raises(ModelError, match="does not say which files hold the weights"):
+            find(str(folder))
+
+
+@pytest.mark.parametrize("base", [".", "", "../adapter", "../second"])
+def test_an_adapter_of_itself_or_of_another_adapter_is_a_sentence(adapter: Path, base: str) -> None:
+    second = shutil.copytree(adapter, adapter.parent / "second")
+    path = adapter / "adapter_config.json"
+    described = json.loads(path.read_text())
+    path.write_text(json.dumps(described | {"base_model_name_or_path": base}))
+    (second / path.name).write_text(json.dumps(described | {"base_model_name_or_path": "../adapter"}))
+    with pytest.raises(ModelError, match="as its base, which is an adapter too"):
+        find(str(adapter))
+    path.write_text(json.dumps(described | {"base_model_name_or_path": str(adapter)}))
+    with pytest.raises(ModelError, match="as its base, which is an adapter too"):
+        find(str(adapter))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"base_model_name_or_path": None}, "does not name the base"),
+        ({"base_model_name_or_path": 5}, "does not name the base"),
+        ({"revision": ["main"]}, "does not name the base"),
+        ({"base_model_name_or_path": "x" * 5000}, "There is no folder"),
+        ({"base_model_name_or_path": "a\0b"}, "There is no folder"),
+        ({"base_model_name_or_path": "~nobody-of-that-name/base"}, "There is no folder"),
+    ],
+)
+def test_a_base_that_cannot_be_is_a_sentence(adapter: Path, change: dict, says: str) -> None:
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ModelError, match=says):
+        find(str(adapter))
+    path.write_text('{"a":' * 100_000)
+    with pytest.raises(ModelError, match="does not name the base"):
+        find(str(adapter))
 
 
 def test_the_identity_is_that_of_the_content(zoo: Path, tmp_path: Path) -> None:

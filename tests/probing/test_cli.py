@@ -2,15 +2,20 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from benchmarks.serving import small_registry
 from probing import cli
+from probing.jobs.plan import spec_of
+from probing.jobs.worker import follow
 from probing.scores import Scores, read_scores, write_scores
 from probing.sequences import Sample, write_samples
 from probing.store import open_store
@@ -278,3 +283,50 @@ def test_scores_under_different_vocabularies_are_not_compared_unless_each_answer
     few = ("--resamples", 50)
     assert _run(capsys, "compare", tmp_path / "a.npz", tmp_path / "b.npz", "--own-answers", *few)[0] == 0
     assert _run(capsys, "compare", tmp_path / "a.npz", tmp_path / "c.npz", *few)[0] == 0
+
+
+def test_a_pair_of_equal_models_says_so_before_and_after_it_is_computed(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, zoo: Path
+) -> None:
+    copy = shutil.copytree(zoo / "base", tmp_path / "copy")
+    (copy / "config.json").write_text((copy / "config.json").read_text() + "\n")
+    registry = small_registry(tmp_path)
+    registry.write_text(registry.read_text().replace(str(zoo / "grpo"), str(copy)))
+    monkeypatch.setenv("PROBING_PAIRS", str(registry))
+    note = "The two models are equal in every weight"
+    few = ("probe", "small", "--alpha", "0.3", "--samples", "4", "--store", tmp_path / "store.duckdb")
+    code, out, _ = _run(capsys, *few, "--dry-run")
+    assert code == 0
+    assert [line.partition(note)[1] for line in out.splitlines() if line.startswith("note ")] == [note]
+    code, out, err = _run(capsys, *few, "--detach")
+    assert (code, err.startswith(note), err.count("\n")) == (0, True, 1), "nothing is computed yet"
+    code, out, err = _run(capsys, *few)
+    assert code == 0
+    assert err.startswith(note)
+    assert note in out, "the comparison keeps it"
+    assert "difference +0," in out
+
+
+def test_a_job_that_follows_on_one_with_pickles_may_read_them_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, zoo: Path
+) -> None:
+    for folder, name in (("base", "base"), ("tuned", "grpo"), ("steps/step-0", "base")):
+        shutil.copytree(zoo / name, tmp_path / folder)
+        torch.save(load_file(tmp_path / folder / "model.safetensors"), tmp_path / folder / "pytorch_model.bin")
+        (tmp_path / folder / "model.safetensors").unlink()
+    registry = small_registry(tmp_path)
+    text = registry.read_text().replace(str(zoo / "base"), str(tmp_path / "base"))
+    registry.write_text(text.replace(str(zoo / "grpo"), str(tmp_path / "tuned")) + 'checkpoints = "steps"\n')
+    monkeypatch.setenv("PROBING_PAIRS", str(registry))
+    path = tmp_path / "store.duckdb"
+    few = ("probe", "small", "--alpha", "0.3", "--samples", "4", "--store", path)
+    code, _, err = _run(capsys, *few)
+    assert _one_sentence(code, err)
+    assert "pickles only" in err
+    code, _, err = _run(capsys, *few, "--pickled")
+    assert code == 0, err
+    with closing(open_store(path)) as store:
+        (row,) = store.comparisons().to_dict("records")
+        job = follow(store, store.submit(spec_of(row, timeline=True).as_json()), lambda *_: None)
+        assert (job["status"], job["message"]) == ("done", "")
+        assert set(store.steps(row["comparison_key"])["side"]) == {"step-000000"}
