@@ -161,6 +161,7 @@ def load_model(
             use_safetensors=None if checkpoint.pickled or checkpoint.gguf else True,
             trust_remote_code=False,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are reported then, and refused below
             device_map=device_map,
             **_in_one_file(checkpoint),
         )

@@ -7,6 +7,7 @@ tensors out that they have no place for, and they let a tokenizer write as much 
 import base64
 import json
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from re import compile as pattern
 from typing import Any
@@ -38,7 +39,8 @@ def vet_config(config: PretrainedConfig, name: str) -> None:
     Raises:
         ModelError: its weights are quantised, or it names a kernel of the hub, whose code would be run.
     """
-    for part in _parts(config):
+    parts = list(_parts(config))
+    for part in parts:
         for kind in _KERNELS:
             chosen = getattr(part, kind, None)
             if isinstance(chosen, str) and "/" in chosen:
@@ -47,7 +49,6 @@ def vet_config(config: PretrainedConfig, name: str) -> None:
                     "run.",
                     "Take that line out: PyTorch's own are used here.",
                 )
-            setattr(part, kind, None)
         for key in ("quantization_config", "compression_config"):
             if (quantised := getattr(part, key, None)) is not None:
                 how = quantised.get("quant_method") if isinstance(quantised, dict) else None
@@ -57,6 +58,8 @@ def vet_config(config: PretrainedConfig, name: str) -> None:
                     "Name the model it was made from, or dequantise it and save it again; a GGUF file is dequantised "
                     "when it is loaded.",
                 )
+    for part, kind in product(parts, _KERNELS):  # a config sets those within it too, so all are looked at first
+        setattr(part, kind, None)
     config.transformers_weights = None  # a file of another name, which no digest would cover
 
 
@@ -74,9 +77,10 @@ def vet_report(report: dict[str, Any], name: str) -> None:
     Raises:
         ModelError: some are missing, of another shape, or left over.
     """
-    absent = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
+    absent, other = sorted(report["missing_keys"]), sorted(key for key, *_shapes in report["mismatched_keys"])
     left = sorted(key for key in report["unexpected_keys"] if not any(known.search(key) for known in PASSED_OVER))
     found = [
+        *([f"holds weights in another shape than its config asks for ({len(other)}, such as {other[0]})"] if other else []),
         *([f"lacks {len(absent)} of the weights that its config asks for, {absent[0]} among them"] if absent else []),
         *([f"holds weights that its config has no place for ({len(left)}, such as {left[0]})"] if left else []),
     ]
