@@ -207,7 +207,8 @@ def _shards(index: Path) -> list[Path]:
 
 def _digest(folder: Path, pickled: bool) -> str:
     weights = ("*.safetensors", *(("*.bin",) if pickled else ()))
-    patterns = (*weights, "*.json", "*.jinja", "vocab.*", "merges.txt", "tokenizer.model")
+    templates = ("*.jinja", "additional_chat_templates/*.jinja")
+    patterns = (*weights, *templates, "*.json", "vocab.*", "merges.txt", "*.model")
     return _digest_of(sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}))
 
 

@@ -80,7 +80,11 @@ def vet_report(report: dict[str, Any], name: str) -> None:
     absent, other = sorted(report["missing_keys"]), sorted(key for key, *_shapes in report["mismatched_keys"])
     left = sorted(key for key in report["unexpected_keys"] if not any(known.search(key) for known in PASSED_OVER))
     found = [
-        *([f"holds weights in another shape than its config asks for ({len(other)}, such as {other[0]})"] if other else []),
+        *(
+            [f"holds weights in another shape than its config asks for ({len(other)}, such as {other[0]})"]
+            if other
+            else []
+        ),
         *([f"lacks {len(absent)} of the weights that its config asks for, {absent[0]} among them"] if absent else []),
         *([f"holds weights that its config has no place for ({len(left)}, such as {left[0]})"] if left else []),
     ]

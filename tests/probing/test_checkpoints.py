@@ -10,7 +10,7 @@ import pytest
 import torch
 from accelerate import dispatch_model
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from probing.attribution import Attributor, attribute
@@ -109,7 +109,7 @@ def test_an_adapters_pickle_is_not_read_for_the_sake_of_another_file(adapter: Pa
     assert other.identity != checkpoint.identity, "what is loaded is what is hashed"
     assert not torch.allclose(load_model(other, CPU, torch.float32)(TOKENS).logits, one)
     torch.save({"a": _Payload(tmp_path / "ran")}, adapter / "adapter_model.bin")
-    with pytest.raises(ModelError, match="adapter .* cannot be added to its base: .*"):
+    with pytest.raises(ModelError, match=r"adapter .* cannot be added to its base: .*"):
         load_model(find(str(adapter), pickled=True), CPU, torch.float32)
     (adapter / "adapter_model.bin").unlink()
     with pytest.raises(ModelError, match=r"there is no adapter_model\.safetensors"):
@@ -123,12 +123,55 @@ def test_a_damaged_or_hostile_pickle_is_a_sentence(zoo: Path, tmp_path: Path, co
     (tmp_path / "m" / "model.safetensors").unlink()
     (tmp_path / "m" / "pytorch_model.bin").write_bytes(content)
     checkpoint = find(str(tmp_path / "m"), pickled=True)
-    with pytest.raises(ModelError, match="weights of .* cannot be read"):
+    with pytest.raises(ModelError, match=r"weights of .* cannot be read"):
         load_model(checkpoint, CPU, torch.float32)
     torch.save({"a": _Payload(tmp_path / "ran")}, tmp_path / "m" / "pytorch_model.bin")
-    with pytest.raises(ModelError, match="weights of .* cannot be read"):
+    with pytest.raises(ModelError, match=r"weights of .* cannot be read"):
         load_model(find(str(tmp_path / "m"), pickled=True), CPU, torch.float32)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a pickle", b"PK\x03\x04 cut"])
+def test_an_adapter_whose_pickle_is_damaged_is_a_sentence(adapter: Path, content: bytes) -> None:
+    (adapter / "adapter_model.safetensors").unlink()
+    (adapter / "adapter_model.bin").write_bytes(content)
+    with pytest.raises(ModelError, match=r"adapter .* cannot be added to its base: [^\n]+$"):
+        load_model(find(str(adapter), pickled=True), CPU, torch.float32)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_the_identity_is_that_of_every_shard_and_of_what_names_them(zoo: Path, tmp_path: Path, kind: str) -> None:
+    folder, pickled = Path(shutil.copytree(zoo / "base", tmp_path / "sharded")), kind == "bin"
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    stem = "pytorch_model" if pickled else "model"
+    named = {key: f"{stem}-{i % 3}.{kind}" for i, key in enumerate(tensors)}
+    index = folder / f"{stem}.{kind}.index.json"
+    index.write_text(json.dumps({"metadata": {}, "weight_map": named}))
+    shards = {name: {k: t for k, t in tensors.items() if named[k] == name} for name in set(named.values())}
+    for name, shard in shards.items():
+        torch.save(shard, folder / name) if pickled else save_file(shard, folder / name, {"format": "pt"})
+    seen = [find(str(folder), pickled=pickled)]
+    expected = load_model(find(str(zoo / "base")), CPU, torch.float32)(TOKENS).logits
+    torch.testing.assert_close(load_model(seen[0], CPU, torch.float32)(TOKENS).logits, expected)
+    for path in (index, *(folder / name for name in shards)):
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + b" }" if path == index else content[:-1] + bytes([content[-1] ^ 1]))
+        seen.append(find(str(folder), pickled=pickled))
+    assert len({checkpoint.identity for checkpoint in seen}) == 5
+
+
+def test_the_identity_is_that_of_every_file_from_which_a_tokenizer_or_a_template_is_made(
+    zoo: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(zoo / "base", tmp_path / "model"))
+    (folder / "additional_chat_templates").mkdir()
+    seen = {find(str(folder)).identity}
+    files = ("chat_template.jinja", "additional_chat_templates/default.jinja", "tokenizer.model", "spiece.model")
+    for name in files:
+        (folder / name).write_text("{{ messages }}")
+        seen.add(find(str(folder)).identity)
+    assert len(seen) == 5
 
 
 def test_shards_lie_beside_their_index_and_are_what_it_says(zoo: Path, tmp_path: Path) -> None:
@@ -141,7 +184,13 @@ def test_shards_lie_beside_their_index_and_are_what_it_says(zoo: Path, tmp_path:
     torch.testing.assert_close(_logits(str(folder)), _logits(str(zoo / "base")))
     shutil.copy(folder / shards[0], tmp_path / "outside.safetensors")
     torch.save({}, folder / "weights.bin")
-    for name in ("../outside.safetensors", str(tmp_path / "outside.safetensors"), "weights.bin", "none.safetensors", ""):
+    for name in (
+        "../outside.safetensors",
+        str(tmp_path / "outside.safetensors"),
+        "weights.bin",
+        "none.safetensors",
+        "",
+    ):
         moved = {key: name if shard == shards[0] else shard for key, shard in described["weight_map"].items()}
         index.write_text(json.dumps(described | {"weight_map": moved}))
         with pytest.raises(ModelError, match="names 1 files of weights that are not beside it"):

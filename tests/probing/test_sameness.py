@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from probing.checkpoints import find
+from probing.checkpoints import Checkpoint, find
 from probing.sameness import weights_note
 
 
@@ -106,7 +107,9 @@ def test_two_adapters_are_the_same_where_config_and_tensors_are(untrained: Path)
     assert not _same(one, two)
 
 
-@pytest.mark.parametrize("change", [{"init_lora_weights": "pissa"}, {"peft_type": "LOHA"}, {"layer_replication": [[0, 2]]}])
+@pytest.mark.parametrize(
+    "change", [{"init_lora_weights": "pissa"}, {"peft_type": "LOHA"}, {"layer_replication": [[0, 2]]}]
+)
 def test_an_adapter_that_changes_its_base_otherwise_is_not_taken_to_add_nothing(
     zoo: Path, untrained: Path, change: dict
 ) -> None:
@@ -120,3 +123,17 @@ def test_files_that_cannot_be_read_are_left_to_loading(zoo: Path, copy: Path, un
     assert not _same(zoo / "base", copy)
     (untrained / "adapter_model.safetensors").write_bytes(b"cut short")
     assert not _same(zoo / "base", untrained)
+
+
+def test_files_that_do_not_tell_are_taken_to_differ(zoo: Path, copy: Path, tmp_path: Path) -> None:
+    base = find(str(zoo / "base"))
+    (copy / "config.json").write_text((copy / "config.json").read_text() + "\n")
+    other = find(str(copy))
+    assert weights_note(base, other) is not None
+    assert weights_note(base, replace(other, gguf="m.gguf")) is None, "a GGUF file is not compared with tensors"
+    assert weights_note(base, Checkpoint("owner/model", tmp_path / "none", "hub:owner/model@1")) is None
+    torch.save(load_file(copy / "model.safetensors"), copy / "pytorch_model.bin")
+    (copy / "model.safetensors").unlink()
+    pickled = find(str(copy), pickled=True)
+    assert weights_note(base, pickled) is None
+    assert weights_note(pickled, pickled) is not None, "it is what it is, whatever it holds"

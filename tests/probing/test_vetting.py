@@ -64,7 +64,11 @@ WITHOUT_BIASES = {"attention_bias": False, "mlp_bias": False}
         ("llama", {"num_hidden_layers": 2}, "no place for (9, such as model.layers.2.input_layernorm.weight)"),
         ("llama", {"num_hidden_layers": 4}, "lacks 9 of the weights that its config asks for, model.layers.3.input_"),
         # Three layers of gate, up and down.
-        ("llama", {"intermediate_size": 40}, "in another shape than its config asks for (9, such as model.layers.0.mlp"),
+        (
+            "llama",
+            {"intermediate_size": 40},
+            "in another shape than its config asks for (9, such as model.layers.0.mlp",
+        ),
     ],
 )
 def test_weights_and_config_that_do_not_belong_together_are_refused_with_their_number(
@@ -79,7 +83,9 @@ def test_what_is_missing_and_what_is_left_over_stand_in_one_sentence(saved: dict
     tensors = load_file(folder / "model.safetensors")
     tensors["model.language_model.norm.weight"] = tensors.pop("model.norm.weight")
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ModelError, match=r"lacks 1 of .*, model\.norm\.weight among them, and holds .*\(1, .*language_"):
+    with pytest.raises(
+        ModelError, match=r"lacks 1 of .*, model\.norm\.weight among them, and holds .*\(1, .*language_"
+    ):
         _load(folder)
 
 
@@ -102,7 +108,9 @@ def test_tensors_that_logits_do_not_need_are_passed_over(
     torch.testing.assert_close(_load(folder)(TOKENS).logits, tiny(name, torch.float32)(TOKENS).logits)
 
 
-@pytest.mark.parametrize("extra", ["my_v_head.weight", "model.layers.0.self_attn.bias", "model.layers.0.mlp.attn.biases"])
+@pytest.mark.parametrize(
+    "extra", ["my_v_head.weight", "model.layers.0.self_attn.bias", "model.layers.0.mlp.attn.biases"]
+)
 def test_tensors_of_similar_names_are_not_passed_over(saved: dict[str, Path], tmp_path: Path, extra: str) -> None:
     folder = _changed(saved["llama"], tmp_path / "model", {})
     tensors = load_file(folder / "model.safetensors")
@@ -351,7 +359,7 @@ def test_a_tokenizer_is_read_from_no_file_of_another_name(zoo: Path, tmp_path: P
     path = folder / "tokenizer_config.json"
     described = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(described | {"fast_tokenizer_files": ["sub/tokenizer.4.0.json"]}), encoding="utf-8")
-    with pytest.raises(ModelError, match="names other files to read in place of tokenizer.json"):
+    with pytest.raises(ModelError, match=r"names other files to read in place of tokenizer\.json"):
         load_tokenizer(find(str(folder)))
 
 
@@ -386,5 +394,5 @@ def test_tokenizers_as_they_are_used_load(zoo: Path, tmp_path: Path, change: dic
 def test_a_damaged_tokenizer_is_a_sentence(zoo: Path, tmp_path: Path, text: str) -> None:
     folder = _tokenizer(zoo, tmp_path / "model", {})
     (folder / "tokenizer.json").write_text(text, encoding="utf-8")
-    with pytest.raises(ModelError, match="The tokenizer of .* cannot be read"):
+    with pytest.raises(ModelError, match=r"The tokenizer of .* cannot be read"):
         load_tokenizer(find(str(folder)))
