@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from dashboard.theme import number, percent
-from probing.metrics import LOW_COVERAGE, PATTERN, Comparison, Verdict, coverage, verdict
+from probing.metrics import LOW_COVERAGE, PATTERN, Comparison, Verdict, coverage, measured_size, verdict
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,10 @@ def coverage_note(metric: str, questions: int) -> str | None:
     share = coverage(metric, questions)
     if share >= LOW_COVERAGE:
         return None
-    return f"With so few questions, such intervals held the true value in {percent(share, signed=False)} of trials."
+    held = percent(share, signed=False)
+    return (
+        f"In trials with {measured_size(questions)} questions, such intervals held the true value {held} of the time."
+    )
 
 
 ARROWS = {1: "↑", -1: "↓", 0: "·"}

@@ -33,7 +33,7 @@ from probing.metrics.comparison import (
 )
 from probing.metrics.coverage import LOW as LOW_COVERAGE
 from probing.metrics.coverage import MEASURED as MEASURED_COVERAGE
-from probing.metrics.coverage import coverage
+from probing.metrics.coverage import coverage, measured_size
 from probing.metrics.definition import MEANS, METRICS, PATTERN, TOP, Definition, interval_of, range_of
 from probing.metrics.proportions import paired_score, wilson
 from probing.metrics.values import cells, correlations, histogram_top, per_question
@@ -61,6 +61,7 @@ __all__ = [
     "histogram_top",
     "interval",
     "interval_of",
+    "measured_size",
     "paired_score",
     "per_question",
     "range_of",

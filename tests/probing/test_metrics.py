@@ -29,6 +29,7 @@ from probing.metrics import (
 )
 from probing.residual_graph import graph_of
 from probing.scores import Scores
+from tests.conftest import ROOT
 
 GRAPH = graph_of(1)  # 3 writers, 5 readers, 8 edges
 QUICK = Definition(resamples=200)
@@ -186,6 +187,28 @@ def test_the_interval_is_the_literal_bootstraps() -> None:
             low, high = np.quantile([getattr(c, name) for c in values], [0.025, 0.975])
             assert getattr(found[metric], f"{prefix}_low") == pytest.approx(low, abs=0.15 * (high - low))
             assert getattr(found[metric], f"{prefix}_high") == pytest.approx(high, abs=0.15 * (high - low))
+
+
+def test_the_interval_of_complexity_takes_in_that_other_questions_have_other_bins() -> None:
+    """The base's scores differ in size from question to question, and so do the means at which bins end."""
+    rng = np.random.default_rng(0)
+    wide = np.exp(rng.normal(0, 0.7, 40)).astype(np.float32)[:, None, None]
+    base, tuned = _scores(3, 40), _scores(4, 40, scale=0.4)
+    base = replace(base, scores=base.scores * wide)
+    name = ["information_complexity"]
+    found = compare(base, tuned, Definition(resamples=4000), name)[name[0]]
+    ids = tuple(map(str, range(40)))
+    drawn = []
+    for _ in range(600):
+        rows = rng.integers(0, 40, 40)
+        both = [Scores(s.graph, ids, s.scores[rows], s.loss[rows]) for s in (base, tuned)]
+        drawn.append(compare(*both, Definition(resamples=2), name)[name[0]])
+    low, high = np.quantile([c.relative for c in drawn], [0.025, 0.975])
+    assert (found.relative_low, found.relative_high) == pytest.approx((low, high), abs=0.15 * (high - low))
+    fixed = Definition(resamples=4000, histogram_max=histogram_top(base, tuned, Definition()))
+    narrow = compare(base, tuned, fixed, name)[name[0]]
+    assert narrow.relative == found.relative
+    assert narrow.relative_high - narrow.relative_low < 0.7 * (high - low)
 
 
 def _studentised_by_hand(x: np.ndarray, y: np.ndarray, seed: int, times: int) -> tuple[np.ndarray, np.ndarray]:
@@ -429,6 +452,16 @@ def test_the_paired_score_interval_covers_a_true_difference_about_that_often() -
         ends = [paired_score(int(g), int(w), 60) for g, w, _ in rng.multinomial(60, chances, 1000)]
         held = np.mean([low <= chances[0] - chances[1] <= high for low, high in ends])
         assert 0.92 < held <= 1.0, chances
+
+
+def test_the_documented_coverage_is_that_by_which_pages_warn() -> None:
+    lines = (ROOT / "docs" / "method.md").read_text().splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("|") and line.count(" / ") == 3]
+    documented = {name: [tuple(map(int, cell.split(" / "))) for cell in cells] for name, *cells in rows}
+    for metric in METRICS:
+        expected = [tuple(round(100 * share) for share in shares[metric]) for shares in MEASURED_COVERAGE.values()]
+        name = metric.replace("inter_sample", "inter-sample").replace("_", " ").replace("gini", "gini coefficient")
+        assert documented[name] == expected
 
 
 def test_coverage_is_that_of_the_nearest_smaller_number_of_questions() -> None:
