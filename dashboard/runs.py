@@ -81,8 +81,8 @@ def renewal() -> None:
     if view.state != "ready" or not is_outdated(view.row):
         return
     st.info(
-        f"An earlier version of this program computed **{view.pair.title}**, questions {COHORT_NAMES[view.cohort]}, "
-        f"α = {view.alpha:g}. What is still right of it is used again.",
+        f"An earlier version of this program computed **{as_text(view.pair.title)}**, questions "
+        f"{COHORT_NAMES[view.cohort]}, α = {view.alpha:g}. What is still right of it is used again.",
         icon=":material/history:",
     )
     if st.button("Compute it again", icon=":material/replay:"):

@@ -173,9 +173,10 @@ FREE = {"olmo2": ("m0", "m1", "m2")}
 def test_scores_into_a_reader_behind_a_norm_sum_to_zero_and_into_another_do_not(name: str) -> None:
     """A norm ignores the scale of what it reads, so the gradient before it is orthogonal to that.
 
-    Its epsilon breaks this by a share of epsilon over the mean square, so it is made nothing here.
+    Its epsilon breaks this by a share of epsilon over the mean square, so it is made nothing here. What is left is
+    rounding, in float32 where transformers' norms are computed in it.
     """
-    model = in_float64(name)
+    model, least = (in_float64(name), 1e-9) if name in LITERAL else (tiny(name), 1e-6)
     for module in model.modules():
         for attribute_name in ("eps", "variance_epsilon"):
             if hasattr(module, attribute_name):
@@ -188,14 +189,14 @@ def test_scores_into_a_reader_behind_a_norm_sum_to_zero_and_into_another_do_not(
     for r, reader in enumerate(graph.readers):
         sums, sizes = np.abs(scores[:, :, r].sum(1)), np.abs(scores[:, :, r]).sum(1)
         if not reader.endswith(free):
-            assert (sums < 1e-9 * total).all(), reader
+            assert (sums < least * total).all(), reader
             if graph.mask[:, r].sum() > 1:  # the only writer of a reader is all that the reader sees
-                assert (sizes > 1e-6 * total).all(), reader
+                assert (sizes > 100 * least * total).all(), reader
         else:
             assert (sums > 1e-3 * sizes).all(), reader
     if graph.mask[1, graph.readers.index("m0")] and "m0" not in free:  # not where a0 and m0 read side by side
         mirrored = scores[:, :2, graph.readers.index("m0")]
-        np.testing.assert_allclose(mirrored[:, 0], -mirrored[:, 1], rtol=1e-6)
+        np.testing.assert_allclose(mirrored[:, 0], -mirrored[:, 1], rtol=1e-4)
         assert (mirrored != 0).all()
 
 
