@@ -18,6 +18,8 @@ from probing.scores import Scores
 _STRETCHES = np.linspace(-0.7, 0.7, 9)
 """Logarithms of the factors: from half the bins' width to twice it."""
 
+Histogram = Float[np.ndarray, "row bin"]
+
 Resampled = tuple[float, Float[np.ndarray, " resample"]]
 """A number, and its values in the resamples."""
 
@@ -36,17 +38,21 @@ def complexities(
         pooled = [histograms(values.reshape(1, -1), finest, other) for other in other_bins]
         for bins, both in found.items():
 
-            def complexity(histogram: Float[np.ndarray, "row bin"], bins: int = bins) -> Float[np.ndarray, " row"]:
-                coarse = histogram.reshape(len(histogram), bins, -1).sum(2)
-                return entropy(coarse / coarse.sum(1, keepdims=True), definition, definition.epsilon)
+            def coarse(histogram: Histogram, bins: int = bins) -> Histogram:
+                return histogram.reshape(len(histogram), bins, -1).sum(2)
 
-            resampled = complexity(counts @ fine)
-            whole = complexity(fine.sum(0, keepdims=True))[0]
-            if stretched is not None:
-                others = complexity(np.concatenate(pooled))
-                resampled += np.interp(stretched, _STRETCHES, others) - whole
+            each = coarse(fine)
+            resampled = _complexity(counts @ each, definition)
+            whole = _complexity(each.sum(0, keepdims=True), definition)[0]
+            if stretched is not None and whole > 0:
+                others = _complexity(coarse(np.concatenate(pooled)), definition)
+                resampled *= np.interp(stretched, _STRETCHES, others) / whole  # a factor, so that none falls below zero
             both.append((float(whole), resampled))
     return {bins: (both[0], both[1]) for bins, both in found.items()}
+
+
+def _complexity(histogram: Histogram, definition: Definition) -> Float[np.ndarray, " row"]:
+    return entropy(histogram / histogram.sum(1, keepdims=True), definition, definition.epsilon)
 
 
 def _stretched(base: Scores, tuned: Scores, counts: Counts) -> Float[np.ndarray, " resample"]:

@@ -9,7 +9,7 @@ LOW = 0.93
 MEASURED: dict[int, dict[str, tuple[float, float]]] = {
     20: {
         "activation_intensity": (0.97, 0.95),
-        "information_complexity": (0.92, 0.91),
+        "information_complexity": (0.92, 0.92),
         "distribution_kurtosis": (0.91, 0.91),
         "inter_sample_diversity": (0.90, 0.90),
         "node_output_entropy": (0.94, 0.94),

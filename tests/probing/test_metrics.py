@@ -268,6 +268,8 @@ def test_what_cannot_be_negative_never_falls_by_more_than_all_of_it(samples: int
         c = found[metric]
         assert c.ci_low / c.base < -1.05
         assert -1 < c.relative_low <= c.relative <= c.relative_high < -0.9
+    never_negative = [c for metric, c in found.items() if metric != "distribution_kurtosis"]
+    assert all(c.relative_low >= -1 - 1e-9 for c in never_negative if np.isfinite(c.relative_low))
     # Every question's scores are a fiftieth of what they were, so whatever the questions, that is the ratio.
     ends = (found["activation_intensity"].relative_low, found["activation_intensity"].relative_high)
     assert ends == pytest.approx((-0.98, -0.98), abs=1e-6)
