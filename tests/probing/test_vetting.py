@@ -368,6 +368,7 @@ def test_a_tokenizer_is_read_from_no_file_of_another_name(zoo: Path, tmp_path: P
     [
         {},
         {"normalizer": {"type": "NFKC"}},
+        {"normalizer": _in_a_row(*(_replace(old, "'") for old in "‘’‚‛′‵＇`´"))},
         {"normalizer": _in_a_row({"type": "NFC"}, {"type": "Lowercase"}, _replace(r"\s+", " ", "Regex"))},
         {
             "normalizer": _in_a_row({"type": "Prepend", "prepend": "▁"}, _replace(" ", "▁")),
