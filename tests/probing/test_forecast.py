@@ -85,8 +85,8 @@ def test_what_has_been_computed_is_said_with_the_keys_of_the_job(tmp_path: Path)
 
 
 def test_prompts_are_measured_with_the_models_own_tokenizer() -> None:
-    # "1234+5678=" is ten characters, each a token of the zoo's, behind its beginning
-    assert forecast(SPEC, load_registry(), None).prompt == 11
+    # a long one is as "12345+67890=": twelve characters, each a token of the zoo's, behind its beginning
+    assert forecast(SPEC, load_registry(), None).prompt == 13
     registry = load_registry()
     chats = registry.pairs["grpo"].model_copy(update={"template": "chat"})
     with pytest.raises(QuestionError, match="has no chat template"):
