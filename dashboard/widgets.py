@@ -167,7 +167,7 @@ def subtitle(view: View) -> None:
             "Choose another cohort, or a larger question set.",
             icon=":material/group_remove:",
         )
-    elif view.row.get("warning"):
+    if view.row.get("warning"):
         st.caption(f":material/info: {as_text(view.row['warning'])}")
 
 
