@@ -17,6 +17,7 @@ from joserfc.jwk import RSAKey
 from playwright.sync_api import Page, expect, sync_playwright
 
 from benchmarks.serving import CHROME, CHROME_FLAGS, Server, small_registry
+from dashboard.words import JOINER
 from probing.store import open_store
 
 pytestmark = pytest.mark.skipif(CHROME is None, reason="needs Chromium or Chrome")
@@ -113,7 +114,7 @@ def _signed_in(provider: Provider, folder: Path, members: str) -> Iterator[tuple
             page.get_by_role("button", name="Sign in").click()
             page.wait_for_url(f"{server.url}/")  # where one comes back to
             page.get_by_role("link", name="Runs").click()
-            expect(page.get_by_text("Signed in as Ada@example.org")).to_be_visible(timeout=30_000)
+            expect(page.get_by_text(f"Signed in as Ada@{JOINER}example.org")).to_be_visible(timeout=30_000)
             yield page, server
     finally:
         server.stop()
