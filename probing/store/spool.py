@@ -5,6 +5,7 @@ of any process. The store's owner ingests each file in one transaction and delet
 nothing, so a crash between the two is harmless.
 """
 
+import hashlib
 import json
 import os
 import zipfile
@@ -59,10 +60,11 @@ class Spool:
             StoreError: the disk is full or the folder cannot be written.
         """
         if isinstance(batch, ScoreBatch):
-            name = f"scores-{batch.run_key}-{batch.ids[0]}.npz"
+            first = hashlib.sha256(batch.ids[0].encode()).hexdigest()[:16]  # ids may be long, and hold any character
+            name = f"scores-{batch.run_key}-{first}.npz"
         else:
             name = f"answers-{batch.rollout_key}-{batch.positions[0]:06d}.json"
-        target = self.folder / name.replace(os.sep, "_")
+        target = self.folder / name
         part = target.with_suffix(f".{os.getpid()}.part")
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)

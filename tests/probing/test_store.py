@@ -193,6 +193,17 @@ def test_the_long_view_names_every_edge(path: Path) -> None:
     store.close()
 
 
+def test_questions_may_have_any_names(path: Path) -> None:
+    store = open_store(path)
+    values = _fill(store)
+    names = ("a/b", "a_b", "../../x", "é" * 500, "")
+    for name in names:
+        store.spool.put(ScoreBatch("run", (name,), np.zeros(1, np.float32), values[:1]))
+    assert store.ingest() == 1 + len(names)
+    assert set(names) < set(store.scores("run").ids)
+    store.close()
+
+
 def test_ingesting_a_batch_twice_changes_nothing(path: Path) -> None:
     store = open_store(path)
     values = _fill(store)
