@@ -6,10 +6,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 import torch
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
 torch.set_num_threads(1)
+
+settings.register_profile("however slow the machine", deadline=None)
+settings.load_profile("however slow the machine")
 
 
 @pytest.fixture(scope="session")

@@ -118,7 +118,7 @@ def test_node_output_entropy_by_hand() -> None:
     assert compare(*_by_hand(), QUICK)["node_output_entropy"].base == pytest.approx(expected)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), zeros=st.booleans(), bins=st.integers(2, 300))
 def test_metrics_equal_scipys_and_numpys(seed: int, zeros: bool, bins: int) -> None:
     base, tuned = _scores(seed), _scores(seed + 1, scale=1.3)
@@ -158,7 +158,7 @@ def test_log_base_scales_the_entropies() -> None:
         assert bits[metric].base == pytest.approx(natural[metric].base / np.log(2))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 1000), order=st.permutations(range(12)))
 def test_the_order_of_questions_does_not_matter(seed: int, order: list[int]) -> None:
     base, tuned = _scores(seed), _scores(seed + 1)
@@ -384,7 +384,7 @@ def test_a_metric_asked_for_alone_is_the_one_among_all(metric: str) -> None:
     assert compare(base, tuned, QUICK, [metric]) == {metric: compare(base, tuned, QUICK)[metric]}
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 10_000), zeros=st.booleans())
 def test_complexity_by_bins_is_the_complexity_with_those_bins(seed: int, zeros: bool) -> None:
     base, tuned = _scores(seed), _scores(seed + 1, scale=1.4)
@@ -408,7 +408,7 @@ def test_without_trials_a_share_can_be_anything() -> None:
     assert paired_score(0, 0, 0) == (-1.0, 1.0)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(gained=st.integers(0, 30), lost=st.integers(0, 30), alike=st.integers(0, 60))
 def test_the_paired_score_interval_holds_the_differences_that_a_score_test_accepts(
     gained: int, lost: int, alike: int

@@ -35,7 +35,7 @@ def _one_by_one(branches: Branches, temperature: float) -> list[list[torch.Tenso
     return found
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 @given(tokens, st.lists(st.tuples(tokens, st.lists(tokens, min_size=1, max_size=3)), min_size=1, max_size=3))
 def test_log_probabilities_are_those_of_separate_rows(
     prefix: list[int], asked: list[tuple[list[int], list[list[int]]]]

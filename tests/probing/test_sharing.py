@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from benchmarks.strays import STRAYS, connect, until_hung_up
@@ -228,6 +229,7 @@ def test_an_owner_that_is_stopped_is_said_to_be_after_the_promised_time(
         store = open_store(path)
         store.jobs()
         process.send_signal(signal.SIGSTOP)
+        until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED, 30)
         for call in (store.jobs, lambda: open_store(path)):  # in the middle of things, and one who comes
             started = time.monotonic()
             with pytest.raises(StoreError, match=r"Another process holds the store .* but does not answer. Stop it"):
