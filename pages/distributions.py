@@ -11,8 +11,8 @@ from dashboard.widgets import chart, metric_card, ready_view, subtitle
 from dashboard.words import TERMS, as_text, bins_verdict
 from probing.metrics import TOP, Definition, interval_of
 
+# Where the histogram's bins may end, in |scores| of the two models.
 RANGES = {f"{TOP} × mean": Definition(), "largest": Definition(histogram_max="observed")}
-"""Where the histogram's bins may end, in |scores| of the two models."""
 
 
 def chosen_range() -> Definition:

@@ -78,6 +78,11 @@ def test_what_an_earlier_version_computed_is_said_to_be_so(full: Path, monkeypat
 
 
 @pytest.mark.parametrize("page", PAGES)
+def test_a_page_begins_with_its_title(full: Path, page: str) -> None:
+    assert next(iter(_open(page).main.children.values())).type == "title"
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_a_comparison_that_cannot_be_made_says_why(full: Path, page: str) -> None:
     _compute(Spec("grpo", "addition", (0.3,), Selection(cohort="both_wrong")))
     app = _open(page, cohort="both_wrong")
