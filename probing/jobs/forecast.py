@@ -89,8 +89,8 @@ class Forecast:
         yield f"{pair.name}: {pair.arrow} ({pair.algorithm})"
         for side, model in self.models.items():
             yield f"{side:10} {self._model(model)}"
-        if self.note:
-            yield f"note       {self.note}"
+        if note := self.note:
+            yield f"note       {note}"
         known = f"{self.asked:,}" if self.asked else "an unknown number of"
         yield (
             f"questions  {self.question_set.title}: {known} questions, answers of at most {pair.max_new_tokens:,} "

@@ -81,6 +81,10 @@ class Numerics:
     attention: str
     """The implementation of attention."""
 
+    def settings(self, dtype: str) -> dict[str, str]:
+        """What of it decides a result that was computed in `dtype`."""
+        return {"device": self.device, "dtype": dtype, "attention": self.attention}
+
 
 @dataclass(frozen=True)
 class Request:
@@ -142,15 +146,14 @@ class Plan(Request):
         """All that decides the answers of one side; where they were made elsewhere, nothing here does."""
         if self.spec.rollouts:
             return self.asked(side)
-        how = {"device": self.numerics.device, "dtype": self.numerics.answers, "attention": self.numerics.attention}
-        return {**self.asked(side), **how}
+        return {**self.asked(side), **self.numerics.settings(self.numerics.answers)}
 
     def rollout_key(self, side: str) -> str:
         """Key of the answers of one side."""
         return _key(self.rollout_settings(side))
 
     def _deciding(self, selection: Selection) -> dict[str, Any]:
-        how = {"device": self.numerics.device, "dtype": self.numerics.scores, "attention": self.numerics.attention}
+        how = self.numerics.settings(self.numerics.scores)
         return {"rollouts": [self.rollout_key(side) for side in SIDES], **self._compared(selection), "scored": how}
 
     def comparison_settings(self, selection: Selection) -> dict[str, Any]:
