@@ -30,7 +30,7 @@ from probing.jobs.plan import SCORES_VERSION, SIDES
 from probing.metrics import METRICS, Comparison, Definition, align, compare
 from probing.models import answer, load_model, load_tokenizer, use_threads_for
 from probing.questions.templates import encode
-from probing.rollouts import Answer, Selection, samples, select
+from probing.rollouts import Answer, Criteria, samples, select
 from probing.scores import Scores, read_scores, write_scores
 from probing.zoo import task
 from probing.zoo.recipes import ZOO
@@ -76,7 +76,7 @@ def _score(checkpoints: dict[str, Checkpoint], questions: int) -> Iterator[Score
             Answer(str(i), tuple(prompt), tokens, text, bool(task.reward(text, problem.answer)))
             for i, (problem, prompt, (tokens, text)) in enumerate(zip(asked, prompts, given, strict=True))
         ]
-    selected = select(answers["base"], answers["tuned"], Selection(n=questions))
+    selected = select(answers["base"], answers["tuned"], Criteria(n=questions))
     for side in SIDES:
         yield attribute(Attributor(models[side]), samples(answers[side], selected))
 

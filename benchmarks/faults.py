@@ -31,7 +31,7 @@ from probing.jobs.numerics import make_plan
 from probing.jobs.plan import SIDES, Spec
 from probing.jobs.worker import do_all
 from probing.pairs import load_registry
-from probing.rollouts import ALPHAS, Selection
+from probing.rollouts import ALPHAS, Criteria
 from probing.store import Store, open_store
 from probing.store.sharing import restore
 
@@ -50,7 +50,7 @@ def _require(condition: bool, what: str) -> None:
 
 
 def _spec(seed: int) -> Spec:
-    return Spec("small", "few", ALPHAS, Selection(n=24, seed=seed))
+    return Spec("small", "few", ALPHAS, Criteria(n=24, seed=seed))
 
 
 def _quiet(stage: str, done: int, total: int) -> None:

@@ -34,13 +34,13 @@ from hypothesis.configuration import set_hypothesis_home_dir
 
 from benchmarks.serving import ROOT
 from benchmarks.viewer import Viewer, ViewerError
-from probing.circuit_files import as_eap_json, as_graphml, read_eap_json, read_graphml
-from probing.circuits import circuit, edge_table, edge_values
+from probing.edge_tables import circuit, edge_table, edge_values
 from probing.errors import PersonError
+from probing.exchange import as_eap_json, as_graphml, read_eap_json, read_graphml
+from probing.graph import graph_of
 from probing.metrics import Definition
 from probing.pairs import QuestionSet, load_registry, read_registry
 from probing.questions import load_questions
-from probing.residual_graph import graph_of
 from probing.rollout_files import read_rollouts
 from probing.scores import Scores, read_scores, write_scores
 from probing.sequences import read_samples

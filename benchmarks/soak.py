@@ -26,7 +26,7 @@ from benchmarks import serving
 from benchmarks.load import Seen, visit
 from benchmarks.pages import percentile
 from probing.jobs.plan import Spec
-from probing.rollouts import Selection
+from probing.rollouts import Criteria
 from probing.store import open_store
 
 VIEWERS = 8
@@ -48,12 +48,12 @@ def _errand(store: Path, number: int, folder: Path) -> None:
     kind = number % 5
     if kind == 0:
         with closing(open_store(store)) as opened:
-            opened.submit(Spec("grpo", "addition", (0.3,), Selection(n=20, seed=number)).as_json())
+            opened.submit(Spec("grpo", "addition", (0.3,), Criteria(n=20, seed=number)).as_json())
     elif kind == 1:
         _command(store, "jobs")
     elif kind == 2:
         with closing(open_store(store)) as opened:
-            job = opened.submit(Spec("ppo", "addition", (0.1,), Selection(n=20, seed=number)).as_json())
+            job = opened.submit(Spec("ppo", "addition", (0.1,), Criteria(n=20, seed=number)).as_json())
             opened.close_job(job, "cancelled", "Cancelled.")
     elif kind == 3:
         with closing(open_store(store)) as opened:

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from probing.graph import graph_of
 from probing.jobs.plan import SIDES, method
-from probing.residual_graph import graph_of
-from probing.rollouts import ALPHAS, Answer, Selection, select
+from probing.rollouts import ALPHAS, Answer, Criteria, select
 from probing.scores import Scores
 from probing.store import Store, open_store
 from probing.store.spool import AnswerBatch, ScoreBatch
@@ -74,7 +74,7 @@ def _fill(store: Store, pair: str, questions: str, rng: np.random.Generator) -> 
         store.ingest()
         store.finish_rollout(key, {}, 1.0)
     for alpha in ALPHAS:
-        selection = Selection(alpha=alpha)
+        selection = Criteria(alpha=alpha)
         selected = select(_answers("base"), _answers("tuned"), selection)
         comparison = f"{pair}-{questions}-{alpha:g}"
         settings: dict[str, Any] = {"rollouts": list(rollouts), "selection": vars(selection), "method": method()}

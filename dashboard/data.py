@@ -15,10 +15,10 @@ import pandas as pd
 import streamlit as st
 
 from dashboard.service import store
-from probing import circuits, metrics
+from probing import edge_tables, metrics
+from probing.graph import ResidualGraph
 from probing.jobs.plan import step_of_side
 from probing.metrics import METRICS, Comparison, Definition
-from probing.residual_graph import ResidualGraph
 from probing.scores import Scores
 
 P = ParamSpec("P")
@@ -157,7 +157,7 @@ def edge_table(comparison: str, graph: ResidualGraph, side: str = "tuned") -> pd
 
 @_table(64)
 def _edge_table(comparison: str, graph: ResidualGraph, side: str, version: int) -> pd.DataFrame:
-    return circuits.edge_table(graph, store().edge_summary(comparison, side))
+    return edge_tables.edge_table(graph, store().edge_summary(comparison, side))
 
 
 def per_question(comparison: str, side: str = "tuned") -> pd.DataFrame:
@@ -174,9 +174,9 @@ def _per_question(comparison: str, side: str, version: int) -> pd.DataFrame:
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def breakdown(base_run: str, tuned_run: str, by: str) -> circuits.Breakdown:
+def breakdown(base_run: str, tuned_run: str, by: str) -> edge_tables.Breakdown:
     """Intensity of the edges by `layer`, `kind` or `reader`."""
-    function = {"layer": circuits.by_layer, "kind": circuits.by_kind, "reader": circuits.by_layer_and_kind}[by]
+    function = {"layer": edge_tables.by_layer, "kind": edge_tables.by_kind, "reader": edge_tables.by_layer_and_kind}[by]
     return function(*pair_scores(base_run, tuned_run), Definition(resamples=2000))
 
 
@@ -202,7 +202,7 @@ def question_circuit(base_run: str, tuned_run: str, question: str) -> pd.DataFra
     base, tuned = pair_scores(base_run, tuned_run)
     k = base.ids.index(question)
     one, other = (Scores(s.graph, (question,), s.scores[k : k + 1], s.loss[k : k + 1]) for s in (base, tuned))
-    return circuits.edge_table(base.graph, circuits.edge_values(one, other, Definition(resamples=2)))
+    return edge_tables.edge_table(base.graph, edge_tables.edge_values(one, other, Definition(resamples=2)))
 
 
 @_table(16)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import pandas as pd
 import streamlit as st
 
-from probing.circuits import CHANGES, changes, covering, strongest
-from probing.residual_graph import ResidualGraph
+from probing.edge_tables import CHANGES, changes, covering, strongest
+from probing.graph import ResidualGraph
 
 MOST = 500
 """Edges that a panel shows at most; a browser gets slow beyond."""

@@ -8,12 +8,12 @@ import streamlit as st
 
 from dashboard import data
 from dashboard.figures import strips
-from dashboard.figures.circuit import Pick
-from dashboard.selection import View
+from dashboard.figures.wiring import Pick
 from dashboard.theme import number
+from dashboard.view import View
 from dashboard.widgets import chart
 from dashboard.words import ARROWS
-from probing.residual_graph import ResidualGraph
+from probing.graph import ResidualGraph
 
 _KEY = "pick"
 

@@ -7,8 +7,8 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import data, exports
-from dashboard.selection import COHORT_NAMES, PAPER, View, alike, rules
 from dashboard.theme import percent, text_colours
+from dashboard.view import COHORT_NAMES, PAPER, View, alike, rules
 from dashboard.words import ARROWS, PATTERN_METRICS, TERMS, arrowed, pattern_verdict
 from probing.jobs.plan import is_outdated
 from probing.metrics import Comparison

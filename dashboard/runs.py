@@ -13,14 +13,14 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import data, roles, tables
-from dashboard.selection import COARSE, COHORT_NAMES, GRANULARITY_NAMES, current, current_choice
 from dashboard.service import is_hosted, public
+from dashboard.view import COARSE, COHORT_NAMES, GRANULARITY_NAMES, current, current_choice
 from dashboard.words import as_text
 from probing.errors import PersonError
 from probing.jobs.plan import Spec, is_outdated, spec_of
 from probing.jobs.supervisor import log_path
 from probing.pairs import load_registry
-from probing.rollouts import ALPHAS, Selection
+from probing.rollouts import ALPHAS, Criteria
 from probing.store import default_path
 from probing.store.queue import ACTIVE
 
@@ -56,7 +56,7 @@ def form() -> Spec:
         key="run_alphas",
     )
     left, middle, right = st.columns(3)
-    count = left.number_input("Questions drawn", 1, 10_000, Selection().n, key="run_samples")
+    count = left.number_input("Questions drawn", 1, 10_000, Criteria().n, key="run_samples")
     granularity = middle.selectbox(
         "What reads in an attention block",
         list(GRANULARITY_NAMES),
@@ -71,7 +71,7 @@ def form() -> Spec:
         help="auto: float32; on a GPU models answer in their own dtype, and are scored in it if float32 is too large.",
     )
     cuts = tuple(sorted(alphas)) or ALPHAS
-    selection = Selection(n=int(count), cohort=choice.cohort)  # type: ignore[arg-type]
+    selection = Criteria(n=int(count), cohort=choice.cohort)  # type: ignore[arg-type]
     return Spec(choice.pair.name, choice.question_set, cuts, selection, dtype=dtype, granularity=granularity)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard import selection
+from dashboard import view
 from dashboard.service import public
 from dashboard.widgets import queue_status
 from dashboard.words import as_text
@@ -33,7 +33,7 @@ page = st.navigation(
 try:
     with st.sidebar:
         st.markdown("### RL Circuit Explorer")
-        selection.controls()
+        view.controls()
         queue_status()
     page.run()
 except PersonError as error:

@@ -7,10 +7,10 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import data, exports
-from dashboard.selection import COHORT_NAMES, GRANULARITY_NAMES, View
 from dashboard.theme import number, percent
+from dashboard.view import COHORT_NAMES, GRANULARITY_NAMES, View
 from dashboard.words import TERMS, interval, relative_interval
-from probing.circuits import strongest
+from probing.edge_tables import strongest
 from probing.metrics import STUDENTISED_BELOW, Comparison, Definition, coverage, range_of
 from probing.rollouts import COHORTS
 

@@ -10,14 +10,14 @@ import streamlit as st
 
 from dashboard import data, exports, roles
 from dashboard.drawing import drawn
-from dashboard.selection import COHORT_NAMES, PAPER, View, current, newest_job, rules, unknown
 from dashboard.service import public
 from dashboard.theme import CHART, number
+from dashboard.view import COHORT_NAMES, PAPER, View, current, newest_job, rules, unknown
 from dashboard.words import TERMS, VERDICTS, as_text, coverage_note, interval, relative_interval
 from probing.jobs.plan import Spec, is_outdated, spec_of
 from probing.metrics import PATTERN, Comparison, Definition, verdict
 from probing.published import Published
-from probing.rollouts import ALPHAS, Selection
+from probing.rollouts import ALPHAS, Criteria
 from probing.store.queue import ACTIVE
 
 PAPERS = Definition(histogram_max="observed")
@@ -64,7 +64,7 @@ def _say_why(view: View) -> None:
 
 def _missing(view: View) -> Spec:
     alphas = ALPHAS if view.alpha in ALPHAS else (view.alpha,)
-    return Spec(view.pair.name, view.question_set, alphas, Selection(cohort=view.cohort))  # type: ignore[arg-type]
+    return Spec(view.pair.name, view.question_set, alphas, Criteria(cohort=view.cohort))  # type: ignore[arg-type]
 
 
 def _offer(spec: Spec, label: str) -> None:

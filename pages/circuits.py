@@ -4,9 +4,9 @@ from functools import partial
 
 import streamlit as st
 
-from dashboard import circuit_file, data, edge_filter, inspector
+from dashboard import data, edge_filter, exchange, inspector
 from dashboard.edge_filter import PANELS
-from dashboard.figures import circuit, matrix
+from dashboard.figures import matrix, wiring
 from dashboard.widgets import chart, ready_view, subtitle
 from dashboard.words import as_text
 
@@ -17,7 +17,7 @@ layers = view.graph.layers
 st.title(f"Circuits: {as_text(view.pair.arrow)}")
 subtitle(view)
 
-chosen = edge_filter.controls(table, view.graph, circuit_file.members(view.graph))
+chosen = edge_filter.controls(table, view.graph, exchange.members(view.graph))
 graphs, panel = st.columns([2.9, 1], gap="medium")
 with panel:
     pick = inspector.picker(view.graph)
@@ -31,7 +31,7 @@ with graphs:
     shown = chosen.shown(table, names)
     with st.container(key="wide" if len(names) > 1 else "narrow"):
         chart(
-            partial(circuit.graph, table, layers, chosen, names, pick),
+            partial(wiring.graph, table, layers, chosen, names, pick),
             "graph",
             "Graph of the residual stream; layers from bottom to top, attention on the left, MLPs on the right.",
             partial(chosen.shown, table, names),
@@ -44,7 +44,7 @@ with graphs:
         "for base and tuned. Dotted: removing the edge would lower the loss. Difference: orange is stronger after "
         "tuning, blue weaker, grey and dotted within question noise."
     )
-    circuit_file.downloads(view, table, shown)
+    exchange.downloads(view, table, shown)
 
 st.subheader("Every edge")
 st.caption(

@@ -6,7 +6,7 @@ import streamlit as st
 
 from dashboard import data, tables
 from dashboard.figures import layers, strips
-from dashboard.selection import alike
+from dashboard.view import alike
 from dashboard.widgets import chart, metric_card, ready_view, subtitle
 from dashboard.words import TERMS, as_text, confound
 

@@ -4,10 +4,10 @@ from functools import partial
 
 import streamlit as st
 
-from dashboard import data, question
+from dashboard import data, transcript
 from dashboard.edge_filter import PANELS, EdgeFilter
-from dashboard.figures import circuit, tokens
-from dashboard.figures.circuit import Pick
+from dashboard.figures import tokens, wiring
+from dashboard.figures.wiring import Pick
 from dashboard.widgets import chart, offer_more, ready_view, subtitle
 from dashboard.words import as_text
 
@@ -15,14 +15,14 @@ view = ready_view()
 st.title(f"Questions: {as_text(view.pair.arrow)}")
 subtitle(view)
 
-name = question.table(view)
-row = question.row_of(view, name)
+name = transcript.table(view)
+row = transcript.row_of(view, name)
 
 st.subheader(f"Question {as_text(name)}")
-question.texts(view, row)
+transcript.texts(view, row)
 
 if row["reason"] is not None:
-    st.info(f"This question was not scored: {question.why_not(row)}.", icon=":material/filter_alt_off:")
+    st.info(f"This question was not scored: {transcript.why_not(row)}.", icon=":material/filter_alt_off:")
     st.stop()
 
 st.subheader("Token by token")
@@ -32,14 +32,14 @@ if any(scores is None for scores in resolved):
         view, "Compute token by token", "Scores at every position are computed on demand, and kept.", question=name
     )
 else:
-    element = question.element(view.graph)
-    labels = question.fed_tokens(view, row)
-    values = [question.contribution(view.graph, scores, element) for scores in resolved]
+    element = transcript.element(view.graph)
+    labels = transcript.fed_tokens(view, row)
+    values = [transcript.contribution(view.graph, scores, element) for scores in resolved]
     chart(
         partial(tokens.contributions, labels, values, int(row["prompt_length"])),
         "tokens",
         f"What each position contributes to the score of {element}, in base and tuned.",
-        lambda: question.numbers(labels, values),
+        lambda: transcript.numbers(labels, values),
     )
     st.caption(
         "Of an edge, its score at each position; of a node, what it writes there, summed over all its readers (of the "
@@ -52,10 +52,10 @@ count = st.slider("Edges in each panel", 10, min(200, len(edges)), 40, key="own_
 chosen = EdgeFilter(count=count)
 with st.container(key="wide"):
     chart(
-        partial(circuit.graph, edges, view.graph.layers, chosen, list(PANELS), Pick()),
+        partial(wiring.graph, edges, view.graph.layers, chosen, list(PANELS), Pick()),
         "question-graph",
         "The circuit of this question alone, in base, tuned and their difference.",
-        lambda: question.own_numbers(chosen.shown(edges, list(PANELS))),
+        lambda: transcript.own_numbers(chosen.shown(edges, list(PANELS))),
     )
 st.caption(
     "Width: |score| of this question. One question says nothing of noise, so all differences are grey and dotted."

@@ -6,8 +6,8 @@ import streamlit as st
 
 from dashboard import data
 from dashboard.edge_filter import PANELS, EdgeFilter
-from dashboard.figures import circuit, timeline
-from dashboard.figures.circuit import Pick
+from dashboard.figures import timeline, wiring
+from dashboard.figures.wiring import Pick
 from dashboard.widgets import chart, offer_more, ready_view, subtitle
 from dashboard.words import as_text
 
@@ -87,7 +87,7 @@ def circuit_at_a_step() -> None:
     chosen = EdgeFilter(count=count)
     with st.container(key="wide"):
         chart(
-            partial(circuit.graph,
+            partial(wiring.graph,
                 table, view.graph.layers, chosen, list(PANELS), Pick(),
                 {"tuned": f"Step {step}", "difference": f"Step {step} − base"}, list(tables.values()),
             ),

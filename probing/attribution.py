@@ -24,7 +24,7 @@ from transformers import PreTrainedModel
 from probing.architectures import Architecture, Observer, WriteGradients, architecture_of, prove, recording
 from probing.errors import ModelError
 from probing.fitting import KEPT_READERS, activation_bytes, batch_by_batch, batch_that_fits, free_bytes, shape_of
-from probing.residual_graph import Granularity
+from probing.graph import Granularity
 from probing.scores import Scores
 from probing.sequences import Sample
 

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from probing import logs
 from probing.errors import PersonError, ScoresError, StoreError
+from probing.graph import Granularity
 from probing.pairs import Registry, load_registry
-from probing.residual_graph import Granularity
-from probing.rollouts import ALPHAS, COHORTS, Selection
+from probing.rollouts import ALPHAS, COHORTS, Criteria
 from probing.store import Store, open_store
 from probing.store.sharing import move
 
@@ -136,7 +136,7 @@ def probe(arguments: argparse.Namespace) -> None:
         pair.name,
         arguments.questions or pair.questions[0],
         tuple(arguments.alpha or ALPHAS),
-        Selection(
+        Criteria(
             beta=arguments.beta,
             gamma=arguments.gamma,
             delta=arguments.delta,
@@ -479,7 +479,7 @@ def _parser() -> argparse.ArgumentParser:
     c.add_argument("pair", metavar="PAIR")
     c.add_argument("--alpha", type=float, nargs="+", help=f"cuts; default: {' '.join(map(str, ALPHAS))}")
     c.add_argument("--questions", metavar="NAME", help="default: the pair's first question set")
-    default = Selection()
+    default = Criteria()
     c.add_argument("--samples", type=_positive, default=default.n, help="questions drawn (default: %(default)s)")
     c.add_argument("--cohort", choices=COHORTS, default=default.cohort, help="by who is right (default: %(default)s)")
     c.add_argument("--seed", type=int, default=default.seed, help="of the draw (default: %(default)s)")

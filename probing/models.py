@@ -33,8 +33,8 @@ from probing.adapters import with_adapter
 from probing.checkpoints import Checkpoint
 from probing.errors import ModelError, in_short
 from probing.fitting import free_bytes, shape_of
+from probing.graph import MOST_LAYERS
 from probing.pairs import Shape
-from probing.residual_graph import MOST_LAYERS
 from probing.vetting import vet_config, vet_report, vet_tokenizer, vet_tokenizer_files
 
 transformers_logging.disable_progress_bar()

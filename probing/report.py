@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from probing.errors import StoreError
+from probing.graph import Granularity, ResidualGraph
 from probing.metrics import Definition, interval, paired_score, resample_counts
 from probing.pairs import Registry
-from probing.residual_graph import Granularity, ResidualGraph
 from probing.store import Store
 
 COLUMNS = {

@@ -38,7 +38,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Selection:
+class Criteria:
     """The rules by which questions are kept and answers cut. Defaults: the paper's full grid."""
 
     alpha: float = 0.3
@@ -97,7 +97,7 @@ class Outcome:
 class Selected:
     """The outcome of a selection: every question's fate, the cut, and the counts at each stage."""
 
-    selection: Selection
+    selection: Criteria
     outcomes: tuple[Outcome, ...]
     mean_length: float
     """T̄ in tokens."""
@@ -136,7 +136,7 @@ def cohort_of(base: Answer, tuned: Answer) -> Cohort:
     return "tuned_only" if tuned.correct else "both_wrong"
 
 
-def select(base: Sequence[Answer], tuned: Sequence[Answer], selection: Selection) -> Selected:
+def select(base: Sequence[Answer], tuned: Sequence[Answer], selection: Criteria) -> Selected:
     """Apply the rules to the two models' answers to the same questions in the same order.
 
     Raises:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from probing.errors import ScoresError
-from probing.residual_graph import MOST_LAYERS, ResidualGraph, granularity_of, graph_of
+from probing.graph import MOST_LAYERS, ResidualGraph, granularity_of, graph_of
 
 LARGEST = 8 * 2**30
 """Bytes of the scores in a file."""

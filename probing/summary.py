@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from probing.circuits import edge_values
+from probing.edge_tables import edge_values
 from probing.metrics import Comparison, Definition, align, compare, histogram_top, per_question
 from probing.scores import Scores
 

@@ -4,9 +4,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from dashboard.theme import DIVERGING, PICKED, number, style
-from probing.circuits import Breakdown
+from probing.edge_tables import Breakdown
+from probing.graph import ResidualGraph, kind_of, layer_of
 from probing.metrics import significant
-from probing.residual_graph import ResidualGraph, kind_of, layer_of
 
 
 def heatmap(breakdown: Breakdown, graph: ResidualGraph) -> go.Figure:

@@ -8,9 +8,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from dashboard.edge_filter import PANELS
-from dashboard.figures.circuit import Pick, height_of, hover
+from dashboard.figures.wiring import Pick, height_of, hover
 from dashboard.theme import BASE, DIVERGING, PICKED, TUNED, scale_to, style
-from probing.residual_graph import ResidualGraph, node_of
+from probing.graph import ResidualGraph, node_of
 
 _CLICKABLE = 1000
 """Cells of a panel up to which each can be clicked."""

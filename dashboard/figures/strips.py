@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from dashboard.theme import BASE, COLOURS, FAINT, NEUTRAL, TUNED, style
 from dashboard.words import TERMS
-from probing.circuits import Breakdown
+from probing.edge_tables import Breakdown
 
 
 def _jitter(count: int, width: float) -> np.ndarray:

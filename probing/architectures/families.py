@@ -19,8 +19,8 @@ from probing.architectures.projections import projections_of
 from probing.architectures.taps import Apart, Taps
 from probing.errors import ModelError
 from probing.fitting import shape_of
+from probing.graph import ResidualGraph, graph_of
 from probing.pairs import Shape
-from probing.residual_graph import ResidualGraph, graph_of
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from probing.architectures.recording import Observer, WriteGradients, recording
 from probing.architectures.taps import Residual
 from probing.errors import ModelError
 from probing.fitting import is_out_of_memory
-from probing.residual_graph import node_of
+from probing.graph import node_of
 
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 """Largest relative difference (Frobenius norm) that rounding explains, by the weights' dtype.

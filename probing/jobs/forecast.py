@@ -22,12 +22,12 @@ from probing.fitting import (
     measure_speed,
     score_seconds,
 )
+from probing.graph import graph_of
 from probing.jobs.numerics import numerics_of, scoring_dtype
 from probing.jobs.plan import SIDES, Numerics, Plan, Spec, find_side
 from probing.models import DTYPES, describe, load_tokenizer, pick_device
 from probing.pairs import Pair, QuestionSet, Registry, Shape
 from probing.questions import TEMPLATES, Question, load_questions, prompt_for
-from probing.residual_graph import graph_of
 from probing.sameness import weights_note
 from probing.store import Store
 

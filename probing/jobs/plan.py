@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from probing.checkpoints import Checkpoint, find
+from probing.graph import Granularity
 from probing.pairs import Pair, QuestionSet, Registry
 from probing.questions import Question, check_template, digest, load_questions
-from probing.residual_graph import Granularity
-from probing.rollouts import ALPHAS, Selection
+from probing.rollouts import ALPHAS, Criteria
 
 ANSWERS_VERSION = 3
 """Raised when the code that answers and grades changes its results."""
@@ -39,7 +39,7 @@ class Spec:
     pair: str
     questions: str
     alphas: tuple[float, ...] = ALPHAS
-    selection: Selection = field(default_factory=Selection)
+    selection: Criteria = field(default_factory=Criteria)
     """Its alpha is replaced by each of `alphas`."""
     device: str = "auto"
     dtype: str = "auto"
@@ -61,9 +61,9 @@ class Spec:
     @staticmethod
     def from_json(row: dict[str, Any]) -> "Spec":
         """The spec that `as_json` gave."""
-        return Spec(**{**row, "alphas": tuple(row["alphas"]), "selection": Selection(**row["selection"])})
+        return Spec(**{**row, "alphas": tuple(row["alphas"]), "selection": Criteria(**row["selection"])})
 
-    def selections(self) -> list[Selection]:
+    def selections(self) -> list[Criteria]:
         """The selection of each cut."""
         return [replace(self.selection, alpha=alpha) for alpha in self.alphas]
 
@@ -113,13 +113,13 @@ class Request:
         stop = {"stop": self.pair.stop} if self.pair.stop else {}
         return {"greedy": True, "max_new_tokens": self.pair.max_new_tokens, **stop}
 
-    def request_key(self, selection: Selection) -> str:
+    def request_key(self, selection: Criteria) -> str:
         """Key of the comparison that this pair makes with this selection, whatever it is computed on."""
         sides = [self.asked(side) for side in SIDES]
         wishes = {"dtype": self.spec.dtype, "attention": self.spec.attention}
         return _key({"pair": self.pair.name, "sides": sides, **self._compared(selection), **wishes})
 
-    def _compared(self, selection: Selection) -> dict[str, Any]:
+    def _compared(self, selection: Criteria) -> dict[str, Any]:
         return {
             "selection": asdict(selection),
             "method": method(self.spec.granularity),
@@ -152,20 +152,20 @@ class Plan(Request):
         """Key of the answers of one side."""
         return _key(self.rollout_settings(side))
 
-    def _deciding(self, selection: Selection) -> dict[str, Any]:
+    def _deciding(self, selection: Criteria) -> dict[str, Any]:
         how = self.numerics.settings(self.numerics.scores)
         return {"rollouts": [self.rollout_key(side) for side in SIDES], **self._compared(selection), "scored": how}
 
-    def comparison_settings(self, selection: Selection) -> dict[str, Any]:
+    def comparison_settings(self, selection: Criteria) -> dict[str, Any]:
         """All that decides the runs of both sides, the request that they answer, and the permission that they need."""
         permission = {"pickled": True} if self.spec.pickled else {}
         return {**self._deciding(selection), "request": self.request_key(selection), **permission}
 
-    def comparison_key(self, selection: Selection) -> str:
+    def comparison_key(self, selection: Criteria) -> str:
         """Key of the comparison that this pair makes with this selection."""
         return _key({"pair": self.pair.name, **self._deciding(selection)})
 
-    def run_key(self, selection: Selection, side: str) -> str:
+    def run_key(self, selection: Criteria, side: str) -> str:
         """Key of the scores of one side."""
         return _key({"comparison": self.comparison_key(selection), "side": side})
 
@@ -218,7 +218,7 @@ def spec_of(comparison: dict[str, Any], **wanted: Any) -> Spec:
     """
     rollout = json.loads(comparison["rollout_settings"])
     settings = json.loads(comparison["settings"])
-    selection = Selection(**settings["selection"])
+    selection = Criteria(**settings["selection"])
     scored = settings.get("scored", rollout)  # earlier versions kept one for both
     how = {name: scored[name] for name in ("device", "dtype", "attention")}
     if rollout.get("dtype", how["dtype"]) != how["dtype"]:
@@ -237,7 +237,7 @@ def is_outdated(comparison: dict[str, Any]) -> bool:
 
 def shipped(registry: Registry) -> list[Spec]:
     """The jobs that a fresh store starts with: for every pair on this machine, the default cut first, steps last."""
-    first = Selection().alpha
+    first = Criteria().alpha
     rest = tuple(alpha for alpha in ALPHAS if alpha != first)
     local = [pair for pair in registry.pairs.values() if pair.is_local]
     jobs = [Spec(pair.name, pair.questions[0], cuts) for cuts in ((first,), rest) for pair in local]

@@ -40,7 +40,7 @@ from probing.models import (
 )
 from probing.pairs import load_registry
 from probing.questions import is_right, prompt_for
-from probing.rollouts import Answer, Selected, Selection, samples, select
+from probing.rollouts import Answer, Criteria, Selected, samples, select
 from probing.sameness import weights_note
 from probing.store import Store
 from probing.store.sharing import try_lock
@@ -199,7 +199,7 @@ class Worker:
 
     # -- selection -------------------------------------------------------------------------------------------------
 
-    def _select(self, plan: Plan, selection: Selection) -> Selected | None:
+    def _select(self, plan: Plan, selection: Criteria) -> Selected | None:
         """The selection of one cut; None where it cannot be made, for a reason that the store keeps."""
         rollouts = (plan.rollout_key("base"), plan.rollout_key("tuned"))
         selected, failure = None, None
@@ -220,7 +220,7 @@ class Worker:
 
     # -- scores ----------------------------------------------------------------------------------------------------
 
-    def _attribute(self, plan: Plan, selection: Selection, selected: Selected, side: str, report: Progress) -> None:
+    def _attribute(self, plan: Plan, selection: Criteria, selected: Selected, side: str, report: Progress) -> None:
         key = plan.run_key(selection, side)
         if self.store.run_finished(key):
             return
@@ -254,7 +254,7 @@ class Worker:
         made = self._provenance() | {"batch size": batches}
         self.store.finish_run(key, made, time.monotonic() - started)
 
-    def _summarise(self, plan: Plan, selection: Selection, side: str, report: Progress) -> None:
+    def _summarise(self, plan: Plan, selection: Criteria, side: str, report: Progress) -> None:
         """Compare the base with `side`, and keep what pages show of it at once."""
         key = plan.comparison_key(selection)
         if self.store.has_summary(key, side):
@@ -264,7 +264,7 @@ class Worker:
         self.store.save_summary(key, side, summarise(base, tuned))
 
     def _resolve(
-        self, plan: Plan, selection: Selection, selected: Selected, side: str, question: str, report: Progress
+        self, plan: Plan, selection: Criteria, selected: Selected, side: str, question: str, report: Progress
     ) -> None:
         """Score one question at every position."""
         key = plan.run_key(selection, side)

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from probing.errors import StoreError
-from probing.residual_graph import ResidualGraph
+from probing.graph import ResidualGraph
 from probing.rollouts import Answer, Selected
 from probing.scores import Scores
 from probing.store.connection import insert, now

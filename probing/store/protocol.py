@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from probing.residual_graph import ResidualGraph
+from probing.graph import ResidualGraph
 from probing.rollouts import Answer, Selected
 from probing.scores import Scores
 from probing.store.spool import Spool

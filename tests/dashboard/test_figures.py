@@ -8,14 +8,14 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from dashboard import exports, question
+from dashboard import exports, transcript
 from dashboard.edge_filter import MOST, PANELS, EdgeFilter
-from dashboard.figures import circuit, diversity, histograms, layers, matrix, spread, strips, timeline, tokens
-from dashboard.figures.circuit import Pick
+from dashboard.figures import diversity, histograms, layers, matrix, spread, strips, timeline, tokens, wiring
+from dashboard.figures.wiring import Pick
 from dashboard.theme import PICKED, ink
-from probing.circuits import EDGE_VALUES, by_layer_and_kind, edge_table, edge_values
+from probing.edge_tables import EDGE_VALUES, by_layer_and_kind, edge_table, edge_values
+from probing.graph import graph_of
 from probing.metrics import Definition, histogram_top
-from probing.residual_graph import graph_of
 from probing.scores import Scores
 
 LAYERS = 5
@@ -90,8 +90,8 @@ def _nodes(figure: go.Figure) -> list[go.Scatter]:
 
 def test_nodes_stand_in_the_same_places_in_every_panel_and_under_every_filter(table: pd.DataFrame) -> None:
     views = [
-        circuit.graph(table, LAYERS, EdgeFilter(count=40), list(PANELS), Pick()),
-        circuit.graph(table, LAYERS, EdgeFilter(count=10, kinds=("q",)), ["tuned"], Pick("m2", trace=True)),
+        wiring.graph(table, LAYERS, EdgeFilter(count=40), list(PANELS), Pick()),
+        wiring.graph(table, LAYERS, EdgeFilter(count=10, kinds=("q",)), ["tuned"], Pick("m2", trace=True)),
     ]
     places = [(list(t.text), list(t.x), list(t.y)) for view in views for t in _nodes(view)]
     assert len(places) == 4
@@ -104,7 +104,7 @@ def test_nodes_stand_in_the_same_places_in_every_panel_and_under_every_filter(ta
 def test_no_two_nodes_overlap(layers: int) -> None:
     graph = graph_of(layers)
     values = pd.DataFrame(1.0, index=range(len(graph.edges)), columns=list(EDGE_VALUES))
-    figure = circuit.graph(edge_table(graph, values), layers, EdgeFilter(count=10), ["base"], Pick())
+    figure = wiring.graph(edge_table(graph, values), layers, EdgeFilter(count=10), ["base"], Pick())
     (nodes,) = _nodes(figure)
     low, high = figure.layout.yaxis.range
     pixels = (figure.layout.height - 48) / (high - low)
@@ -119,7 +119,7 @@ def test_no_two_nodes_overlap(layers: int) -> None:
 
 def test_every_shown_edge_can_be_clicked_and_says_what_it_is(table: pd.DataFrame) -> None:
     chosen = EdgeFilter(count=15)
-    figure = circuit.graph(table, LAYERS, chosen, ["tuned"], Pick())
+    figure = wiring.graph(table, LAYERS, chosen, ["tuned"], Pick())
     (markers,) = [t for t in figure.data if t.mode == "markers"]
     assert [c[0] for c in markers.customdata] == list(chosen.apply(table, "tuned")["edge"])
     assert all("difference" in text and "rank" in text for text in markers.hovertext)
@@ -128,7 +128,7 @@ def test_every_shown_edge_can_be_clicked_and_says_what_it_is(table: pd.DataFrame
 def test_what_is_picked_stands_out(table: pd.DataFrame) -> None:
     chosen = EdgeFilter(count=30)
     edge = chosen.apply(table, "tuned")["edge"].iloc[3]
-    figure = circuit.graph(table, LAYERS, chosen, ["tuned"], Pick(edge))
+    figure = wiring.graph(table, LAYERS, chosen, ["tuned"], Pick(edge))
     assert [t for t in figure.data if t.mode == "lines" and t.line.color == PICKED]
     (nodes,) = _nodes(figure)
     ringed = {name for name, colour in zip(nodes.text, nodes.marker.color, strict=True) if colour == PICKED}
@@ -209,7 +209,7 @@ def test_moving_edges_are_those_that_are_not_always_among_the_strongest() -> Non
 def test_tokens_that_look_like_markup_are_shown_as_text() -> None:
     figure = tokens.contributions([["<s>", "<b>", " "]] * 2, [np.ones(3)] * 2, 2)
     assert list(figure.layout.xaxis.ticktext) == ["&lt;s&gt;", "&lt;b&gt;", "␣"]
-    shown = question.marked(["<script>", "x", "y"], 1, "base")
+    shown = transcript.marked(["<script>", "x", "y"], 1, "base")
     assert "<script>" not in shown
     assert shown.index("scored-base") < shown.index("cut") < shown.index("beyond")
 
@@ -226,7 +226,7 @@ def test_tokens_that_look_like_markup_are_shown_as_text() -> None:
 def test_a_contribution_sums_the_right_edges(name: str, edges: Sequence[str]) -> None:
     scores = np.random.default_rng(0).normal(size=(4, len(GRAPH.edges)))
     expected = sum(scores[:, GRAPH.edges.index(edge)] for edge in edges)
-    np.testing.assert_allclose(question.contribution(GRAPH, scores, name), expected)
+    np.testing.assert_allclose(transcript.contribution(GRAPH, scores, name), expected)
 
 
 # -- exports -----------------------------------------------------------------------------------------------------------

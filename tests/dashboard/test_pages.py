@@ -14,7 +14,7 @@ from probing.jobs import plan
 from probing.jobs.plan import SIDES, Spec
 from probing.jobs.worker import follow
 from probing.metrics import Definition, compare
-from probing.rollouts import Selection
+from probing.rollouts import Criteria
 from probing.store.database import Database
 from tests.conftest import ROOT
 
@@ -84,7 +84,7 @@ def test_a_page_begins_with_its_title(full: Path, page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_comparison_that_cannot_be_made_says_why(full: Path, page: str) -> None:
-    _compute(Spec("grpo", "addition", (0.3,), Selection(cohort="both_wrong")))
+    _compute(Spec("grpo", "addition", (0.3,), Criteria(cohort="both_wrong")))
     app = _open(page, cohort="both_wrong")
     assert not app.exception
     assert "No question is both wrong" in app.info[0].value
@@ -185,7 +185,7 @@ def _edges_shown(app: AppTest) -> int:
 
 
 def test_comparisons_under_other_rules_stand_beside_the_papers(full: Path) -> None:
-    _compute(Spec("grpo", "addition", (0.3,), Selection(n=12, seed=7)))
+    _compute(Spec("grpo", "addition", (0.3,), Criteria(n=12, seed=7)))
     app = _open("compare")
     assert "100 questions" in _text(app)
     app.selectbox(key="variant").select("questions 12, seed 7").run()
@@ -335,7 +335,7 @@ def test_a_cut_without_a_timeline_offers_to_compute_it(full: Path) -> None:
 
 
 def test_few_questions_are_said_to_be_few(full: Path) -> None:
-    _compute(Spec("grpo", "addition", (0.3,), Selection(n=1, seed=3)))
+    _compute(Spec("grpo", "addition", (0.3,), Criteria(n=1, seed=3)))
     for page in PAGES:
         app = _open(page, variant="questions 1, seed 3")
         assert not app.exception, page
@@ -408,9 +408,9 @@ def test_the_papers_values_stand_beside_ours_where_the_pair_is_the_same(
 
 
 def test_a_circuit_file_limits_the_page_to_its_edges(full: Path) -> None:
-    from probing.circuit_files import as_eap_json
-    from probing.circuits import edge_table
-    from probing.residual_graph import graph_of
+    from probing.edge_tables import edge_table
+    from probing.exchange import as_eap_json
+    from probing.graph import graph_of
 
     store = service.store()
     row = store.comparisons().iloc[0]

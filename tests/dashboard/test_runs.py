@@ -16,7 +16,7 @@ from dashboard import roles, service
 from dashboard.runs import log_of, progress
 from probing.errors import PairError, StoreError
 from probing.jobs.plan import Spec
-from probing.rollouts import Selection
+from probing.rollouts import Criteria
 from tests.conftest import ROOT
 from tests.waiting import until
 
@@ -44,7 +44,7 @@ def test_a_job_is_queued_once_and_cancelled_and_tried_again(empty: Path) -> None
     app = _button(app, "Queue it")
     assert "Job 1 is queued." in _texts(app)
     assert Spec.from_json(json.loads(service.store().job(1)["spec"])) == Spec(
-        "grpo", "addition", (0.1, 0.5), Selection(n=20), granularity="blocks"
+        "grpo", "addition", (0.1, 0.5), Criteria(n=20), granularity="blocks"
     )
     app = _button(app, "Queue it")
     assert "Job 1 does just that already." in _texts(app)
@@ -260,7 +260,7 @@ def test_the_queue_of_a_hosted_server_is_bounded(empty: Path, monkeypatch: pytes
     monkeypatch.setenv("PROBING_MODE", "hosted")
     monkeypatch.setenv("PROBING_ADMIN_TOKEN", "right")
     monkeypatch.setattr(roles, "person", lambda: "somebody")
-    jobs = [Spec("grpo", "addition", (0.3,), Selection(n=n)) for n in range(1, roles.QUEUE_LIMIT + 2)]
+    jobs = [Spec("grpo", "addition", (0.3,), Criteria(n=n)) for n in range(1, roles.QUEUE_LIMIT + 2)]
     for spec in jobs[: roles.PERSON_LIMIT]:
         roles.submit(spec)
     with pytest.raises(roles.NotAllowedError, match="You have 3 jobs"):

@@ -13,8 +13,8 @@ from probing.architectures import Observer, architecture_of, recording
 from probing.attribution import Attributor, attribute
 from probing.checkpoints import find
 from probing.errors import ModelError
+from probing.graph import Granularity
 from probing.models import load_model
-from probing.residual_graph import Granularity
 from probing.sequences import Sample
 from tests import literal, perturbed
 from tests.tiny import LITERAL, TINY, in_float64, random_samples, tiny

@@ -158,7 +158,7 @@ def test_batch_size_does_not_matter(tmp_path: Path, zoo: Path, capsys: pytest.Ca
 
 
 def _scores(seed: int) -> Scores:
-    from probing.residual_graph import graph_of
+    from probing.graph import graph_of
 
     graph = graph_of(1)
     values = np.random.default_rng(seed).normal(size=(6, *graph.mask.shape)) * graph.mask

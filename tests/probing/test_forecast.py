@@ -17,11 +17,11 @@ from probing.jobs.numerics import make_plan
 from probing.jobs.plan import SIDES, Spec
 from probing.jobs.worker import follow
 from probing.pairs import load_registry
-from probing.rollouts import Selection
+from probing.rollouts import Criteria
 from probing.store import open_store
 from tests.conftest import ROOT
 
-SPEC = Spec("grpo", "addition", (0.1, 0.3), Selection(n=20))
+SPEC = Spec("grpo", "addition", (0.1, 0.3), Criteria(n=20))
 COMMAND = ["probe", "deepseek-math", "--questions", "math", "--alpha", "0.03", "0.1", "0.3", "0.5", "--dry-run"]
 
 

@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 import torch
 
+from probing.graph import ResidualGraph
 from probing.jobs.numerics import make_plan
 from probing.jobs.plan import SIDES, Plan, Spec, shipped, spec_of
 from probing.jobs.worker import Worker, follow, gpu_lock, serve, wait_for, worker_lock
 from probing.metrics import compare
 from probing.pairs import Registry, load_registry
-from probing.residual_graph import ResidualGraph
-from probing.rollouts import Selection
+from probing.rollouts import Criteria
 from probing.store import Store, open_store
 from tests.conftest import ROOT
 from tests.waiting import until
 
-SPEC = Spec("grpo", "addition", (0.3,), Selection(n=40))
+SPEC = Spec("grpo", "addition", (0.3,), Criteria(n=40))
 
 
 def _quiet(stage: str, done: int, total: int) -> None:
@@ -197,7 +197,7 @@ def test_nothing_is_computed_twice(undisturbed: Path) -> None:
 
 def test_a_cohort_without_questions_is_settled_with_the_reason(undisturbed: Path) -> None:
     store = open_store(undisturbed)
-    spec = replace(SPEC, selection=Selection(cohort="both_wrong"))
+    spec = replace(SPEC, selection=Criteria(cohort="both_wrong"))
     job = follow(store, store.submit(spec.as_json()), _quiet)
     assert job["status"] == "done"
     table = store.comparisons()
@@ -278,9 +278,9 @@ def test_a_killed_owner_loses_no_finished_batch_and_the_next_resumes(tmp_path: P
     path = tmp_path / "store.duckdb"
     program = (
         "import subprocess, sys, os, time\nfrom pathlib import Path\nfrom probing.store import open_store\n"
-        "from probing.jobs.plan import Spec\nfrom probing.rollouts import Selection\n"
+        "from probing.jobs.plan import Spec\nfrom probing.rollouts import Criteria\n"
         f"store = open_store(Path({str(path)!r}))\nstore.submit(Spec('grpo', 'addition', (0.3,), "
-        "Selection(n=40)).as_json())\n"
+        "Criteria(n=40)).as_json())\n"
         f"worker = subprocess.Popen([sys.executable, '-m', 'probing', 'worker', '--store', {str(path)!r}, "
         "'--parent', str(os.getpid())])\nprint(worker.pid, flush=True)\ntime.sleep(120)\n"
     )

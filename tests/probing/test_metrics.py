@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from probing.errors import ScoresError
+from probing.graph import graph_of
 from probing.metrics import (
     MEANS,
     MEASURED_COVERAGE,
@@ -27,7 +28,6 @@ from probing.metrics import (
     verdict,
     wilson,
 )
-from probing.residual_graph import graph_of
 from probing.scores import Scores
 from tests.conftest import ROOT
 

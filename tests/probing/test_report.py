@@ -14,7 +14,7 @@ from probing.jobs.worker import follow
 from probing.metrics import Definition
 from probing.pairs import load_registry
 from probing.report import _per_nat, accuracy_gain, report
-from probing.rollouts import Selection
+from probing.rollouts import Criteria
 from probing.store import open_store
 
 
@@ -22,7 +22,7 @@ def test_a_table_says_what_the_scores_say(tmp_path: Path) -> None:
     store = open_store(tmp_path / "store.duckdb")
     with pytest.raises(StoreError, match="no comparison of grpo"):
         list(report(store, load_registry(), ["grpo"]))
-    spec = Spec("grpo", "addition", (0.1, 0.3), Selection(n=15))
+    spec = Spec("grpo", "addition", (0.1, 0.3), Criteria(n=15))
     follow(store, store.submit(spec.as_json()), lambda *_: None)
     lines = list(report(store, load_registry(), ["grpo"]))
     assert lines[0] == "**GRPO** (base → grpo, GRPO)"

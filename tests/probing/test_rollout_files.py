@@ -16,10 +16,10 @@ from probing.jobs.worker import follow
 from probing.pairs import QuestionSet, load_registry
 from probing.questions import VERDICTS, load_questions
 from probing.rollout_files import read_rollouts, write_rollouts
-from probing.rollouts import COHORTS, Answer, Selection, cohort_of
+from probing.rollouts import COHORTS, Answer, Criteria, cohort_of
 from probing.store import Store, open_store
 
-SPEC = Spec("grpo", "addition", (0.3,), Selection(n=12))
+SPEC = Spec("grpo", "addition", (0.3,), Criteria(n=12))
 
 ROW = {
     "idx": 3, "question": "1+2=", "base_prompt_tokens": [1, 4, 13], "base_answer_tokens": [6, 2],
@@ -198,7 +198,7 @@ def test_a_pair_is_probed_on_questions_that_are_not_graded(
     )
     monkeypatch.setenv("PROBING_PAIRS", str(tmp_path / "pairs.toml"))
     store = open_store(tmp_path / "store.duckdb")
-    row = _probe(store, Spec("mine", "own", (0.5,), Selection(cohort="tuned_only", n=6)))
+    row = _probe(store, Spec("mine", "own", (0.5,), Criteria(cohort="tuned_only", n=6)))
     assert json.loads(row["counts"])["tuned_only"] == 6
     assert (row["base_accuracy"], row["tuned_accuracy"]) == (0, 1)
     store.close()

@@ -14,7 +14,7 @@ from probing.errors import SelectionError
 from probing.models import answer, load_model, load_tokenizer
 from probing.pairs import load_registry
 from probing.questions import encode, load_questions, prompt_for
-from probing.rollouts import COHORTS, Answer, Selection, samples, select
+from probing.rollouts import COHORTS, Answer, Criteria, samples, select
 
 
 def _answer(i: int, length: int, correct: bool = True, prompt: int = 4) -> Answer:
@@ -29,7 +29,7 @@ def test_selection_by_hand() -> None:
     base.append(_answer(5, 10, correct=False))
     tuned.append(_answer(5, 10))
     tuned[3] = replace(tuned[3], prompt_tokens=(1, 2))
-    found = select(base, tuned, Selection(alpha=0.25))
+    found = select(base, tuned, Criteria(alpha=0.25))
     assert found.mean_length == 10
     assert found.cut == 2
     reasons = [outcome.reason for outcome in found.outcomes]
@@ -43,7 +43,7 @@ def test_selection_by_hand() -> None:
 
 def test_samples_are_cut_and_short_answers_stay_whole() -> None:
     base, tuned = [_answer(0, 10), _answer(1, 3)], [_answer(0, 10), _answer(1, 3)]
-    found = select(base, tuned, Selection(alpha=0.7, beta=0, gamma=9))
+    found = select(base, tuned, Criteria(alpha=0.7, beta=0, gamma=9))
     assert found.cut == 4  # floor(0.7 * 6.5)
     long, short = samples(base, found)
     assert (long.answer_start, long.answer_length, long.scored) == (4, 4, (100, 101, 102, 103))
@@ -53,14 +53,14 @@ def test_samples_are_cut_and_short_answers_stay_whole() -> None:
 def test_the_cut_is_exact_where_binary_fractions_are_not() -> None:
     answers = [_answer(0, 100)]
     assert int(0.29 * 100) == 28
-    assert select(answers, answers, Selection(alpha=0.29)).cut == 29
-    assert select(answers, answers, Selection(alpha=0.001)).cut == 1
+    assert select(answers, answers, Criteria(alpha=0.29)).cut == 29
+    assert select(answers, answers, Criteria(alpha=0.001)).cut == 1
 
 
 def test_the_rule_for_the_mean_length() -> None:
     base, tuned = [_answer(0, 10)], [_answer(0, 12)]
-    assert select(base, tuned, Selection()).mean_length == 10
-    assert select(base, tuned, Selection(mean_length="mean")).mean_length == 11
+    assert select(base, tuned, Criteria()).mean_length == 10
+    assert select(base, tuned, Criteria(mean_length="mean")).mean_length == 11
 
 
 @given(
@@ -75,7 +75,7 @@ def test_selection_equals_a_literal_reading_of_the_rules(data, cohort, n, delta)
     wanted = {"both_correct": (True, True), "both_wrong": (False, False), "base_only": (True, False),
               "tuned_only": (False, True)}[cohort]  # fmt: skip
     members = [row for row in data if (row[2], row[3]) == wanted]
-    selection = Selection(cohort=cohort, n=n, delta=delta)
+    selection = Criteria(cohort=cohort, n=n, delta=delta)
     assume(members)
     t_bar = min(sum(row[0] for row in members) / len(members), sum(row[1] for row in members) / len(members))
     eligible = {
@@ -99,7 +99,7 @@ def test_selection_equals_a_literal_reading_of_the_rules(data, cohort, n, delta)
 
 def test_the_seed_decides_which_are_drawn() -> None:
     answers = [_answer(i, 10) for i in range(200)]
-    drawn = {seed: select(answers, answers, Selection(seed=seed)).ids for seed in (42, 43)}
+    drawn = {seed: select(answers, answers, Criteria(seed=seed)).ids for seed in (42, 43)}
     assert drawn[42] != drawn[43]
     assert [len(ids) for ids in drawn.values()] == [100, 100]
 
@@ -107,9 +107,9 @@ def test_the_seed_decides_which_are_drawn() -> None:
 @pytest.mark.parametrize(
     ("base", "tuned", "selection", "sentence"),
     [
-        ([(9, False)], [(9, True)], Selection(), "No question is both correct: 0 both correct.* 1 tuned only"),
-        ([(9, True)], [(99, True)], Selection(gamma=1.5), "none is left after the filter on length range"),
-        ([(9, True)], [(12, True)], Selection(delta=0.1), "none is left after the filter on length difference"),
+        ([(9, False)], [(9, True)], Criteria(), "No question is both correct: 0 both correct.* 1 tuned only"),
+        ([(9, True)], [(99, True)], Criteria(gamma=1.5), "none is left after the filter on length range"),
+        ([(9, True)], [(12, True)], Criteria(delta=0.1), "none is left after the filter on length difference"),
     ],
 )
 def test_none_left_says_which_filter_took_them(base, tuned, selection, sentence) -> None:
@@ -123,7 +123,7 @@ def test_none_left_says_which_filter_took_them(base, tuned, selection, sentence)
 )
 def test_senseless_rules_are_refused(wrong: dict) -> None:
     with pytest.raises(SelectionError, match="cannot be used"):
-        Selection(**wrong)
+        Criteria(**wrong)
 
 
 def test_answers_do_not_depend_on_the_batch_they_were_generated_in(zoo: Path) -> None:

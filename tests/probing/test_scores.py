@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 
 from probing.architectures import architecture_of
-from probing.circuit_files import as_eap_json, as_graphml, read_eap_json, read_graphml
-from probing.circuits import circuit, edge_table, edge_values
 from probing.cli import main
+from probing.edge_tables import circuit, edge_table, edge_values
 from probing.errors import ScoresError
+from probing.exchange import as_eap_json, as_graphml, read_eap_json, read_graphml
+from probing.graph import ResidualGraph, graph_of
 from probing.metrics import Definition, compare
-from probing.residual_graph import ResidualGraph, graph_of
 from probing.scores import Scores, read_scores, write_scores
 from probing.store import open_snapshot, open_store
 from probing.store.spool import ScoreBatch

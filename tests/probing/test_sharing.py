@@ -23,7 +23,7 @@ import pytest
 
 from benchmarks.strays import STRAYS, connect, until_hung_up
 from probing.errors import StoreError
-from probing.residual_graph import graph_of
+from probing.graph import graph_of
 from probing.store import Store, open_snapshot, open_store, sharing
 from probing.store import owner as owning
 from probing.store.database import Database

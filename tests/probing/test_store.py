@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 
 from probing.errors import StoreError
+from probing.graph import graph_of
 from probing.metrics import METRICS
-from probing.residual_graph import graph_of
-from probing.rollouts import Answer, Selection, select
+from probing.rollouts import Answer, Criteria, select
 from probing.scores import Scores
 from probing.store import Store, open_snapshot, open_store
 from probing.store.database import Database
@@ -57,7 +57,7 @@ def _fill(store: Store, samples: int = 5) -> np.ndarray:
         store.ingest()
         store.finish_rollout(key, {"device": "cpu"}, 1.5)
     settings = {"selection": {"cohort": "both_correct", "alpha": 0.3}, "request": "asked"}
-    selected = select(store.answers("rb"), store.answers("rt"), Selection())
+    selected = select(store.answers("rb"), store.answers("rt"), Criteria())
     store.save_comparison("c", "grpo", "addition", ("rb", "rt"), settings, selected, selected.warning)
     store.start_run("run", "c", "base", "model", "sha256:x", GRAPH, samples, 3, {})
     values = np.random.default_rng(0).normal(size=(samples, len(GRAPH.edges))).astype(np.float32)

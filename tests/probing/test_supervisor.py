@@ -20,14 +20,14 @@ from probing.errors import PersonError
 from probing.jobs.plan import Spec
 from probing.jobs.supervisor import LOG_SIZE, Supervisor, log_path, patience
 from probing.jobs.worker import serve
-from probing.rollouts import Selection
+from probing.rollouts import Criteria
 from probing.store import Store, open_store
 from probing.store.queue import DEATHS
 from probing.store.sharing import try_lock
 from tests.conftest import ROOT
 from tests.waiting import until
 
-SPEC = Spec("small", "few", (0.3,), Selection(n=8))
+SPEC = Spec("small", "few", (0.3,), Criteria(n=8))
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_a_worker_run_by_hand_does_the_queue_logs_json_and_leaves_nothing_behind
 
 
 def test_two_workers_and_a_command_line_share_the_work(store: Store) -> None:
-    jobs = [store.submit(replace(SPEC, selection=Selection(n=8, seed=seed)).as_json()) for seed in range(3)]
+    jobs = [store.submit(replace(SPEC, selection=Criteria(n=8, seed=seed)).as_json()) for seed in range(3)]
     command = [sys.executable, "-m", "probing", "--verbose", "worker", "--store", str(store.path)]
     workers = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     probe = [sys.executable, "-m", "probing", "--verbose", "probe", "small", "--alpha", "0.3", "--samples", "8"]

@@ -14,7 +14,7 @@ from plotly.subplots import make_subplots
 
 from dashboard.edge_filter import EFFECTS, PANELS, EdgeFilter
 from dashboard.theme import BASE, COLOURS, NEUTRAL, PICKED, TUNED, faded, number, style
-from probing.circuits import through
+from probing.edge_tables import through
 
 _WIDTHS = (0.6, 1.2, 2.0, 3.2, 5.0)
 """Line widths, in pixels, for fifths of the largest strength."""

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from probing.circuit_files import as_eap_json, as_graphml, read_eap_json, read_graphml
-from probing.circuits import (
+from probing.edge_tables import (
     EDGE_VALUES,
     by_kind,
     by_layer,
@@ -24,8 +23,9 @@ from probing.circuits import (
     through,
 )
 from probing.errors import CircuitError
+from probing.exchange import as_eap_json, as_graphml, read_eap_json, read_graphml
+from probing.graph import graph_of
 from probing.metrics import Definition
-from probing.residual_graph import graph_of
 from probing.scores import Scores
 
 GRAPH = graph_of(2)

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from probing.graph import ResidualGraph, kind_of, layer_of, node_of
 from probing.metrics import Definition, align, edge_differences, significant
-from probing.residual_graph import ResidualGraph, kind_of, layer_of, node_of
 from probing.scores import Scores
 
 EDGE_VALUES = (

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from probing.residual_graph import Granularity, ResidualGraph, granularity_of, graph_of, kind_of, layer_of, node_of
+from probing.graph import Granularity, ResidualGraph, granularity_of, graph_of, kind_of, layer_of, node_of
 
 GRANULARITIES = st.sampled_from(["projections", "blocks"])
 

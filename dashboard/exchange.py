@@ -3,13 +3,13 @@
 import pandas as pd
 import streamlit as st
 
-from dashboard.selection import View
 from dashboard.service import is_hosted
+from dashboard.view import View
 from dashboard.words import as_text
-from probing.circuit_files import as_eap_json, as_graphml, read_eap_json, read_graphml
-from probing.circuits import circuit
+from probing.edge_tables import circuit
 from probing.errors import CircuitError
-from probing.residual_graph import ResidualGraph
+from probing.exchange import as_eap_json, as_graphml, read_eap_json, read_graphml
+from probing.graph import ResidualGraph
 
 _KEY = "circuit-file"
 

@@ -8,8 +8,8 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import data, exports
-from dashboard.selection import COHORT_NAMES, View
-from probing.residual_graph import ResidualGraph
+from dashboard.view import COHORT_NAMES, View
+from probing.graph import ResidualGraph
 from probing.rollouts import REASONS
 
 _KEY = "q"

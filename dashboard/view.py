@@ -10,10 +10,10 @@ import streamlit as st
 
 from dashboard import data
 from dashboard.words import as_text
+from probing.graph import Granularity, ResidualGraph
 from probing.pairs import Pair, Registry, load_registry
 from probing.published import Published, published
-from probing.residual_graph import Granularity, ResidualGraph
-from probing.rollouts import ALPHAS, COHORTS, Selection
+from probing.rollouts import ALPHAS, COHORTS, Criteria
 from probing.store.queue import ACTIVE
 
 COHORT_NAMES = {
@@ -108,7 +108,7 @@ def controls() -> None:
     st.segmented_control(
         "Cut α",
         _alphas(pair.name),
-        default=Selection().alpha,
+        default=Criteria().alpha,
         required=True,
         format_func=lambda a: f"{a:g}",
         key="alpha",
@@ -183,7 +183,7 @@ def current_choice() -> Choice:
     registry = load_registry()
     state = st.session_state
     pair = registry.pairs.get(state.get("pair") or "", next(iter(registry.pairs.values())))
-    default = Selection()
+    default = Criteria()
     return Choice(
         pair,
         state.get("questions") or pair.questions[0],
@@ -241,7 +241,7 @@ def rules(settings: str) -> str:
     """How the selection of a comparison differs from the default."""
     made = json.loads(settings)
     selection = made["selection"]
-    usual = asdict(Selection(alpha=selection["alpha"], cohort=selection["cohort"]))
+    usual = asdict(Criteria(alpha=selection["alpha"], cohort=selection["cohort"]))
     names = {"n": "questions", "mean_length": "T̄ rule", "beta": "β", "gamma": "γ", "delta": "δ"}
     changed = [f"{names.get(k, k)} {selection[k]}" for k in usual if selection[k] != usual[k]]
     if made["method"]["granularity"] != "projections":

@@ -17,9 +17,9 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 
-from probing.circuits import EDGE_VALUES
+from probing.edge_tables import EDGE_VALUES
 from probing.errors import CircuitError
-from probing.residual_graph import ResidualGraph, granularity_of, graph_of
+from probing.graph import ResidualGraph, granularity_of, graph_of
 
 
 def as_graphml(graph: nx.MultiDiGraph) -> str:
