@@ -83,7 +83,7 @@ def _score(checkpoints: dict[str, Checkpoint], questions: int) -> Iterator[Score
 
 def drawn(scores: Scores, rows: np.ndarray) -> Scores:
     """Some of the population's questions, each as a question of its own."""
-    return Scores(scores.graph, tuple(map(str, range(len(rows)))), scores.scores[rows], scores.loss[rows])
+    return Scores(scores.graph, tuple(map(str, range(len(rows)))), scores.edges[rows], scores.loss[rows])
 
 
 def compared(base: Scores, tuned: Scores, definition: Definition) -> dict[str, Comparison]:

@@ -76,7 +76,7 @@ class Truth:
                     run = plan.run_key(selection, side)
                     ours, theirs = store.scores(run), self._store.scores(run)
                     _require(ours.ids == theirs.ids, f"samples of {side} differ")
-                    _require(np.array_equal(ours.scores, theirs.scores), f"scores of {side} differ")
+                    _require(np.array_equal(ours.edges, theirs.edges), f"scores of {side} differ")
                     _require(np.array_equal(ours.loss, theirs.loss), f"losses of {side} differ")
                     _require(
                         store.edge_summary(plan.comparison_key(selection)).equals(
@@ -84,7 +84,7 @@ class Truth:
                         ),
                         "summaries differ",
                     )
-                    compared += ours.scores.size
+                    compared += ours.edges.size
         return compared
 
     def close(self) -> None:

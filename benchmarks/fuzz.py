@@ -168,8 +168,7 @@ def _circuit() -> tuple[bytes, bytes]:
     rng = np.random.default_rng(0)
     ids = ("a", "b", "c")
     base, tuned = (
-        Scores(graph, ids, graph.to_matrix(rng.normal(size=(3, len(graph.edges))).astype(np.float32)), np.ones(3))
-        for _ in range(2)
+        Scores(graph, ids, rng.normal(size=(3, graph.size)).astype(np.float32), np.ones(3)) for _ in range(2)
     )
     table = edge_table(graph, edge_values(base, tuned, Definition(resamples=20)))
     return as_eap_json(graph, table, set(table["edge"][:9])).encode(), as_graphml(circuit(table[:9])).encode()
@@ -304,7 +303,7 @@ def changed_safetensors(draw: st.DrawFn, content: bytes) -> bytes:
 def _npz(folder: Path) -> bytes:
     graph = graph_of(2)
     path = folder / "valid.npz"
-    scores = graph.to_matrix(np.ones((2, len(graph.edges)), np.float32))
+    scores = np.ones((2, graph.size), np.float32)
     write_scores(path, Scores(graph, ("a", "b"), scores, np.ones(2, np.float32)))
     return path.read_bytes()
 

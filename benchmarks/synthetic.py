@@ -95,4 +95,4 @@ def _run(store: Store, comparison: str, side: str, ids: tuple[str, ...], setting
     store.ingest()
     made = {"device": "none", "dtype": "float32"}
     store.finish_run(key, made, 1.0)
-    return Scores(graph, ids, graph.to_matrix(edges), loss)
+    return Scores(graph, ids, edges, loss)

@@ -191,9 +191,8 @@ def correlation_maps(base_run: str, tuned_run: str) -> tuple[np.ndarray, np.ndar
 def edge_by_question(base_run: str, tuned_run: str, edges: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Scores of some edges, [question, edge] for base and tuned, questions in the order of `pair_scores`."""
     base, tuned = pair_scores(base_run, tuned_run)
-    writer, reader = base.graph.edge_index
-    index = [base.graph.edges.index(edge) for edge in edges]
-    return tuple(s.scores[:, writer[index], reader[index]] for s in (base, tuned))  # type: ignore[return-value]
+    numbers = [base.graph.number(edge) for edge in edges]
+    return tuple(s.edges[:, numbers] for s in (base, tuned))  # type: ignore[return-value]
 
 
 @_table(32)
@@ -201,7 +200,7 @@ def question_circuit(base_run: str, tuned_run: str, question: str) -> pd.DataFra
     """The edge table of a single question."""
     base, tuned = pair_scores(base_run, tuned_run)
     k = base.ids.index(question)
-    one, other = (Scores(s.graph, (question,), s.scores[k : k + 1], s.loss[k : k + 1]) for s in (base, tuned))
+    one, other = (Scores(s.graph, (question,), s.edges[k : k + 1], s.loss[k : k + 1]) for s in (base, tuned))
     return edge_tables.edge_table(base.graph, edge_tables.edge_values(one, other, Definition(resamples=2)))
 
 

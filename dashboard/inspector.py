@@ -13,7 +13,7 @@ from dashboard.theme import number
 from dashboard.view import View
 from dashboard.widgets import chart
 from dashboard.words import ARROWS
-from probing.graph import ResidualGraph
+from probing.graph import ResidualGraph, is_edge
 
 _KEY = "pick"
 
@@ -50,7 +50,7 @@ def show(view: View, table: pd.DataFrame, pick: Pick) -> None:
     """The values of the picked node or edge."""
     if pick.name is None:
         st.caption("Click a node, or the middle of an edge, for its values.")
-    elif "->" in pick.name:
+    elif is_edge(pick.name):
         _edge(view, table[table["edge"] == pick.name].iloc[0])
     else:
         _node(table, pick.name)

@@ -9,7 +9,7 @@ import streamlit as st
 
 from dashboard import data, exports
 from dashboard.view import COHORT_NAMES, View
-from probing.graph import ResidualGraph
+from probing.graph import ResidualGraph, is_edge
 from probing.rollouts import REASONS
 
 _KEY = "q"
@@ -179,8 +179,8 @@ def element(graph: ResidualGraph) -> str:
 def contribution(graph: ResidualGraph, scores: np.ndarray | None, name: str) -> np.ndarray:
     """One value for each position: the edge's score, or the sum over the edges that leave a node (enter `logits`)."""
     assert scores is not None
-    if "->" in name:
-        return scores[:, graph.edges.index(name)]
+    if is_edge(name):
+        return scores[:, graph.number(name)]
     writer, reader = graph.edge_index
     if name == "logits":
         return scores[:, reader == len(graph.readers) - 1].sum(1)

@@ -41,7 +41,7 @@ class Attributor:
     def __init__(self, model: PreTrainedModel, granularity: Granularity = "projections") -> None:
         self.model = model.requires_grad_(False).eval()
         self.architecture = architecture_of(model)
-        self.graph = self.architecture.graph.together if granularity == "blocks" else self.architecture.graph
+        self.graph = self.architecture.graph.at(granularity)
         self._lock = threading.Lock()
         self._products = _Products(self.architecture)
         prove(self.architecture)
@@ -77,10 +77,10 @@ class Attributor:
             SequenceError: a sample that this model cannot score.
             ModelError: the scores are not finite.
         """
-        scores, loss = self._pass(samples, self._products)
-        return Scores(self.graph, tuple(sample.id for sample in samples), scores, loss)
+        edges, loss = self._pass(samples, self._products)
+        return Scores(self.graph, tuple(sample.id for sample in samples), edges, loss)
 
-    def score_positions(self, sample: Sample) -> Float[np.ndarray, "position writer reader"]:
+    def score_positions(self, sample: Sample) -> Float[np.ndarray, "position edge"]:
         """The scores of one sample before they are summed over the positions that it feeds.
 
         Raises:
@@ -107,9 +107,9 @@ class Attributor:
             scores = products.finish()
         if not bool(torch.isfinite(scores).all()):
             raise ModelError("This model's gradients overflow, so its scores are not finite.", "Try --dtype float32.")
-        found, walked = scores.cpu().numpy(), self.architecture.graph
-        merged = found if self.graph == walked else walked.merge(found)
-        return merged, loss.detach().float().cpu().numpy()
+        walked = self.architecture.graph
+        edges = walked.merge(walked.to_edges(scores.cpu().numpy()), self.graph.granularity)
+        return edges, loss.detach().float().cpu().numpy()
 
 
 def _pad(rows: list[tuple[int, ...]], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -258,16 +258,16 @@ def attribute(
     """Scores of all `samples` in their order; `progress` is told the number finished after each batch."""
     attributor.check(samples)
     graph = attributor.graph
-    scores = np.zeros((len(samples), *graph.mask.shape), np.float32)
+    edges = np.zeros((len(samples), graph.size), np.float32)
     loss = np.zeros(len(samples), np.float32)
     done = 0
 
     def do(batch: list[int]) -> None:
         nonlocal done
         part = attributor.score([samples[i] for i in batch])
-        scores[batch], loss[batch] = part.scores, part.loss
+        edges[batch], loss[batch] = part.edges, part.loss
         done += len(batch)
         progress(done)
 
     batch_by_batch(attributor.batches(samples, batch_size), do)
-    return Scores(graph, tuple(sample.id for sample in samples), scores, loss)
+    return Scores(graph, tuple(sample.id for sample in samples), edges, loss)

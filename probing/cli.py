@@ -83,7 +83,7 @@ def attribute(arguments: argparse.Namespace) -> None:
             lambda done: progress("edges", done, len(samples)),
         )
     write_scores(arguments.out, replace(scores, tokenizer=vocabulary_digest(load_tokenizer(checkpoint))))
-    print(f"{arguments.out}: {len(samples)} samples, {len(scores.graph.edges)} edges, {device}, {model.dtype}")
+    print(f"{arguments.out}: {len(samples)} samples, {scores.graph.size} edges, {device}, {model.dtype}")
 
 
 def compare(arguments: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ An edge's *strength* is its mean |score| over the questions, its *effect* the me
 that of strengths, tuned - base, with a paired bootstrap interval over questions.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import networkx as nx
@@ -11,7 +12,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from probing.graph import ResidualGraph, kind_of, layer_of, node_of
+from probing.graph import Edge, Reader, ResidualGraph, is_edge
 from probing.metrics import Definition, align, edge_differences, significant
 from probing.scores import Scores
 
@@ -29,7 +30,7 @@ def edge_values(base: Scores, tuned: Scores, definition: Definition) -> pd.DataF
     `effect_ci_*` that of the effects, tuned - base.
     """
     tuned = align(base, tuned)
-    before, after = (scores.graph.to_edges(scores.scores).astype(np.float64) for scores in (base, tuned))
+    before, after = (scores.edges.astype(np.float64) for scores in (base, tuned))
     _, low, high = edge_differences(np.abs(before), np.abs(after), definition)
     _, effect_low, effect_high = edge_differences(before, after, definition)
     strengths, effects = (np.abs(before).mean(0), np.abs(after).mean(0)), (before.mean(0), after.mean(0))
@@ -45,15 +46,15 @@ def edge_table(graph: ResidualGraph, values: pd.DataFrame) -> pd.DataFrame:
     interval excludes zero), and `flipped` (whether the effect changed its sign, its difference excluding zero).
     """
     writer, reader = graph.edge_index
-    readers = [graph.readers[r] for r in reader]
+    reads = graph.reader_records
     named = pd.DataFrame(
         {
             "edge": graph.edges,
-            "writer": [graph.writers[w] for w in writer],
-            "reader": readers,
-            "node": [node_of(r) for r in readers],
-            "kind": [kind_of(r) for r in readers],
-            "layer": [layer_of(r) for r in readers],
+            "writer": np.array(graph.writers)[writer],
+            "reader": np.array(graph.readers)[reader],
+            "node": np.array([one.node for one in reads])[reader],
+            "kind": np.array([one.kind for one in reads])[reader],
+            "layer": np.array([np.nan if one.layer is None else one.layer for one in reads])[reader],
         }
     )
     table = pd.concat([named, values[list(EDGE_VALUES)]], axis=1)
@@ -100,9 +101,9 @@ def through(edges: pd.DataFrame, name: str) -> set[str]:
     """The edges that lie on a path through the node or edge `name`, among the rows of an edge table."""
     graph = nx.DiGraph()
     graph.add_edges_from(zip(edges["writer"], edges["node"], strict=True))
-    if "->" in name:
-        writer, reader = name.split("->")
-        upstream, downstream = writer, node_of(reader)
+    if is_edge(name):
+        edge = Edge.of(name)
+        upstream, downstream = edge.writer.node, edge.reader.node
     else:
         upstream = downstream = name
     before = nx.ancestors(graph, upstream) | {upstream} if upstream in graph else {upstream}
@@ -149,7 +150,7 @@ class Breakdown:
 
 
 def _group_means(scores: Scores, groups: list[np.ndarray]) -> Float[np.ndarray, "group sample"]:
-    size = np.abs(scores.graph.to_edges(scores.scores)).astype(np.float64)
+    size = np.abs(scores.edges).astype(np.float64)
     return np.stack([size[:, members].mean(1) for members in groups])
 
 
@@ -161,28 +162,25 @@ def _break_down(base: Scores, tuned: Scores, groups: dict[str, np.ndarray], defi
     return Breakdown(tuple(groups), before, after, difference, low, high)
 
 
-def _labels(graph: ResidualGraph, by: str) -> list[str]:
-    readers = [graph.readers[r] for r in graph.edge_index[1]]
-    if by == "kind":
-        return [kind_of(r) for r in readers]
-    return ["logits" if layer_of(r) is None else f"{layer_of(r)}" for r in readers]
+def _groups(graph: ResidualGraph, label: Callable[[Reader], str]) -> dict[str, np.ndarray]:
+    """The edges into the readers of each label."""
+    labels = [label(reader) for reader in graph.reader_records]
+    of_edge = np.array(labels)[graph.edge_index[1]]
+    return {name: np.flatnonzero(of_edge == name) for name in dict.fromkeys(labels)}
 
 
 def by_layer(base: Scores, tuned: Scores, definition: Definition) -> Breakdown:
     """Mean |score| of the edges into each layer, and into the head."""
-    labels = np.array(_labels(base.graph, "layer"))
-    names = [*map(str, range(base.graph.layers)), "logits"]
-    return _break_down(base, tuned, {name: np.flatnonzero(labels == name) for name in names}, definition)
+    layers = _groups(base.graph, lambda reader: reader.block if reader.layer is None else str(reader.layer))
+    return _break_down(base, tuned, layers, definition)
 
 
 def by_kind(base: Scores, tuned: Scores, definition: Definition) -> Breakdown:
     """Mean |score| of the edges into each kind of reader."""
-    labels = np.array(_labels(base.graph, "kind"))
-    return _break_down(base, tuned, {kind: np.flatnonzero(labels == kind) for kind in base.graph.kinds}, definition)
+    found = _groups(base.graph, lambda reader: reader.kind)
+    return _break_down(base, tuned, {kind: found[kind] for kind in base.graph.kinds}, definition)
 
 
 def by_layer_and_kind(base: Scores, tuned: Scores, definition: Definition) -> Breakdown:
     """Mean |score| of the edges into each reader: `a0<q>`, `a0<k>`, ..., `logits`."""
-    reader = base.graph.edge_index[1]
-    groups = {name: np.flatnonzero(reader == i) for i, name in enumerate(base.graph.readers)}
-    return _break_down(base, tuned, groups, definition)
+    return _break_down(base, tuned, _groups(base.graph, lambda reader: reader.name), definition)

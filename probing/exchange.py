@@ -19,7 +19,7 @@ import pandas as pd
 
 from probing.edge_tables import EDGE_VALUES
 from probing.errors import CircuitError
-from probing.graph import ResidualGraph, granularity_of, graph_of
+from probing.graph import Granularity, ResidualGraph, edge_name, graph_of
 
 
 def as_graphml(graph: nx.MultiDiGraph) -> str:
@@ -57,7 +57,7 @@ def _edge_names(root: ElementTree.Element) -> Iterator[str]:
         for edge in children(graph, "edge"):
             own = {keys[data.get("key")].get("attr.name"): data.text for data in children(edge, "data")}
             values = defaults | own
-            yield f"{values['writer']}->{values['reader']}"
+            yield edge_name(values["writer"] or "", values["reader"] or "")
 
 
 def _headed(name: str) -> str:
@@ -113,7 +113,8 @@ def _graph_in(content: dict[str, Any]) -> ResidualGraph:
     if "graph" in content:
         graph = ResidualGraph.from_text(content["graph"])
     else:
-        graph = graph_of(int(cfg["n_layers"]), bool(cfg["parallel_attn_mlp"]), granularity_of(names))
+        granularity: Granularity = "blocks" if any("<qkv>" in name for name in names) else "projections"
+        graph = graph_of(int(cfg["n_layers"]), bool(cfg["parallel_attn_mlp"]), granularity)
     if not 0 <= graph.layers <= max(16, len(names) ** 0.5):
         raise ValueError("a graph that would have far more edges than the file")
     return graph

@@ -1,4 +1,8 @@
-"""Edge scores of some samples under one model, and the .npz file that they travel in."""
+"""Edge scores of some samples under one model, and the .npz file that they travel in.
+
+Edges are what scores are of; the file holds matrices [writer, reader], as the field has them, which are written and
+read one sample at a time: of a graph of heads, they are twice as large as the edges.
+"""
 
 import os
 import struct
@@ -6,12 +10,13 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 from jaxtyping import Float
 
 from probing.errors import ScoresError
-from probing.graph import MOST_LAYERS, ResidualGraph, granularity_of, graph_of
+from probing.graph import MOST_LAYERS, Reader, ResidualGraph, granularity_of, graph_of
 
 LARGEST = 8 * 2**30
 """Bytes of the scores in a file."""
@@ -28,40 +33,53 @@ _DAMAGED = (
 
 @dataclass(frozen=True)
 class Scores:
-    """One matrix of scores for each sample, zero where there is no edge, and each sample's loss.
+    """One score for each edge and sample, and each sample's loss.
 
     A positive score means that removing the edge raises the loss. Loss is in nats per scored token.
     """
 
     graph: ResidualGraph
     ids: tuple[str, ...]
-    scores: Float[np.ndarray, "sample writer reader"]
+    edges: Float[np.ndarray, "sample edge"]
+    """In the graph's canonical order."""
     loss: Float[np.ndarray, " sample"]
     tokenizer: str = ""
     """Identity of the vocabulary that the samples' tokens are of, where it is known."""
+
+    def matrix(self) -> Float[np.ndarray, "sample writer reader"]:
+        """The same as matrices, zero where there is no edge."""
+        return self.graph.to_matrix(self.edges)
 
 
 def write_scores(path: Path, scores: Scores) -> None:
     """Write an .npz, complete or not at all: the fields of `Scores`, and the names of `writers` and `readers`.
 
-    `graph` is `ResidualGraph.as_text`; the names follow from it, and stand there for people who open the file.
+    `scores` are matrices [sample, writer, reader]. `graph` is `ResidualGraph.as_text`; the names follow from it, and
+    stand there for people who open the file.
 
     Raises:
         ScoresError: the place cannot be written.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = {
+        "loss": scores.loss,
+        "ids": np.array(scores.ids),
+        "graph": np.array(scores.graph.as_text()),
+        "writers": np.array(scores.graph.writers),
+        "readers": np.array(scores.graph.readers),
+        "tokenizer": np.array(scores.tokenizer),
+    }
     try:
-        with part.open("wb") as file:
-            np.savez_compressed(
-                file,
-                scores=scores.scores,
-                loss=scores.loss,
-                ids=np.array(scores.ids),
-                graph=np.array(scores.graph.as_text()),
-                writers=np.array(scores.graph.writers),
-                readers=np.array(scores.graph.readers),
-                tokenizer=np.array(scores.tokenizer),
-            )
+        with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+            with archive.open("scores.npy", "w", force_zip64=True) as member:
+                shape = (len(scores.ids), *scores.graph.mask.shape)
+                header = {"descr": scores.edges.dtype.str, "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_2_0(member, header)
+                for edges in scores.edges:
+                    member.write(scores.graph.to_matrix(edges).tobytes())
+            for name, array in beside.items():
+                with archive.open(f"{name}.npy", "w") as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
         part.replace(path)
     except OSError as error:
         raise ScoresError(f"Cannot write {path}: {error.strerror}.", "Choose another place.") from error
@@ -86,41 +104,68 @@ def read_scores(path: Path) -> Scores:
     try:
         _check_archive(path)
         with np.load(path, allow_pickle=False) as file:
-            content = {name: file[name] for name in ("scores", "loss", "ids", "writers", "readers")}
+            content = {name: file[name] for name in ("loss", "ids", "writers", "readers")}
             told = {name: str(file[name]) for name in ("tokenizer", "graph") if name in file.files}
+        with zipfile.ZipFile(path) as archive, archive.open("scores.npy") as member:
+            return _read(path, member, content, told)
     except FileNotFoundError as error:
         raise ScoresError(f"There is no file {path}.", "Make one with 'python -m probing attribute'.") from error
     except (*_DAMAGED, MemoryError) as error:
         raise ScoresError(f"{path} is not a complete file of scores.", "Make it again with attribute.") from error
+
+
+def _read(path: Path, member: IO[bytes], content: dict[str, np.ndarray], told: dict[str, str]) -> Scores:
+    """The scores that go with the rest of a file, matrix by matrix."""
+    misfit = ScoresError(f"The parts of {path} do not fit together.", "Make it again with attribute.")
+    shape, kind = _header(member)
     try:
-        graph = ResidualGraph.from_text(told["graph"]) if "graph" in told else _graph_of_before(content)
-        named = all(
-            content[name].shape == (len(names),) and tuple(map(str, content[name])) == names
-            for name, names in (("writers", graph.writers), ("readers", graph.readers))
-        )
-    except ValueError:
-        named = False
-    if not named:
-        raise ScoresError(f"The parts of {path} do not fit together.", "Make it again with attribute.")
-    ids = tuple(map(str, content["ids"]))
-    shape = (len(ids), len(graph.writers), len(graph.readers))
-    if content["scores"].shape != shape or content["loss"].shape != shape[:1] or not ids:
-        raise ScoresError(f"The parts of {path} do not fit together.", "Make it again with attribute.")
-    if not np.isfinite(content["scores"]).all() or content["scores"][:, ~graph.mask].any():
-        raise ScoresError(f"{path} has scores that are not finite, or where no edge is.", "Make it again.")
-    return Scores(
-        graph, ids, content["scores"].astype(np.float32), content["loss"].astype(np.float32), told.get("tokenizer", "")
+        graph = ResidualGraph.from_text(told["graph"]) if "graph" in told else _named(content)
+    except ValueError as error:
+        raise misfit from error
+    named = all(
+        content[name].shape == (len(names),) and tuple(map(str, content[name])) == names
+        for name, names in (("writers", graph.writers), ("readers", graph.readers))
     )
+    ids = tuple(map(str, content["ids"]))
+    if not named or not ids or shape != (len(ids), *graph.mask.shape) or content["loss"].shape != shape[:1]:
+        raise misfit
+    edges = np.empty((len(ids), graph.size), np.float32)
+    for row in edges:
+        matrix = np.frombuffer(_exactly(member, graph.mask.size * kind.itemsize), kind).reshape(graph.mask.shape)
+        if not np.isfinite(matrix).all() or matrix[~graph.mask].any():
+            raise ScoresError(f"{path} has scores that are not finite, or where no edge is.", "Make it again.")
+        row[:] = graph.to_edges(matrix)
+    if "graph" not in told and not edges[:, _own(graph)].any():
+        parallel = graph_of(graph.layers, True, graph.granularity)
+        graph, edges = parallel, parallel.to_edges(graph.to_matrix(edges))
+    return Scores(graph, ids, edges, content["loss"].astype(np.float32), told.get("tokenizer", ""))
 
 
-def _graph_of_before(content: dict[str, np.ndarray]) -> ResidualGraph:
-    """The graph of a file that has its names only, as earlier versions wrote it.
+def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """The shape and type of an array of numbers that is about to be read, row by row."""
+    version = np.lib.format.read_magic(member)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, by_column, kind = read(member)
+    if by_column or kind.kind not in "fiub":
+        raise ValueError("not numbers, row by row")
+    return shape, kind
 
-    They do not say whether a layer's MLP reads that layer's attention; scores that are all zero there do.
-    """
+
+def _exactly(member: IO[bytes], size: int) -> bytes:
+    """So many bytes."""
+    read = member.read(size)
+    if len(read) < size:
+        raise EOFError("cut short")
+    return read
+
+
+def _named(content: dict[str, np.ndarray]) -> ResidualGraph:
+    """The graph of a file that has its names only, as earlier versions wrote it."""
     layers = min(content["writers"].size // 2, MOST_LAYERS)
-    graph = graph_of(layers, granularity=granularity_of(map(str, content["readers"].flat)))
-    if content["scores"].shape[1:] != graph.mask.shape:
-        raise ValueError("not the scores of a graph")
-    own = [content["scores"][:, graph.attention_writer(layer), graph.mlp_reader(layer)] for layer in range(layers)]
-    return graph if np.any(own) else graph_of(layers, True, graph.granularity)
+    return graph_of(layers, granularity=granularity_of([Reader.of(str(name)) for name in content["readers"].flat]))
+
+
+def _own(graph: ResidualGraph) -> list[int]:
+    """The edges from each layer's attention into its MLP: names do not say whether a model has them, zeros do."""
+    layers = range(graph.layers)
+    return [graph.between(graph.attention_writers(layer).start, graph.mlp_reader(layer)) for layer in layers]

@@ -72,7 +72,7 @@ def _compared(kind: str, model: PreTrainedModel) -> Verdict:
         attributor = Attributor(model)
         graph = attributor.graph
         attributor.batches([SAMPLE])
-        found = torch.from_numpy(attributor.score([SAMPLE]).scores[0])
+        found = torch.from_numpy(attributor.score([SAMPLE]).matrix()[0])
         layers = [block.layer for block in attributor.architecture.blocks]
         expected = perturbed.scores(model, layers, SAMPLE, graph.writers, graph.readers)
     norms = expected.norm(dim=0)

@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 
 from dashboard.theme import DIVERGING, PICKED, number, style
 from probing.edge_tables import Breakdown
-from probing.graph import ResidualGraph, kind_of, layer_of
+from probing.graph import ResidualGraph
 from probing.metrics import significant
 
 
@@ -19,12 +19,11 @@ def heatmap(breakdown: Breakdown, graph: ResidualGraph) -> go.Figure:
     hover = np.full(z.shape, "", dtype=object)
     sure = significant(breakdown.ci_low, breakdown.ci_high)
     dots = []
-    for i, reader in enumerate(breakdown.labels):
-        layer = layer_of(reader)
-        row, column = graph.layers if layer is None else layer, kinds.index(kind_of(reader))
+    for i, reader in enumerate(graph.reader_records):
+        row, column = graph.layers if reader.layer is None else reader.layer, kinds.index(reader.kind)
         z[row, column] = breakdown.difference[i]
         hover[row, column] = (
-            f"<b>{reader}</b><br>difference {number(breakdown.difference[i], signed=True)}<br>95 % interval "
+            f"<b>{reader.name}</b><br>difference {number(breakdown.difference[i], signed=True)}<br>95 % interval "
             f"{number(breakdown.ci_low[i], signed=True)} to {number(breakdown.ci_high[i], signed=True)}"
         )
         if sure[i]:

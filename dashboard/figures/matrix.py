@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 from dashboard.edge_filter import PANELS
 from dashboard.figures.wiring import Pick, height_of, hover
 from dashboard.theme import BASE, DIVERGING, PICKED, TUNED, scale_to, style
-from probing.graph import ResidualGraph, node_of
+from probing.graph import Edge, ResidualGraph, is_edge
 
 _CLICKABLE = 1000
 """Cells of a panel up to which each can be clicked."""
@@ -66,17 +66,17 @@ def _cells(edges: pd.DataFrame) -> go.Scatter:
 
 def _outlines(graph: ResidualGraph, name: str) -> list[tuple[float, float, float, float]]:
     """Boxes (x0, x1, y0, y1) around an edge's cell, or around what a node reads and writes."""
-    if "->" in name:
-        writer, reader = name.split("->")
-        x, y = graph.readers.index(reader), graph.writers.index(writer)
+    if is_edge(name):
+        edge = Edge.of(name)
+        x, y = graph.readers.index(edge.reader.name), graph.writers.index(edge.writer.name)
         return [(x - 0.5, x + 0.5, y - 0.5, y + 0.5)]
     boxes = []
-    reads = [i for i, reader in enumerate(graph.readers) if node_of(reader) == name]
+    reads = [i for i, reader in enumerate(graph.reader_records) if name in (reader.block, reader.node)]
     if reads:
         boxes.append((reads[0] - 0.5, reads[-1] + 0.5, -0.5, int(graph.writers_before[reads].max()) - 0.5))
     if name in graph.writers:
         y = graph.writers.index(name)
-        first = int(np.argmax(graph.mask[y]))
+        first = int(graph.first_readers[y])
         boxes.append((first - 0.5, len(graph.readers) - 0.5, y - 0.5, y + 0.5))
     return boxes
 

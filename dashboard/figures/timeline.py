@@ -10,6 +10,7 @@ from plotly.subplots import make_subplots
 from dashboard.figures.strips import interval_bars
 from dashboard.theme import BASE, PICKED, TUNED, scale_to, style
 from dashboard.words import TERMS
+from probing.graph import typeset
 from probing.metrics import Comparison, wilson
 
 _SHOWN = ("activation_intensity", "information_complexity", "distribution_kurtosis", "loss", "effective_edges")
@@ -92,7 +93,7 @@ def membership(ranks: pd.DataFrame, count: int) -> go.Figure:
             z=np.where(z <= count, -z, np.nan),
             customdata=z,
             x=[str(step) for step in ranks.columns],
-            y=[edge.replace("->", " → ") for edge in ranks.index],
+            y=[typeset(edge) for edge in ranks.index],
             name="rank",
             colorscale=scale_to(PICKED),
             showscale=False,

@@ -15,6 +15,7 @@ from plotly.subplots import make_subplots
 from dashboard.edge_filter import EFFECTS, PANELS, EdgeFilter
 from dashboard.theme import BASE, COLOURS, NEUTRAL, PICKED, TUNED, faded, number, style
 from probing.edge_tables import through
+from probing.graph import Edge, is_edge, typeset
 
 _WIDTHS = (0.6, 1.2, 2.0, 3.2, 5.0)
 """Line widths, in pixels, for fifths of the largest strength."""
@@ -48,10 +49,10 @@ class Pick:
         """The nodes that are ringed."""
         if self.name is None:
             return set()
-        if "->" not in self.name:
+        if not is_edge(self.name):
             return {self.name}
-        writer, reader = self.name.split("->")
-        return {writer, reader.split("<")[0]}
+        edge = Edge.of(self.name)
+        return {edge.writer.node, edge.reader.node}
 
 
 def positions(layers: int) -> dict[str, tuple[float, float]]:
@@ -159,10 +160,10 @@ def hover(row: dict) -> str:
     """An edge's name and values."""
     noise = "beyond question noise" if row["beyond_noise"] else "within question noise"
     return (
-        f"<b>{row['edge']}</b><br>base {number(row['base_strength'])} (rank {row['base_rank']})"
+        f"<b>{typeset(row['edge'])}</b><br>base {number(row['base_strength'])} (rank {row['base_rank']})"
         f"<br>tuned {number(row['tuned_strength'])} (rank {row['tuned_rank']})"
         f"<br>difference {number(row['difference'], signed=True)}, {noise}"
-    ).replace("->", "→")
+    )
 
 
 def height_of(layers: int) -> int:

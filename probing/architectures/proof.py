@@ -16,7 +16,6 @@ from probing.architectures.recording import Observer, WriteGradients, recording
 from probing.architectures.taps import Residual
 from probing.errors import ModelError
 from probing.fitting import is_out_of_memory
-from probing.graph import node_of
 
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 """Largest relative difference (Frobenius norm) that rounding explains, by the weights' dtype.
@@ -54,7 +53,7 @@ class _Evidence(Observer):
         self.written[writer], self.attached[writer] = output.detach().clone(), output
 
     def read(self, readers: range, residual: Residual) -> None:
-        self._once(readers in self.residuals, node_of(self._graph.readers[readers.start]))
+        self._once(readers in self.residuals, self._graph.reader_records[readers.start].node)
         self.residuals[readers], self.read_from[readers] = residual.detach().clone(), residual
 
     def influenced(self, readers: range, write_gradients: WriteGradients) -> None:
@@ -144,7 +143,7 @@ def _prove_sums(architecture: Architecture, evidence: _Evidence, tolerance: floa
     graph = architecture.graph
     silent = [name for i, name in enumerate(graph.writers) if i not in evidence.written]
     read = {reader for readers in evidence.residuals for reader in readers}
-    silent += [node_of(name) for i, name in enumerate(graph.readers) if i not in read]
+    silent += [reader.node for i, reader in enumerate(graph.reader_records) if i not in read]
     if silent:
         raise ModelError(f"'{silent[0]}' of this model did not run.", _REFUSED)
     sums = list(accumulate(evidence.written[i] for i in range(len(graph.writers))))
@@ -153,8 +152,8 @@ def _prove_sums(architecture: Architecture, evidence: _Evidence, tolerance: floa
         total = sums[graph.writers_before[readers.start] - 1].view(residual.shape).to(residual.device)
         if not (difference := _relative(total, residual)) <= tolerance:
             raise ModelError(
-                f"The residual identity fails at '{node_of(graph.readers[readers.start])}': what the blocks before it "
-                f"write differs from what it reads by {difference:.1e} (relative; at most {tolerance:.0e} is "
+                f"The residual identity fails at '{graph.reader_records[readers.start].node}': what the blocks before "
+                f"it write differs from what it reads by {difference:.1e} (relative; at most {tolerance:.0e} is "
                 "rounding).",
                 _REFUSED,
             )
@@ -171,7 +170,7 @@ def _prove_projections(architecture: Architecture, evidence: _Evidence, toleranc
         if block.whole:
             continue
         q, k, v = graph.attention_readers(layer)
-        output = evidence.attached[graph.attention_writer(layer)]
+        output = evidence.attached[graph.attention_writers(layer).start]
         residual = next(x for readers, x in evidence.read_from.items() if q in readers)
         generator = torch.Generator().manual_seed(layer)
         mixed = output @ torch.randn(output.shape[-1], generator=generator).to(output)

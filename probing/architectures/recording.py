@@ -90,8 +90,8 @@ def recording(architecture: Architecture, observer: Observer) -> Iterator[None]:
         groups = [range(attention.start, mlp + 1)] if len(block.readings) == 1 else [attention, range(mlp, mlp + 1)]
         for readers, reading in zip(groups, block.readings, strict=True):
             handles += _Readers(readers, reading, observer).hooks()
-        writer = graph.attention_writer(layer)
-        handles += writers(writer, block.attention) + writers(writer + 1, block.mlp)
+        handles += writers(graph.attention_writers(layer).start, block.attention)
+        handles += writers(graph.mlp_writer(layer), block.mlp)
     handles.append(architecture.blocks[-1].layer.register_forward_hook(finish))
     try:
         yield

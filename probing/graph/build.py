@@ -1,36 +1,55 @@
-"""Writers, readers and edges of a pre-norm decoder: their names, their order and which edges exist.
+"""Which writers, readers and edges a decoder has, at each granularity, and in which order.
 
-The residual stream is a sum: the embedding (`input`), every attention block's output (`a0`, `a1`, ...) and every
-MLP's (`m0`, `m1`, ...) are *written* into it. The projections of an attention block (`a3<q>`, `a3<k>`, `a3<v>`), the
-MLPs (`m3`) and the head (`logits`) *read* the sum as it stands before them. An edge joins a writer to a reader that
-comes after it; a model with L layers has 4L² + 3L + 1 of them.
+The residual stream is a sum: the embedding, every attention block's output and every MLP's are *written* into it. The
+projections of an attention block, the MLPs and the head *read* the sum as it stands before them. An edge joins a writer
+to a reader that comes after it; a model with L layers has 4L² + 3L + 1 of them.
 
-The coarser granularity takes an attention block as one reader, `a3<qkv>`, and has 2L² + 3L + 1 edges. The gradient at
-that reader is the sum of those at its projections, so an edge's score is the sum of the three (`merge`). A block that
-mixes positions without queries, keys and values of its own (linear attention, a state space) reads as one at either
-granularity.
+That is the granularity `projections`. At `blocks`, an attention block reads as one, `a3<qkv>`, and there are
+2L² + 3L + 1 edges. At `heads`, each head writes on its own, and so does the bias of the output projection, which is no
+head's; each head has a query that reads on its own, and each group of heads its keys and values. The gradient at a
+reader is the sum of those at its parts, and what a block writes that of its heads, so an edge's score is the sum of
+those that it is made of (`merge`). A block that mixes positions without queries, keys and values of its own (linear
+attention, a state space) reads and writes as one at every granularity.
 
-Scores live in a matrix [writer, reader] whose other cells are structural zeros, or in a vector over `edges`, which
-goes through that matrix row by row. Source: arXiv:2509.21044, section 2, with q, k and v apart as in its code.
+Scores are vectors over the edges in canonical order: writer by writer, and for each the readers in their order. A
+matrix [writer, reader] is a view of them, whose other cells are structural zeros. Source: arXiv:2509.21044, section 2,
+with q, k and v apart as in its code.
 """
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
-Granularity = Literal["projections", "blocks"]
-"""Whether the projections of an attention block read apart from each other, or the block as one."""
+from probing.graph.nodes import BIAS, INPUT, KINDS, LOGITS, Edge, Kind, Reader, Writer, edge_name
+
+Granularity = Literal["projections", "blocks", "heads"]
+"""Whether an attention block is one writer and its projections read apart, or it reads as one too, or all its heads
+write and read."""
+
+_COARSENESS: dict[Granularity, int] = {"heads": 0, "projections": 1, "blocks": 2}
 
 MOST_LAYERS = 1000
 """Of a model that is believed."""
 
-_APART, _TOGETHER = ("q", "k", "v"), ("qkv",)
-"""What may read for an attention block."""
+MOST_HEADS = 1024
+"""Of a layer that is believed."""
+
+
+@dataclass(frozen=True)
+class Heads:
+    """How a layer's attention is divided."""
+
+    queries: int
+    """Heads; each writes, and has a query of its own."""
+    groups: int
+    """Heads of keys and values, each shared by equally many queries."""
+    bias: bool = False
+    """Whether the block writes something that is no head's."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +58,24 @@ class ResidualGraph:
 
     `parallel` says that a layer's MLP reads the residual before the layer's attention has written to it (GPT-NeoX),
     so the edge `a3->m3` does not exist. `whole` are the layers, in order, whose attention block reads as one whatever
-    the granularity.
+    the granularity. `heads` has, at the granularity of that name, each layer's, or None where they cannot be told
+    apart: such a layer is as at `projections`.
     """
 
     layers: int
     parallel: bool = False
     granularity: Granularity = "projections"
     whole: tuple[int, ...] = ()
+    heads: tuple[Heads | None, ...] = ()
 
     def as_text(self) -> str:
         """All that the graph is, as JSON; equal graphs have equal texts."""
-        return json.dumps(asdict(self))
+        told: dict[str, Any] = {
+            "layers": self.layers, "parallel": self.parallel, "granularity": self.granularity, "whole": self.whole,
+        }  # fmt: skip
+        if self.heads:
+            told["heads"] = [one and (one.queries, one.groups, one.bias) for one in self.heads]
+        return json.dumps(told)
 
     @staticmethod
     def from_text(text: str) -> "ResidualGraph":
@@ -60,8 +86,9 @@ class ResidualGraph:
         """
         row = json.loads(text)
         try:
-            graph = graph_of(**{**row, "whole": tuple(row["whole"])})
-        except (TypeError, KeyError) as error:
+            heads = tuple(one and Heads(*one) for one in row.get("heads", ()))
+            graph = graph_of(**{**row, "whole": tuple(row["whole"]), "heads": heads})
+        except (TypeError, KeyError, AttributeError) as error:
             raise ValueError("not the shape of a graph") from error
         if not graph._makes_sense():
             raise ValueError("not the shape of a graph")
@@ -75,45 +102,118 @@ class ResidualGraph:
             and self.granularity in get_args(Granularity)
             and all(type(layer) is int and 0 <= layer < self.layers for layer in self.whole)
             and sorted(set(self.whole)) == list(self.whole)
+            and len(self.heads) == (self.layers if self.granularity == "heads" else 0)
+            and all(one is None or _believable(one) for one in self.heads)
+            and not any(self.heads[layer] for layer in self.whole if self.heads)
         )
 
-    def _parts(self, layer: int) -> tuple[str, ...]:
-        """What reads for a layer's attention block."""
-        return _TOGETHER if self.granularity == "blocks" or layer in self.whole else _APART
+    # -- what writes and reads -------------------------------------------------------------------------------------
 
-    def attention_readers(self, layer: int) -> range:
-        """The places in `readers` of what reads for a layer's attention block; its MLP's is the one after them."""
-        first = self.readers.index(f"a{layer}<{self._parts(layer)[0]}>")
-        return range(first, first + len(self._parts(layer)))
+    @cached_property
+    def _blocks(self) -> tuple[tuple[tuple[Writer, ...], tuple[Reader, ...]], ...]:
+        """What writes and what reads for each layer's attention."""
+        return tuple(self._attention(layer) for layer in range(self.layers))
 
-    def mlp_reader(self, layer: int) -> int:
-        """The place of a layer's MLP in `readers`."""
-        return self.attention_readers(layer).stop
+    def _attention(self, layer: int) -> tuple[tuple[Writer, ...], tuple[Reader, ...]]:
+        block, heads = f"a{layer}", self.heads[layer] if self.heads else None
+        if self.granularity == "blocks" or layer in self.whole:
+            return (Writer(block),), (Reader(block, "qkv"),)
+        if heads is None:
+            return (Writer(block),), tuple(Reader(block, kind) for kind in ("q", "k", "v"))
+        queries = [f"h{head}" for head in range(heads.queries)]
+        groups = queries if heads.groups == heads.queries else [f"g{group}" for group in range(heads.groups)]
+        parts = [*queries, BIAS] if heads.bias else queries
+        readers = [Reader(block, "q", query) for query in queries]
+        readers += [Reader(block, kind, group) for kind in ("k", "v") for group in groups]
+        return tuple(Writer(block, part) for part in parts), tuple(readers)
 
-    def attention_writer(self, layer: int) -> int:
-        """The place of a layer's attention block in `writers`; its MLP's is the one after it."""
-        return self.writers.index(f"a{layer}")
+    @cached_property
+    def writer_records(self) -> tuple[Writer, ...]:
+        """The writers in the order they write."""
+        blocks = ((*writers, Writer(f"m{layer}")) for layer, (writers, _) in enumerate(self._blocks))
+        return (Writer(INPUT), *(writer for block in blocks for writer in block))
+
+    @cached_property
+    def reader_records(self) -> tuple[Reader, ...]:
+        """The readers in the order they read."""
+        blocks = ((*readers, Reader(f"m{layer}", "mlp")) for layer, (_, readers) in enumerate(self._blocks))
+        return (*(reader for block in blocks for reader in block), Reader(LOGITS, "logits"))
 
     @cached_property
     def writers(self) -> tuple[str, ...]:
         """Names of the writers in the order they write: `input`, `a0`, `m0`, `a1`, ..."""
-        return ("input", *(name for layer in range(self.layers) for name in (f"a{layer}", f"m{layer}")))
+        return tuple(writer.name for writer in self.writer_records)
 
     @cached_property
     def readers(self) -> tuple[str, ...]:
         """Names of the readers in the order they read: `a0<q>`, `a0<k>`, `a0<v>`, `m0`, ..., `logits`."""
-        blocks = ((*(f"a{layer}<{part}>" for part in self._parts(layer)), f"m{layer}") for layer in range(self.layers))
-        return (*(name for block in blocks for name in block), "logits")
+        return tuple(reader.name for reader in self.reader_records)
+
+    @cached_property
+    def blocks(self) -> tuple[str, ...]:
+        """Names of the blocks that write or read: `input`, `a0`, `m0`, ..., `logits`."""
+        return (*dict.fromkeys(writer.block for writer in self.writer_records), LOGITS)
+
+    @cached_property
+    def _starts(self) -> tuple[list[int], list[int]]:
+        """The places of each layer's first writer and first reader."""
+        writers, readers = [1], [0]
+        for written, read in self._blocks:
+            writers.append(writers[-1] + len(written) + 1)
+            readers.append(readers[-1] + len(read) + 1)
+        return writers, readers
+
+    def attention_readers(self, layer: int) -> range:
+        """The places in `readers` of what reads for a layer's attention block."""
+        return range(self._starts[1][layer], self.mlp_reader(layer))
+
+    def mlp_reader(self, layer: int) -> int:
+        """The place of a layer's MLP in `readers`."""
+        return self._starts[1][layer + 1] - 1
+
+    def attention_writers(self, layer: int) -> range:
+        """The places in `writers` of what writes for a layer's attention block."""
+        return range(self._starts[0][layer], self.mlp_writer(layer))
+
+    def mlp_writer(self, layer: int) -> int:
+        """The place of a layer's MLP in `writers`."""
+        return self._starts[0][layer + 1] - 1
+
+    @cached_property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of reader that there are, in the order of `KINDS`."""
+        there = {reader.kind for reader in self.reader_records}
+        return tuple(kind for kind in KINDS if kind in there)
+
+    # -- edges -----------------------------------------------------------------------------------------------------
 
     @cached_property
     def writers_before(self) -> Int[np.ndarray, " reader"]:
-        """How many of `writers` have written when each reader reads."""
+        """How many of `writers` have written when each reader reads; never fewer than for the reader before it."""
         before = [
             count
-            for layer in range(self.layers)
-            for count in (*(1 + 2 * layer,) * len(self._parts(layer)), 1 + 2 * layer + (not self.parallel))
+            for layer, (_, readers) in enumerate(self._blocks)
+            for count in (
+                *(self.attention_writers(layer).start,) * len(readers),
+                self.attention_writers(layer).start if self.parallel else self.mlp_writer(layer),
+            )
         ]
-        return np.array([*before, 1 + 2 * self.layers])
+        return np.array([*before, len(self.writers)])
+
+    @cached_property
+    def first_readers(self) -> Int[np.ndarray, " writer"]:
+        """The place of the first reader of each writer; all after it read it too."""
+        return np.searchsorted(self.writers_before, np.arange(len(self.writers)), side="right")
+
+    @cached_property
+    def writer_starts(self) -> Int[np.ndarray, " writer"]:
+        """The number of each writer's first edge."""
+        return np.concatenate([[0], np.cumsum(len(self.readers) - self.first_readers)[:-1]])
+
+    @cached_property
+    def size(self) -> int:
+        """How many edges there are."""
+        return int(self.writers_before.sum())
 
     @cached_property
     def mask(self) -> Bool[np.ndarray, "writer reader"]:
@@ -121,34 +221,47 @@ class ResidualGraph:
         return np.arange(len(self.writers))[:, None] < self.writers_before[None, :]
 
     @cached_property
-    def edge_index(self) -> tuple[np.ndarray, np.ndarray]:
-        """Writer and reader index of every edge, in canonical order."""
+    def edge_index(self) -> tuple[Int[np.ndarray, " edge"], Int[np.ndarray, " edge"]]:
+        """Places of every edge's writer and reader, in canonical order."""
         writer, reader = np.nonzero(self.mask)
-        return writer, reader
+        return writer.astype(np.int32), reader.astype(np.int32)
 
     @cached_property
     def edges(self) -> tuple[str, ...]:
-        """Names of the edges in canonical order, such as `m2->a5<q>`."""
-        return tuple(f"{self.writers[w]}->{self.readers[r]}" for w, r in zip(*self.edge_index, strict=True))
+        """Names of the edges in canonical order, such as `m2->a5<q>`; of a large graph, better `names` of some."""
+        return tuple(self.names(np.arange(self.size)))
+
+    def names(self, numbers: Iterable[int]) -> list[str]:
+        """The names of some edges."""
+        writer, reader = self.edge_index
+        return [edge_name(self.writers[writer[number]], self.readers[reader[number]]) for number in numbers]
+
+    def number(self, name: str) -> int:
+        """The number of an edge, which is its place in canonical order.
+
+        Raises:
+            ValueError: the graph has no such edge.
+        """
+        edge = Edge.of(name)
+        try:
+            writer, reader = self._writer_place[edge.writer.name], self._reader_place[edge.reader.name]
+        except KeyError as error:
+            raise ValueError(f"this graph has no edge '{name}'") from error
+        if reader < self.first_readers[writer]:
+            raise ValueError(f"this graph has no edge '{name}'")
+        return self.between(writer, reader)
+
+    def between(self, writer: int, reader: int) -> int:
+        """The number of the edge between a writer and a reader at these places."""
+        return int(self.writer_starts[writer] + reader - self.first_readers[writer])
 
     @cached_property
-    def kinds(self) -> tuple[str, ...]:
-        """The kinds of reader that there are, in the order of `KINDS`."""
-        return tuple(kind for kind in KINDS if kind in {kind_of(reader) for reader in self.readers})
+    def _writer_place(self) -> dict[str, int]:
+        return {name: place for place, name in enumerate(self.writers)}
 
-    @property
-    def together(self) -> "ResidualGraph":
-        """The same model's graph with each attention block as one reader."""
-        return graph_of(self.layers, self.parallel, "blocks", self.whole)
-
-    def merge(self, matrix: Shaped[np.ndarray, "*sample writer reader"]) -> Shaped[np.ndarray, "*sample writer block"]:
-        """Scores of the edges of `together`: sums over the projections of each attention block."""
-        places = {node_of(name): place for place, name in enumerate(self.together.readers)}
-        target = [places[node_of(name)] for name in self.readers]
-        merged = np.zeros((*matrix.shape[:-1], len(self.together.readers)), matrix.dtype)
-        for reader, block in enumerate(target):
-            merged[..., block] += matrix[..., reader]
-        return merged
+    @cached_property
+    def _reader_place(self) -> dict[str, int]:
+        return {name: place for place, name in enumerate(self.readers)}
 
     def to_edges(self, matrix: Shaped[np.ndarray, "*sample writer reader"]) -> Shaped[np.ndarray, "*sample edge"]:
         """The real edges of a matrix, in canonical order."""
@@ -162,37 +275,66 @@ class ResidualGraph:
         matrix[..., writer, reader] = edges
         return matrix
 
+    # -- granularities ---------------------------------------------------------------------------------------------
+
+    def at(self, granularity: Granularity) -> "ResidualGraph":
+        """The same model's graph at this granularity or a coarser one.
+
+        Raises:
+            ValueError: it is a finer one.
+        """
+        if _COARSENESS[granularity] < _COARSENESS[self.granularity]:
+            raise ValueError(f"a graph of {self.granularity} does not know {granularity}")
+        heads = self.heads if granularity == "heads" else ()
+        return graph_of(self.layers, self.parallel, granularity, self.whole, heads)
+
+    def merge(
+        self, edges: Shaped[np.ndarray, "*sample edge"], granularity: Granularity
+    ) -> Shaped[np.ndarray, "*sample merged"]:
+        """Scores of the edges of `at(granularity)`: sums over those that each is made of, in float64."""
+        merged = self.at(granularity)
+        if merged == self:
+            return edges
+        place = self._places_in(merged)
+        rows = edges.reshape(-1, self.size)
+        sums = [np.bincount(place, row, merged.size) for row in rows]
+        return np.array(sums, edges.dtype).reshape(*edges.shape[:-1], merged.size)
+
+    def _places_in(self, merged: "ResidualGraph") -> Int[np.ndarray, " edge"]:
+        """The number in a coarser graph of the edge that each of this one's belongs to."""
+        writers = {writer.block: place for place, writer in enumerate(merged.writer_records)}
+        readers = {reader.block: place for place, reader in enumerate(merged.reader_records)}
+        exact = {(reader.block, reader.kind): place for place, reader in enumerate(merged.reader_records)}
+        to_writer = np.array([writers[writer.block] for writer in self.writer_records])
+        to_reader = np.array([exact.get((r.block, r.kind), readers[r.block]) for r in self.reader_records])
+        writer, reader = self.edge_index
+        w, r = to_writer[writer], to_reader[reader]
+        return merged.writer_starts[w] + r - merged.first_readers[w]
+
+
+def _believable(heads: Heads) -> bool:
+    counts = (heads.queries, heads.groups)
+    return (
+        all(type(count) is int and 0 < count <= MOST_HEADS for count in counts)
+        and heads.queries % heads.groups == 0
+        and type(heads.bias) is bool
+    )
+
 
 @lru_cache(maxsize=64)
 def graph_of(
-    layers: int, parallel: bool = False, granularity: Granularity = "projections", whole: tuple[int, ...] = ()
+    layers: int,
+    parallel: bool = False,
+    granularity: Granularity = "projections",
+    whole: tuple[int, ...] = (),
+    heads: tuple[Heads | None, ...] = (),
 ) -> ResidualGraph:
     """The shared instance for a model's shape."""
-    return ResidualGraph(layers, parallel, granularity, whole)
+    return ResidualGraph(layers, parallel, granularity, whole, heads)
 
 
-def granularity_of(names: Iterable[str]) -> Granularity:
-    """The granularity of a graph with edges or readers of these names, where nothing else says it."""
-    return "blocks" if any("<qkv>" in name for name in names) else "projections"
-
-
-def node_of(reader: str) -> str:
-    """The node that a reader belongs to: `a5` for `a5<q>`, itself otherwise."""
-    return reader.split("<")[0]
-
-
-def kind_of(reader: str) -> str:
-    """What sort of reader it is, one of `KINDS`."""
-    if reader == "logits":
-        return "logits"
-    return reader.partition("<")[2].rstrip(">") or "mlp"
-
-
-def layer_of(name: str) -> int | None:
-    """The layer of a writer or reader; None for `input` and `logits`."""
-    digits = node_of(name)[1:]
-    return int(digits) if digits.isdigit() else None
-
-
-KINDS = ("q", "k", "v", "qkv", "mlp", "logits")
-"""The kinds of reader, in the order they are shown."""
+def granularity_of(readers: Sequence[Reader]) -> Granularity:
+    """The granularity of a graph with these readers, where nothing else says it."""
+    if any(reader.part for reader in readers):
+        return "heads"
+    return "blocks" if any(reader.kind == "qkv" for reader in readers) else "projections"

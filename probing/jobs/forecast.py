@@ -124,7 +124,7 @@ class Forecast:
     def _model(self, model: Model) -> str:
         if model.shape is None:
             return f"of unknown size{model.note}"
-        edges = len(graph_of(model.shape.layers, granularity=self.spec.granularity).edges)
+        edges = graph_of(model.shape.layers, granularity=self.spec.granularity).size
         weights = model.shape.parameters * self._item(self.numerics.scores)
         short = "" if weights < self.free else ", MORE THAN IS FREE"
         return (

@@ -246,7 +246,7 @@ class Worker:
             if all(chosen[i].id in scored for i in batch):
                 return
             part = attributor.score([chosen[i] for i in batch])
-            self.store.spool.put(ScoreBatch(key, part.ids, part.loss, part.graph.to_edges(part.scores)))
+            self.store.spool.put(ScoreBatch(key, part.ids, part.loss, part.edges))
             self.store.ingest()
 
         largest = batch_by_batch(attributor.batches(chosen, batch_size), do)
@@ -276,7 +276,7 @@ class Worker:
             raise SelectionError(f"Question '{question}' is not among those that were scored.", "Choose another.")
         report(f"{plan.name_of(side)} token by token", SIDES.index(side), len(SIDES))
         attributor, _ = self._load(plan, plan.checkpoints[side], plan.numerics.scores, report)
-        scores = attributor.graph.to_edges(attributor.score_positions(sample))
+        scores = attributor.score_positions(sample)
         self.store.save_positions(key, question, scores)
 
     def _load(self, plan: Plan, checkpoint: Checkpoint, dtype: str, report: Progress) -> tuple[Attributor, Any]:

@@ -52,7 +52,7 @@ class Comparison:
 
 def _statistics(scores: Scores, definition: Definition, wanted: Collection[str]) -> dict[str, Statistic]:
     """The metrics in `wanted` of pairs and of mean strengths, each as a function of how often each sample counts."""
-    strength = np.abs(scores.graph.to_edges(scores.scores))
+    strength = np.abs(scores.edges)
 
     def diversity() -> Statistic:
         correlation = correlations(cells(scores, definition))
@@ -102,7 +102,7 @@ def align(base: Scores, tuned: Scores) -> Scores:
         )
     place = {name: i for i, name in enumerate(tuned.ids)}
     order = [place[name] for name in base.ids]
-    return replace(tuned, ids=base.ids, scores=tuned.scores[order], loss=tuned.loss[order])
+    return replace(tuned, ids=base.ids, edges=tuned.edges[order], loss=tuned.loss[order])
 
 
 def compare(

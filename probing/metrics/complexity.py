@@ -57,7 +57,7 @@ def _complexity(histogram: Histogram, definition: Definition) -> Float[np.ndarra
 
 def _stretched(base: Scores, tuned: Scores, counts: Counts) -> Float[np.ndarray, " resample"]:
     """The logarithm of how much wider the bins of each resample are than those of all questions together."""
-    sizes = [np.abs(scores.graph.to_edges(scores.scores)).mean(1, dtype=np.float64) for scores in (base, tuned)]
+    sizes = [np.abs(scores.edges).mean(1, dtype=np.float64) for scores in (base, tuned)]
     of_question = sizes[0] + sizes[1]
     means, whole = counts @ of_question / len(of_question), of_question.mean()
     return np.log(np.divide(means, whole, out=np.ones_like(means), where=(means > 0) & (whole > 0)))

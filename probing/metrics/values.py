@@ -18,13 +18,13 @@ def entropy(p: np.ndarray, definition: Definition, epsilon: float = 0.0) -> np.n
 def cells(scores: Scores, definition: Definition) -> Float[np.ndarray, "sample cell"]:
     """The cells that count, one row a sample: the whole matrix, or its real edges."""
     if definition.structural_zeros:
-        return scores.scores.reshape(len(scores.ids), -1).astype(np.float64)
-    return scores.graph.to_edges(scores.scores).astype(np.float64)
+        return scores.matrix().reshape(len(scores.ids), -1).astype(np.float64)
+    return scores.edges.astype(np.float64)
 
 
 def histogram_top(base: Scores, tuned: Scores, definition: Definition) -> float:
     """Upper end of the histogram's bins, shared by the two models."""
-    sizes = [np.abs(scores.graph.to_edges(scores.scores)) for scores in (base, tuned)]
+    sizes = [np.abs(scores.edges) for scores in (base, tuned)]
     if definition.histogram_max == "mean":
         return TOP * float(np.mean([size.mean(dtype=np.float64) for size in sizes]))
     if definition.histogram_max == "observed":
@@ -90,7 +90,7 @@ def per_question(
     Inter-sample diversity, as a sample's value, is one minus its mean correlation with the others.
     """
     values = cells(scores, definition)
-    strength = np.abs(scores.graph.to_edges(scores.scores)).astype(np.float64)
+    strength = np.abs(scores.edges).astype(np.float64)
 
     def complexity() -> np.ndarray:
         counts = histograms(values, definition.bins, top)
@@ -104,7 +104,7 @@ def per_question(
         "activation_intensity": lambda: np.abs(values).mean(1),
         "information_complexity": complexity,
         "distribution_kurtosis": lambda: excess_kurtosis(values),
-        "node_output_entropy": lambda: output_entropies(scores.scores, definition).mean(1),
+        "node_output_entropy": lambda: output_entropies(scores.matrix(), definition).mean(1),
         "loss": lambda: scores.loss.astype(np.float64),
         "effective_edges": lambda: effective_edges(strength),
         "gini": lambda: gini(strength),

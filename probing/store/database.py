@@ -282,7 +282,7 @@ class Database(Queue, Summaries):
         wanted = self._rows("SELECT samples FROM runs WHERE run_key = ?", key)[0][0]
         if len(scores.ids) != wanted:
             raise StoreError(f"Run {key} has {len(scores.ids)} of its {wanted} samples.", "Start it again.")
-        edges = scores.graph.to_edges(scores.scores).astype(np.float64)
+        edges = scores.edges.astype(np.float64)
         size = np.abs(edges)
         columns = {
             "run_key": [key] * edges.shape[1],
@@ -329,9 +329,9 @@ class Database(Queue, Summaries):
         ((shape, tokenizer),) = found
         graph = ResidualGraph.from_text(shape)
         table = self._arrow("SELECT question_id, loss, scores FROM samples WHERE run_key = ? ORDER BY question_id", key)
-        edges = table["scores"].combine_chunks().flatten().to_numpy().reshape(len(table), len(graph.edges))
+        edges = table["scores"].combine_chunks().flatten().to_numpy().reshape(len(table), graph.size)
         ids = tuple(table["question_id"].to_pylist())
-        return Scores(graph, ids, graph.to_matrix(edges), table["loss"].to_numpy(), tokenizer or "")
+        return Scores(graph, ids, edges, table["loss"].to_numpy(), tokenizer or "")
 
     def long_scores(self, key: str) -> pd.DataFrame:
         """The scores of a run as rows of question, edge, writer, reader and score."""

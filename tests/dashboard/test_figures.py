@@ -30,7 +30,7 @@ def pair() -> tuple[Scores, Scores]:
     for scale in (1.0, 1.3):
         values = (rng.standard_t(4, (25, *GRAPH.mask.shape)) + 0.5) * shape * GRAPH.mask * scale
         ids = tuple(f"q{i}" for i in range(25))
-        made.append(Scores(GRAPH, ids, values.astype(np.float32), rng.random(25).astype(np.float32)))
+        made.append(Scores(GRAPH, ids, GRAPH.to_edges(values.astype(np.float32)), rng.random(25).astype(np.float32)))
     return made[0], made[1]
 
 
@@ -167,7 +167,7 @@ def test_histograms_count_every_cell_once(pair: tuple[Scores, Scores]) -> None:
 
 def test_the_cumulative_curve_is_the_share_below(pair: tuple[Scores, Scores]) -> None:
     trace = _named(spread.cumulative(*pair), "tuned")
-    size = np.abs(GRAPH.to_edges(pair[1].scores))
+    size = np.abs(pair[1].edges)
     for x, y in list(zip(trace.x, trace.y, strict=True))[::40]:
         assert (size <= x * (1 + 1e-9)).mean() == pytest.approx(y, abs=2e-3)
 

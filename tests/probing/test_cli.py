@@ -85,7 +85,7 @@ def test_attribute_writes_the_documented_file(tmp_path: Path, zoo: Path, capsys:
     with np.load(coarse) as file:
         assert list(file["readers"][:3]) == ["a0<qkv>", "m0", "a1<qkv>"]
     fine = read_scores(out)
-    np.testing.assert_array_equal(read_scores(coarse).scores, fine.graph.merge(fine.scores))
+    np.testing.assert_array_equal(read_scores(coarse).edges, fine.graph.merge(fine.edges, "blocks"))
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_batch_size_does_not_matter(tmp_path: Path, zoo: Path, capsys: pytest.Ca
         out = tmp_path / f"{size}.npz"
         arguments = ("--sequences", tmp_path / "s.jsonl", "--out", out, "--batch-size", size)
         assert _run(capsys, "attribute", zoo / "base", *arguments)[0] == 0
-        results.append(read_scores(out).scores)
+        results.append(read_scores(out).matrix())
     np.testing.assert_allclose(results[0], results[1], rtol=1e-4, atol=2e-5)
     np.testing.assert_allclose(results[0], results[2], rtol=1e-4, atol=2e-5)
 
@@ -162,7 +162,7 @@ def _scores(seed: int) -> Scores:
 
     graph = graph_of(1)
     values = np.random.default_rng(seed).normal(size=(6, *graph.mask.shape)) * graph.mask
-    return Scores(graph, tuple("abcdef"), values.astype(np.float32), np.ones(6, np.float32))
+    return Scores(graph, tuple("abcdef"), graph.to_edges(values.astype(np.float32)), np.ones(6, np.float32))
 
 
 def test_compare_prints_a_table_and_the_documented_json(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -175,7 +175,7 @@ def test_compare_prints_a_table_and_the_documented_json(tmp_path: Path, capsys: 
     code, out, _ = _run(capsys, "compare", *files, "--json", "--bins", "20")
     result = json.loads(out)
     intensity = result["metrics"]["activation_intensity"]
-    assert intensity["base"] == pytest.approx(np.abs(_scores(0).scores).mean())
+    assert intensity["base"] == pytest.approx(np.abs(_scores(0).matrix()).mean())
     assert intensity["ci_low"] <= intensity["difference"] <= intensity["ci_high"]
     assert result["definition"]["bins"] == 20
 
@@ -244,10 +244,10 @@ def test_probe_works_while_another_process_has_the_store_and_export_gives_the_sa
     for form in ("npz", "parquet", "csv"):
         target = tmp_path / f"run.{form}"
         assert _run(capsys, "export", key, "--format", form, "--out", target, "--store", path)[0] == 0
-    np.testing.assert_array_equal(read_scores(tmp_path / "run.npz").scores, expected.scores)
+    np.testing.assert_array_equal(read_scores(tmp_path / "run.npz").edges, expected.edges)
     for table in (pd.read_parquet(tmp_path / "run.parquet"), pd.read_csv(tmp_path / "run.csv")):
         wide = table.pivot(index="question_id", columns="edge", values="score")[list(expected.graph.edges)]
-        np.testing.assert_allclose(wide.to_numpy(), expected.graph.to_edges(expected.scores), rtol=1e-6)
+        np.testing.assert_allclose(wide.to_numpy(), expected.edges, rtol=1e-6)
     owner.close()
 
 

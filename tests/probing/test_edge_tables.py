@@ -38,7 +38,11 @@ def pair() -> tuple[Scores, Scores]:
     made = []
     for scale in (1.0, 2.0):
         values = rng.normal(size=(30, *GRAPH.mask.shape)) * GRAPH.mask * scale
-        made.append(Scores(GRAPH, tuple(map(str, range(30))), values.astype(np.float32), np.ones(30, np.float32)))
+        made.append(
+            Scores(
+                GRAPH, tuple(map(str, range(30))), GRAPH.to_edges(values.astype(np.float32)), np.ones(30, np.float32)
+            )
+        )
     return made[0], made[1]
 
 
@@ -53,8 +57,8 @@ def test_an_edges_row_holds_its_own_numbers(pair: tuple[Scores, Scores]) -> None
     row = table.loc["m0->a1<k>"]
     w, r = GRAPH.writers.index("m0"), GRAPH.readers.index("a1<k>")
     assert (row["writer"], row["reader"], row["node"], row["kind"], row["layer"]) == ("m0", "a1<k>", "a1", "k", 1)
-    assert row["base_strength"] == pytest.approx(np.abs(base.scores[:, w, r]).mean(), rel=1e-5)
-    assert row["tuned_effect"] == pytest.approx(tuned.scores[:, w, r].mean(), rel=1e-4)
+    assert row["base_strength"] == pytest.approx(np.abs(base.matrix()[:, w, r]).mean(), rel=1e-5)
+    assert row["tuned_effect"] == pytest.approx(tuned.matrix()[:, w, r].mean(), rel=1e-4)
     assert row["difference"] == pytest.approx(row["tuned_strength"] - row["base_strength"])
     assert row["ci_low"] < row["difference"] < row["ci_high"]
     assert (table["beyond_noise"] == ((table["ci_low"] > 0) | (table["ci_high"] < 0))).all()
@@ -65,7 +69,7 @@ def test_an_edges_row_holds_its_own_numbers(pair: tuple[Scores, Scores]) -> None
 def test_samples_in_another_order_give_the_same_table(pair: tuple[Scores, Scores]) -> None:
     base, tuned = pair
     order = np.random.default_rng(1).permutation(30)
-    shuffled = Scores(GRAPH, tuple(tuned.ids[i] for i in order), tuned.scores[order], tuned.loss[order])
+    shuffled = Scores(GRAPH, tuple(tuned.ids[i] for i in order), tuned.edges[order], tuned.loss[order])
     pd.testing.assert_frame_equal(_table(base, tuned), _table(base, shuffled))
 
 
@@ -93,7 +97,7 @@ def test_breakdowns_average_the_edges_into_each_group(pair: tuple[Scores, Scores
     for label, readers in by_hand.items():
         columns = [GRAPH.readers.index(r) for r in readers]
         mask = GRAPH.mask[:, columns]
-        expected = [np.abs(s.scores[:, :, columns])[:, mask].mean(1) for s in (base, tuned)]
+        expected = [np.abs(s.matrix()[:, :, columns])[:, mask].mean(1) for s in (base, tuned)]
         np.testing.assert_allclose(found[label][0], expected[0], rtol=1e-5)
         np.testing.assert_allclose(found[label][1], expected[1], rtol=1e-5)
         assert found[label][2] == pytest.approx((expected[1] - expected[0]).mean(), rel=1e-4)
@@ -205,7 +209,7 @@ def test_eap_igs_json_has_the_nodes_and_edges_that_eap_ig_builds_from_its_cfg(pa
 
 
 def test_a_circuit_with_attention_blocks_as_one_reader_comes_back_from_both_files(pair: tuple[Scores, Scores]) -> None:
-    base, tuned = (replace(s, graph=s.graph.together, scores=s.graph.merge(s.scores)) for s in pair)
+    base, tuned = (replace(s, graph=s.graph.at("blocks"), edges=s.graph.merge(s.edges, "blocks")) for s in pair)
     table = edge_table(base.graph, edge_values(base, tuned, QUICK))
     assert set(table["kind"]) == {"qkv", "mlp", "logits"}
     shown = table[table["edge"].isin({"m0->a1<qkv>", "a1->logits"})]

@@ -50,7 +50,7 @@ def _same_results(one: Store, other: Store) -> None:
         assert one.answers(plan.rollout_key(side)) == other.answers(plan.rollout_key(side))
         a, b = (store.scores(plan.run_key(selection, side)) for store in (one, other))
         assert a.ids == b.ids
-        np.testing.assert_array_equal(a.scores, b.scores)
+        np.testing.assert_array_equal(a.edges, b.edges)
         np.testing.assert_array_equal(a.loss, b.loss)
 
 
@@ -95,7 +95,7 @@ def test_scores_of_a_question_at_every_position_add_up_to_its_scores(undisturbed
     assert follow(store, store.submit(spec.as_json()), _quiet)["status"] == "done"
     found = store.positions(row["tuned_run"], asked)
     assert found is not None
-    np.testing.assert_allclose(found.sum(0), scores.graph.to_edges(scores.scores)[7], rtol=1e-3, atol=1e-7)
+    np.testing.assert_allclose(found.sum(0), scores.edges[7], rtol=1e-3, atol=1e-7)
     assert store.positions(row["base_run"], asked) is not None
     other = next(q for q in store.questions(row["comparison_key"])["question_id"] if q not in scores.ids)
     job = follow(store, store.submit(replace(spec, question=other).as_json()), _quiet)
@@ -119,16 +119,16 @@ def test_attention_blocks_as_one_reader_are_a_comparison_of_their_own(undisturbe
     for side in ("base_run", "tuned_run"):
         apart, together = (store.scores(rows.loc[name, side]) for name in ("projections", "blocks"))
         assert together.ids == apart.ids
-        assert together.graph == apart.graph.together
-        np.testing.assert_allclose(together.scores, apart.graph.merge(apart.scores), rtol=1e-3, atol=1e-6)
+        assert together.graph == apart.graph.at("blocks")
+        np.testing.assert_allclose(together.matrix(), apart.graph.merge(apart.edges, "blocks"), rtol=1e-3, atol=1e-6)
         np.testing.assert_allclose(together.loss, apart.loss, rtol=1e-5)
     long = store.long_scores(rows.loc["blocks", "tuned_run"])
-    assert set(long["edge"]) == set(apart.graph.together.edges)
+    assert set(long["edge"]) == set(apart.graph.at("blocks").edges)
     assert len(long) == together.graph.mask.sum() * len(together.ids)
     asked = replace(spec, question=together.ids[0])
     assert follow(store, store.submit(asked.as_json()), _quiet)["status"] == "done"
     found = store.positions(rows.loc["blocks", "tuned_run"], together.ids[0])
-    np.testing.assert_allclose(found.sum(0), together.graph.to_edges(together.scores)[0], rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(found.sum(0), together.edges[0], rtol=1e-3, atol=1e-6)
     store.close()
 
 

@@ -39,7 +39,7 @@ def _scores(seed: int, samples: int = 12, layers: int = 2, scale: float = 1.0) -
     rng = np.random.default_rng(seed)
     graph = graph_of(layers)
     values = rng.standard_t(3, (samples, *graph.mask.shape)) * graph.mask * scale
-    return Scores(graph, tuple(f"q{i}" for i in range(samples)), values.astype(np.float32),
+    return Scores(graph, tuple(f"q{i}" for i in range(samples)), graph.to_edges(values.astype(np.float32)),
                   rng.random(samples).astype(np.float32))  # fmt: skip
 
 
@@ -54,8 +54,8 @@ def _by_hand() -> tuple[Scores, Scores]:
     b[1, 0, 4] = 6
     ids = ("q0", "q1")
     return (
-        Scores(GRAPH, ids, a, np.array([1.0, 3.0], np.float32)),
-        Scores(GRAPH, ids, b, np.array([0.5, 0.5], np.float32)),
+        Scores(GRAPH, ids, GRAPH.to_edges(a), np.array([1.0, 3.0], np.float32)),
+        Scores(GRAPH, ids, GRAPH.to_edges(b), np.array([0.5, 0.5], np.float32)),
     )
 
 
@@ -88,7 +88,7 @@ def test_complexitys_bins_end_at_a_hundred_mean_scores_and_the_last_has_all_abov
     result = compare(base, tuned, replace(QUICK, bins=4, histogram_max=6.0))["information_complexity"]
     assert result.tuned == pytest.approx(scipy.stats.entropy(np.array([28, 0, 0, 2]) / 30), rel=1e-9)
     small = np.array([np.count_nonzero((size >= low) & (size < low + 1.5)) for low in (0, 1.5, 3, 4.5)
-                      for size in [np.abs(base.scores)]])  # fmt: skip
+                      for size in [np.abs(base.matrix())]])  # fmt: skip
     assert result.base == pytest.approx(scipy.stats.entropy(small / 30), rel=1e-9)
 
 
@@ -98,7 +98,7 @@ def test_where_the_bins_end_settles_as_questions_are_added_and_follows_the_score
             for rule in ("mean", "observed")}  # fmt: skip
     assert tops["mean"][1] == pytest.approx(tops["mean"][0], rel=0.1)
     assert tops["observed"][1] > 1.5 * tops["observed"][0]
-    thousandth = [replace(scores, scores=scores.scores / 1000) for scores in few]
+    thousandth = [replace(scores, edges=scores.edges / 1000) for scores in few]
     assert compare(*thousandth, QUICK)["information_complexity"].base == pytest.approx(
         compare(*few, QUICK)["information_complexity"].base, rel=1e-3
     )
@@ -124,9 +124,9 @@ def test_metrics_equal_scipys_and_numpys(seed: int, zeros: bool, bins: int) -> N
     base, tuned = _scores(seed), _scores(seed + 1, scale=1.3)
     definition = replace(QUICK, structural_zeros=zeros, bins=bins, resamples=10, histogram_max="observed")
     found = compare(base, tuned, definition)
-    top = max(np.abs(s.scores).max() for s in (base, tuned))
+    top = max(np.abs(s.matrix()).max() for s in (base, tuned))
     for side, scores in (("base", base), ("tuned", tuned)):
-        wide = scores.scores.astype(np.float64)
+        wide = scores.matrix().astype(np.float64)
         rows = wide.reshape(len(wide), -1) if zeros else wide[:, scores.graph.mask]
         pooled = np.histogram(np.abs(rows).ravel(), bins=bins, range=(0, top))[0]
         correlation = np.corrcoef(rows)
@@ -162,7 +162,7 @@ def test_log_base_scales_the_entropies() -> None:
 @given(seed=st.integers(0, 1000), order=st.permutations(range(12)))
 def test_the_order_of_questions_does_not_matter(seed: int, order: list[int]) -> None:
     base, tuned = _scores(seed), _scores(seed + 1)
-    shuffled = Scores(tuned.graph, tuple(tuned.ids[i] for i in order), tuned.scores[order], tuned.loss[order])
+    shuffled = Scores(tuned.graph, tuple(tuned.ids[i] for i in order), tuned.edges[order], tuned.loss[order])
     assert compare(base, tuned, QUICK) == compare(base, shuffled, QUICK)
 
 
@@ -178,7 +178,7 @@ def test_the_interval_is_the_literal_bootstraps() -> None:
     for _ in range(400):
         rows = rng.integers(0, 60, 60)
         ids = tuple(map(str, range(60)))
-        drawn = [Scores(s.graph, ids, s.scores[rows], s.loss[rows]) for s in (base, tuned)]
+        drawn = [Scores(s.graph, ids, s.edges[rows], s.loss[rows]) for s in (base, tuned)]
         result = compare(*drawn, once, list(drawn_values))
         for metric, values in drawn_values.items():
             values.append(result[metric])
@@ -192,16 +192,16 @@ def test_the_interval_is_the_literal_bootstraps() -> None:
 def test_the_interval_of_complexity_takes_in_that_other_questions_have_other_bins() -> None:
     """The base's scores differ in size from question to question, and so do the means at which bins end."""
     rng = np.random.default_rng(0)
-    wide = np.exp(rng.normal(0, 0.7, 40)).astype(np.float32)[:, None, None]
+    wide = np.exp(rng.normal(0, 0.7, 40)).astype(np.float32)[:, None]
     base, tuned = _scores(3, 40), _scores(4, 40, scale=0.4)
-    base = replace(base, scores=base.scores * wide)
+    base = replace(base, edges=base.edges * wide)
     name = ["information_complexity"]
     found = compare(base, tuned, Definition(resamples=4000), name)[name[0]]
     ids = tuple(map(str, range(40)))
     drawn = []
     for _ in range(600):
         rows = rng.integers(0, 40, 40)
-        both = [Scores(s.graph, ids, s.scores[rows], s.loss[rows]) for s in (base, tuned)]
+        both = [Scores(s.graph, ids, s.edges[rows], s.loss[rows]) for s in (base, tuned)]
         drawn.append(compare(*both, Definition(resamples=2), name)[name[0]])
     low, high = np.quantile([c.relative for c in drawn], [0.025, 0.975])
     assert (found.relative_low, found.relative_high) == pytest.approx((low, high), abs=0.15 * (high - low))
@@ -238,7 +238,7 @@ def test_below_fifty_questions_the_intervals_of_means_are_studentised() -> None:
     base, tuned = _scores(3, samples=15), _scores(4, samples=15, scale=1.2)
     found = compare(base, tuned, Definition(resamples=20_000))
     values = {
-        "activation_intensity": [np.abs(s.scores.astype(np.float64)).mean((1, 2)) for s in (base, tuned)],
+        "activation_intensity": [np.abs(s.matrix().astype(np.float64)).mean((1, 2)) for s in (base, tuned)],
         "loss": [s.loss.astype(np.float64) for s in (base, tuned)],
     }
     for metric, (x, y) in values.items():
@@ -261,8 +261,8 @@ def test_what_cannot_be_negative_never_falls_by_more_than_all_of_it(samples: int
     rng = np.random.default_rng(0)
     base = _scores(1, samples)
     heavy = np.exp(rng.normal(0, 2, samples)).astype(np.float32)
-    base = replace(base, scores=base.scores * heavy[:, None, None], loss=heavy)
-    tuned = replace(base, scores=base.scores * 0.02, loss=heavy * rng.uniform(0.01, 0.03, samples).astype(np.float32))
+    base = replace(base, edges=base.edges * heavy[:, None], loss=heavy)
+    tuned = replace(base, edges=base.edges * 0.02, loss=heavy * rng.uniform(0.01, 0.03, samples).astype(np.float32))
     found = compare(base, tuned)
     for metric in ("activation_intensity", "loss"):
         c = found[metric]
@@ -277,9 +277,9 @@ def test_what_cannot_be_negative_never_falls_by_more_than_all_of_it(samples: int
 
 def _with_edges(values: np.ndarray) -> Scores:
     """Questions of the one-layer graph with these scores of its eight edges."""
-    scores = np.zeros((len(values), *GRAPH.mask.shape), np.float32)
-    scores[:, GRAPH.mask] = values
-    return Scores(GRAPH, tuple(map(str, range(len(values)))), scores, np.ones(len(values), np.float32))
+    return Scores(
+        GRAPH, tuple(map(str, range(len(values)))), values.astype(np.float32), np.ones(len(values), np.float32)
+    )
 
 
 @pytest.mark.parametrize("samples", [30, 60])
@@ -311,7 +311,7 @@ def test_two_or_three_questions_say_nothing_of_the_spread_of_a_mean(samples: int
 
 def test_questions_that_agree_leave_no_doubt() -> None:
     base = _scores(0, 12)
-    tuned = replace(base, loss=base.loss + np.float32(0.5), scores=2 * base.scores)
+    tuned = replace(base, loss=base.loss + np.float32(0.5), edges=2 * base.edges)
     c = compare(replace(base, loss=np.full(12, 0.25, np.float32)), replace(tuned, loss=np.full(12, 0.75, np.float32)))
     assert (c["loss"].ci_low, c["loss"].ci_high) == pytest.approx((0.5, 0.5))
     assert (c["loss"].relative_low, c["loss"].relative_high) == pytest.approx((2.0, 2.0))
@@ -323,7 +323,7 @@ def test_questions_that_agree_leave_no_doubt() -> None:
 def test_the_interval_of_a_mean_agrees_with_scipys_bootstrap() -> None:
     base, tuned = _scores(5, samples=40), _scores(6, samples=40, scale=1.2)
     found = compare(base, tuned)["activation_intensity"]
-    paired = np.abs(tuned.scores).mean((1, 2)) - np.abs(base.scores).mean((1, 2))
+    paired = np.abs(tuned.matrix()).mean((1, 2)) - np.abs(base.matrix()).mean((1, 2))
     other = scipy.stats.bootstrap((paired,), np.mean, n_resamples=10_000, method="percentile", rng=1)
     width = found.ci_high - found.ci_low
     assert found.ci_low == pytest.approx(other.confidence_interval.low, abs=0.05 * width)
@@ -362,7 +362,7 @@ def test_a_single_question_has_no_diversity_and_no_finite_interval_of_it() -> No
 
 def test_different_questions_or_graphs_are_refused() -> None:
     base = _scores(1)
-    renamed = Scores(base.graph, ("other", *base.ids[1:]), base.scores, base.loss)
+    renamed = Scores(base.graph, ("other", *base.ids[1:]), base.edges, base.loss)
     with pytest.raises(ScoresError, match="2 questions are in one file and not in the other, 'other'"):
         align(base, renamed)
     with pytest.raises(ScoresError, match="2 and 3 layers"):
@@ -370,10 +370,10 @@ def test_different_questions_or_graphs_are_refused() -> None:
 
 
 def test_a_single_question_has_no_finite_interval_of_anything() -> None:
-    base, tuned = (Scores(s.graph, s.ids[:1], s.scores[:1], s.loss[:1]) for s in (_scores(0), _scores(1)))
+    base, tuned = (Scores(s.graph, s.ids[:1], s.edges[:1], s.loss[:1]) for s in (_scores(0), _scores(1)))
     for metric, c in compare(base, tuned, QUICK).items():
         assert (c.ci_low, c.ci_high, c.direction) == (-np.inf, np.inf, 0), metric
-    _, low, high = edge_differences(base.scores.reshape(1, -1), tuned.scores.reshape(1, -1), QUICK)
+    _, low, high = edge_differences(base.matrix().reshape(1, -1), tuned.matrix().reshape(1, -1), QUICK)
     assert np.isinf(low).all()
     assert np.isinf(high).all()
 
@@ -489,10 +489,10 @@ def test_json_has_every_metric_and_parameter() -> None:
     assert {"bins", "histogram_max", "log_base", "epsilon", "structural_zeros", "resamples"} <= set(
         result["definition"]
     )
-    edges = [np.abs(s.scores[:, s.graph.mask]).mean() for s in (base, tuned)]
+    edges = [np.abs(s.matrix()[:, s.graph.mask]).mean() for s in (base, tuned)]
     assert result["definition"]["histogram_max"] == pytest.approx(100 * np.mean(edges))
     assert "100 times the mean |score|" in result["metrics"]["information_complexity"]["interval_of"]
     observed = replace(QUICK, histogram_max="observed")
     result = as_json(compare(base, tuned, observed), observed, base, tuned)
-    assert result["definition"]["histogram_max"] == max(np.abs(base.scores).max(), np.abs(tuned.scores).max())
+    assert result["definition"]["histogram_max"] == max(np.abs(base.matrix()).max(), np.abs(tuned.matrix()).max())
     assert "these very bins" in result["metrics"]["information_complexity"]["interval_of"]

@@ -37,7 +37,7 @@ def test_a_table_says_what_the_scores_say(tmp_path: Path) -> None:
             relative, low, high = map(int, re.findall(r"[+-]\d+(?= %| to|\))", cell))
             assert -100 <= low <= relative <= high
         losses = [base.loss.mean(), tuned.loss.mean()]
-        intensities = [np.abs(s.scores).mean() for s in (base, tuned)]
+        intensities = [np.abs(s.matrix()).mean() for s in (base, tuned)]
         assert cells[0] == pytest.approx(losses, rel=1e-2)
         assert cells[1] == pytest.approx(intensities, rel=1e-2)
         assert cells[-1] == pytest.approx(np.divide(intensities, losses), rel=1e-2)

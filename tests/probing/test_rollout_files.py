@@ -61,7 +61,7 @@ def test_imported_answers_are_scored_as_if_they_had_been_generated_here(
     for side in SIDES:
         mine, theirs = (store.scores(found[f"{side}_run"]) for store, found in ((there, row), (here, original)))
         assert mine.ids == theirs.ids
-        np.testing.assert_array_equal(mine.scores, theirs.scores)
+        np.testing.assert_array_equal(mine.edges, theirs.edges)
         assert there.answers(row[f"{side}_rollout"]) == here.answers(original[f"{side}_rollout"])
     assert spec_of(row) == replace(spec, selection=SPEC.selections()[0], device="cpu", dtype="float32")
     assert make_plan(spec, load_registry()).comparison_key(SPEC.selections()[0]) != original["comparison_key"]

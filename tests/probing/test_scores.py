@@ -27,7 +27,7 @@ def _graphs() -> dict[str, ResidualGraph]:
     """The graph of every architecture, at both granularities, and some that mix kinds of blocks."""
     found = {name: architecture_of(tiny(name)).graph for name in TINY}
     found |= {"hybrid": graph_of(4, whole=(0, 1, 3)), "parallel hybrid": graph_of(3, True, whole=(1,))}
-    return found | {f"{name}, blocks": graph.together for name, graph in found.items()}
+    return found | {f"{name}, blocks": graph.at("blocks") for name, graph in found.items()}
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +39,12 @@ def _scores(graph: ResidualGraph, seed: int = 0) -> Scores:
     rng = np.random.default_rng(seed)
     edges = rng.normal(size=(4, len(graph.edges))).astype(np.float32)
     ids = tuple(f"q{i}" for i in range(4))
-    return Scores(graph, ids, graph.to_matrix(edges), rng.random(4, np.float32), "vocabulary")
+    return Scores(graph, ids, edges, rng.random(4, np.float32), "vocabulary")
 
 
 def _same(found: Scores, wanted: Scores) -> None:
     assert (found.graph, found.ids, found.tokenizer) == (wanted.graph, wanted.ids, wanted.tokenizer)
-    np.testing.assert_array_equal(found.scores, wanted.scores)
+    np.testing.assert_array_equal(found.edges, wanted.edges)
     np.testing.assert_array_equal(found.loss, wanted.loss)
 
 
@@ -63,7 +63,7 @@ def test_every_graph_comes_back_from_the_store_its_exports_and_a_snapshot(
         for key, graph in different.items():
             scores = _scores(graph)
             store.start_run(key, "c", "base", "m", "sha256:x", graph, 4, 2, {"tokenizer": scores.tokenizer})
-            store.spool.put(ScoreBatch(key, scores.ids, scores.loss, graph.to_edges(scores.scores)))
+            store.spool.put(ScoreBatch(key, scores.ids, scores.loss, scores.edges))
             store.ingest()
             _same(store.scores(key), scores)
         snapshot = store.snapshot()
@@ -72,7 +72,7 @@ def test_every_graph_comes_back_from_the_store_its_exports_and_a_snapshot(
         for kind, out in outs.items():
             assert main(["export", key, "--format", kind, "--out", str(out), "--store", str(path)]) == 0
         _same(read_scores(outs["npz"]), _scores(graph))
-        wanted = dict(zip(graph.edges, graph.to_edges(_scores(graph).scores)[1], strict=True))
+        wanted = dict(zip(graph.edges, _scores(graph).edges[1], strict=True))
         for table in (pd.read_csv(outs["csv"]), pd.read_parquet(outs["parquet"])):
             one = table[table["question_id"] == "q1"].set_index("edge")["score"]
             assert one.astype(np.float32).to_dict() == wanted
@@ -99,7 +99,7 @@ def test_a_parallel_pair_compares_from_files_as_it_does_in_memory(tmp_path: Path
         write_scores(tmp_path / f"{name}.npz", scores)
     read = [read_scores(tmp_path / f"{name}.npz") for name in ("base", "tuned")]
     assert compare(*read, QUICK) == compare(*pair, QUICK)
-    strength = np.sort(np.abs(graph.to_edges(pair[0].scores)).mean(0, dtype=np.float64))
+    strength = np.sort(np.abs(pair[0].edges).mean(0, dtype=np.float64))
     by_hand = np.abs(strength[:, None] - strength).sum() / (2 * len(strength) * strength.sum())
     assert compare(*read, QUICK)["gini"].base == pytest.approx(by_hand, rel=1e-5)
 
@@ -110,7 +110,9 @@ def _without(path: Path, *names: str, **changed: np.ndarray) -> None:
     np.savez(path, **(content | changed))
 
 
-@pytest.mark.parametrize("graph", [graph_of(3), graph_of(3, True), graph_of(3).together, graph_of(3, True).together])
+@pytest.mark.parametrize(
+    "graph", [graph_of(3), graph_of(3, True), graph_of(3).at("blocks"), graph_of(3, True).at("blocks")]
+)
 def test_files_of_before_graphs_were_written_are_read(graph: ResidualGraph, tmp_path: Path) -> None:
     out = tmp_path / "old.npz"
     write_scores(out, _scores(graph))

@@ -73,7 +73,7 @@ def test_what_is_put_in_comes_out(path: Path) -> None:
     store.finish_run("run", {"device": "cpu"}, 2.0)
     scores = store.scores("run")
     assert scores.ids == tuple(f"q{i}" for i in range(5))
-    np.testing.assert_array_equal(scores.graph.to_edges(scores.scores), values)
+    np.testing.assert_array_equal(scores.edges, values)
     np.testing.assert_array_equal(scores.loss, np.arange(5, dtype=np.float32))
     moments = store.edge_moments("run")
     np.testing.assert_allclose(moments["mean"], values.mean(0, dtype=np.float64))
@@ -83,7 +83,7 @@ def test_what_is_put_in_comes_out(path: Path) -> None:
     assert store.answers("rb")[2] == Answer("q2", (1, 2), (3, 4, 5), "text 2", True)
     store.close()
     again = open_store(path)
-    np.testing.assert_array_equal(again.scores("run").scores, scores.scores)
+    np.testing.assert_array_equal(again.scores("run").edges, scores.edges)
     again.close()
 
 
@@ -128,7 +128,7 @@ def test_a_summary_comes_out_as_it_went_in_and_makes_the_comparison_ready(path: 
         assert metrics.loc[name, "tuned"] == comparison.tuned
     questions = store.question_summary("c").set_index(["metric", "question_id"])
     assert questions.loc[("activation_intensity", "q3"), "base"] == pytest.approx(
-        np.abs(base.scores[3]).mean(), rel=1e-6
+        np.abs(base.matrix()[3]).mean(), rel=1e-6
     )
     assert store.edge_summary("c", "step-000005").empty
     store.close()
@@ -213,7 +213,7 @@ def test_ingesting_a_batch_twice_changes_nothing(path: Path) -> None:
     store.ingest()
     scores = store.scores("run")
     assert scores.ids == ("q0", "q1", "q2", "q3", "q4", "q9")
-    np.testing.assert_array_equal(scores.graph.to_edges(scores.scores)[0], values[0])
+    np.testing.assert_array_equal(scores.edges[0], values[0])
     assert not list(spool.folder.iterdir())
     store.close()
 
@@ -283,7 +283,7 @@ def test_a_snapshot_holds_all_and_is_restored_while_work_has_gone_on(path: Path)
     job = store.submit({"pair": "x"})
     made = store.snapshot()
     assert made.parent == path.with_name("store.duckdb.snapshots")
-    before = [store.scores("run").scores.copy(), store.comparisons(), store.jobs()]
+    before = [store.scores("run").matrix().copy(), store.comparisons(), store.jobs()]
     store.close_job(job, "cancelled")
     with pytest.raises(StoreError, match="in use"):
         restore(made, path)
@@ -291,7 +291,7 @@ def test_a_snapshot_holds_all_and_is_restored_while_work_has_gone_on(path: Path)
     aside = restore(made, path)
     assert aside is not None
     again = open_store(path)
-    np.testing.assert_array_equal(again.scores("run").scores, before[0])
+    np.testing.assert_array_equal(again.scores("run").matrix(), before[0])
     pd.testing.assert_frame_equal(again.comparisons(), before[1])
     pd.testing.assert_frame_equal(again.jobs(), before[2])
     assert again.submit({"pair": "y"}) == job + 1, "numbers go on"
@@ -395,7 +395,7 @@ def test_runs_of_before_there_were_granularities_are_of_projections(path: Path) 
     store = open_store(path)
     scores = store.scores("run")
     assert scores.graph == GRAPH
-    np.testing.assert_array_equal(GRAPH.to_edges(scores.scores)[0], values)
+    np.testing.assert_array_equal(scores.edges[0], values)
     long = store.long_scores("run").set_index("edge")["score"]
     assert long.to_dict() == dict(zip(GRAPH.edges, values, strict=True))
     store.close()
@@ -509,7 +509,7 @@ def test_a_second_process_reads_and_writes_through_the_owner(path: Path) -> None
     values = _fill(store)
     store.ingest()
     out = _in_another_process(
-        path, "print(store.scores('run').scores.sum()); print(store.submit({'pair': 'x'})); print(store.ingest())"
+        path, "print(store.scores('run').matrix().sum()); print(store.submit({'pair': 'x'})); print(store.ingest())"
     )
     total, job, ingested = out.split()
     assert float(total) == pytest.approx(float(values.sum()), rel=1e-4)

@@ -53,7 +53,7 @@ def test_a_language_model_in_a_wrapper_is_loaded_with_its_weights_and_scores_as_
     with perturbed.InFloat64():
         attributor = Attributor(model)
         graph = attributor.graph
-        found = torch.from_numpy(attributor.score([SAMPLE]).scores[0])
+        found = torch.from_numpy(attributor.score([SAMPLE]).matrix()[0])
         layers = [block.layer for block in attributor.architecture.blocks]
         expected = perturbed.scores(model, layers, SAMPLE, graph.writers, graph.readers)
     assert graph.layers == 3
