@@ -12,6 +12,7 @@ Source: arXiv:2509.21044, section 2; Syed et al. 2023 (arXiv:2310.10348) for the
 """
 
 import threading
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -21,9 +22,25 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from probing.architectures import Architecture, Observer, WriteGradients, architecture_of, prove, recording
+from probing.architectures import (
+    Architecture,
+    HeadOutputs,
+    Observer,
+    WriteGradients,
+    architecture_of,
+    prove,
+    recording,
+)
 from probing.errors import ModelError
-from probing.fitting import KEPT_READERS, activation_bytes, batch_by_batch, batch_that_fits, free_bytes, shape_of
+from probing.fitting import (
+    KEPT_READERS,
+    KEPT_READERS_OF_HEADS,
+    activation_bytes,
+    batch_by_batch,
+    batch_that_fits,
+    free_bytes,
+    shape_of,
+)
 from probing.graph import Granularity
 from probing.scores import Scores
 from probing.sequences import Sample
@@ -40,7 +57,8 @@ class Attributor:
 
     def __init__(self, model: PreTrainedModel, granularity: Granularity = "projections") -> None:
         self.model = model.requires_grad_(False).eval()
-        self.architecture = architecture_of(model)
+        found = architecture_of(model)
+        self.architecture = found.of_heads if granularity == "heads" else found
         self.graph = self.architecture.graph.at(granularity)
         self._lock = threading.Lock()
         self._products = _Products(self.architecture)
@@ -170,24 +188,29 @@ class _Products(Observer):
     the model's own tensors are free to go.
     """
 
-    at_once = KEPT_READERS
-    """Readers in one product: enough to be fast, few enough that they are small beside the activations."""
-
     def __init__(self, architecture: Architecture) -> None:
         self.graph = architecture.graph
         self._like = architecture.weight
         self._buffers = torch.empty(0)
+        layers = [layer for layer, division in enumerate(architecture.divisions) if division is not None]
+        parts = {place for layer in layers for place in self.graph.attention_writers(layer)}
+        self._kept = [place for place in range(len(self.graph.writers)) if place not in parts]
+        self._slots = {place: slot for slot, place in enumerate(self._kept)}
+        self._at_once = KEPT_READERS_OF_HEADS if layers else KEPT_READERS
 
     def begin(self, shape: torch.Size) -> None:
         """Make ready for a batch of [sample, position]."""
         samples, positions = shape
-        rows = len(self.graph.writers) + self.at_once
-        size = samples * rows * positions * self._like.shape[1]
+        rows = [len(self._kept), self._at_once, self._at_once if len(self._kept) < len(self.graph.writers) else 0]
+        size = samples * sum(rows) * positions * self._like.shape[1]
         if self._buffers.numel() < size:
             wide = torch.promote_types(self._like.dtype, torch.float32)
             self._buffers = torch.empty(size, dtype=wide, device=self._like.device)
-        buffer = self._buffers[:size].view(samples, rows, positions, -1)
-        self._written, self._read = buffer.split([len(self.graph.writers), self.at_once], 1)
+        parts = self._buffers[:size].split([samples * count * positions * self._like.shape[1] for count in rows])
+        self._written, self._read, self._made = (
+            part.view(samples, count, positions, self._like.shape[1]) for part, count in zip(parts, rows, strict=True)
+        )
+        self._divided: list[tuple[range, HeadOutputs]] = []
         self._scores = self._written.new_zeros(*self._shape(samples, positions), *self.graph.mask.shape)
         self._waiting: list[int] = []
         self._seen = 0
@@ -198,11 +221,15 @@ class _Products(Observer):
 
     def wrote(self, writer: int, output: Float[Tensor, "sample position width"]) -> None:
         """Keep what a writer wrote."""
-        self._written[:, writer].copy_(output.detach())
+        self._written[:, self._slots[writer]].copy_(output.detach())
+
+    def divided(self, writers: range, outputs: HeadOutputs, whole: Float[Tensor, "sample position width"]) -> None:
+        """Keep what a block's heads are made of."""
+        self._divided.append((writers, outputs))
 
     def influenced(self, readers: range, write_gradients: WriteGradients) -> None:
         """Use the gradients of some readers."""
-        if len(self._waiting) + len(readers) > self.at_once:
+        if len(self._waiting) + len(readers) > self._at_once:
             self._multiply()
         start = len(self._waiting)
         write_gradients(self._read[:, start : start + len(readers)])
@@ -222,10 +249,29 @@ class _Products(Observer):
     def _multiply(self) -> None:
         if self._waiting:
             before = int(self.graph.writers_before[self._waiting].max())
-            products = self._product(self._written[:, :before], self._read[:, : len(self._waiting)])
-            self._scores[..., :before, self._waiting] = -products
+            slots = bisect_left(self._kept, before)
+            self._multiply_by(self._kept[:slots], self._written[:, :slots])
+            self._multiply_by_heads(before)
             self._seen += len(self._waiting)
             self._waiting.clear()
+
+    def _multiply_by_heads(self, before: int) -> None:
+        """Make the outputs of heads that wrote before, as many layers' as there is room for, and use them."""
+        places: list[int] = []
+        for writers, outputs in self._divided:
+            if writers.start >= before:
+                break
+            if len(places) + len(writers) > self._made.shape[1]:
+                self._multiply_by(places, self._made[:, : len(places)])
+                places = []
+            outputs.write(self._made[:, len(places) : len(places) + len(writers)])
+            places.extend(writers)
+        if places:
+            self._multiply_by(places, self._made[:, : len(places)])
+
+    def _multiply_by(self, writers: list[int], written: Float[Tensor, "sample writer position width"]) -> None:
+        products = self._product(written, self._read[:, : len(self._waiting)])
+        self._scores[..., torch.tensor(writers)[:, None], torch.tensor(self._waiting)] = -products
 
     def _product(
         self,

@@ -68,6 +68,10 @@ KEPT_READERS = 48
 """Readers whose gradients wait for one matrix product (`attribution`)."""
 
 
+KEPT_READERS_OF_HEADS = 144
+"""The same of heads, and as many of their outputs: they are made anew for each product."""
+
+
 def activation_bytes(shape: Shape, positions: int, answer: int, item: int = 4, eager: bool = False) -> int:
     """What scoring one sample keeps, of `positions` tokens of which `answer` are scored, at `item` bytes a number.
 

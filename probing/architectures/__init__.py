@@ -2,6 +2,7 @@
 
 `families` finds the modules of a checkpoint: what writes (the module whose output, scaled if need be, is *added* to the
 residual) and what reads (the module whose input is the residual). `projections` says how q, k and v are made behind it,
+`heads` divides them,
 `taps` take their gradients apart there, and `norms` pulls those back through the norm that they share. `recording`
 hooks all that, so that an observer is told every writer's output and every reader's residual in the forward pass, and
 in the backward pass the gradient of the loss with respect to every reader's residual, through that reader alone.
@@ -9,6 +10,7 @@ in the backward pass the gradient of the loss with respect to every reader's res
 """
 
 from probing.architectures.families import Architecture, architecture_of
+from probing.architectures.heads import HeadOutputs
 from probing.architectures.proof import TOLERANCE, prove
 from probing.architectures.recording import Observer, WriteGradients, recording
 from probing.architectures.taps import Residual
@@ -16,6 +18,7 @@ from probing.architectures.taps import Residual
 __all__ = [
     "TOLERANCE",
     "Architecture",
+    "HeadOutputs",
     "Observer",
     "Residual",
     "WriteGradients",

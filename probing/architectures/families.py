@@ -7,19 +7,20 @@ whether what the names promise is true.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from probing.architectures.heads import Division, division_of
 from probing.architectures.norms import NO_NORM, Norm, norm_of
 from probing.architectures.projections import projections_of
 from probing.architectures.taps import Apart, Taps
 from probing.errors import ModelError
 from probing.fitting import shape_of
-from probing.graph import ResidualGraph, graph_of
+from probing.graph import Granularity, ResidualGraph, graph_of
 from probing.pairs import Shape
 
 
@@ -132,6 +133,18 @@ class Block:
     mlp: Writing
     whole: bool
     """Whether attention reads as one."""
+    division: Division | None = None
+    """The heads of its attention, where they can be told apart."""
+    after_attention: Norm | None = None
+    """The norm between attention's output projection and the residual, if there is one."""
+
+    @property
+    def of_heads(self) -> "Block":
+        """The same with each head's readers taken apart."""
+        if self.division is None:
+            return self
+        first, *rest = self.readings
+        return replace(self, readings=(replace(first, taps=(self.division.taps, *first.taps[1:])), *rest))
 
 
 @dataclass(frozen=True)
@@ -146,6 +159,18 @@ class Architecture:
     head: nn.Module
     parallel: bool = False
     """Whether a layer's MLP reads the residual before its attention has written to it."""
+    granularity: Granularity = "projections"
+    """Whether attention is observed by its projections, or by its heads."""
+
+    @property
+    def of_heads(self) -> "Architecture":
+        """The same, observed by heads, in the layers that have some that can be told apart."""
+        return replace(self, blocks=tuple(block.of_heads for block in self.blocks), granularity="heads")
+
+    @cached_property
+    def divisions(self) -> tuple[Division | None, ...]:
+        """Each layer's heads, as far as attention is observed by them."""
+        return tuple(block.division if self.granularity == "heads" else None for block in self.blocks)
 
     @property
     def layers(self) -> int:
@@ -156,7 +181,8 @@ class Architecture:
     def graph(self) -> ResidualGraph:
         """Its writers, readers and edges."""
         whole = tuple(layer for layer, block in enumerate(self.blocks) if block.whole)
-        return graph_of(self.layers, self.parallel, whole=whole)
+        heads = tuple(division and division.heads for division in self.divisions) if self.granularity == "heads" else ()
+        return graph_of(self.layers, self.parallel, self.granularity, whole, heads)
 
     @property
     def weight(self) -> Float[Tensor, "token width"]:
@@ -286,12 +312,15 @@ def _block(parts: _Parts, shape: Shape) -> Block:
     scale = next((float(value) for value in scales if isinstance(value, float | int)), 1.0)
     after_attention, after_mlp = parts.child(norms.after_attention), parts.child(norms.after_mlp)
     writes = (after_mlp,) if after_mlp is not None else mlp[-1:] if isinstance(mlp[0], nn.Linear) else mlp
+    after = None if after_attention is None else norm_of(after_attention, shape.width) or Norm("none")
     return Block(
         parts.layer,
         readings,
         Writing((_adds(after_attention or attention),), scale),
         Writing(tuple(_adds(module) for module in writes), scale),
         whole=projections is None,
+        division=division_of(attention, shape, projections, after),
+        after_attention=after,
     )
 
 

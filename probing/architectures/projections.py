@@ -5,7 +5,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from probing.architectures.norms import norm_of
-from probing.architectures.taps import Apart, Fused, Latent, Taps
+from probing.architectures.taps import Apart, AtOutputs, Latent, Rows, Taps
 from probing.pairs import Shape
 
 _APART = (("q_proj", "k_proj", "v_proj"), ("Wq", "Wk", "Wv"), ("query", "key", "value"))
@@ -31,10 +31,8 @@ _SELECTS = frozenset(("indexer",))
 
 def projections_of(attention: nn.Module, shape: Shape) -> Taps | None:
     """The taps of q, k and v, if the block is made of modules that are known and no others."""
-    children = {name: child for name, child in attention.named_children() if any(True for _ in child.parameters())}
-    if len(children) == 1:  # a block around the block (GPT-Neo)
-        (attention,) = children.values()
-        children = dict(attention.named_children())
+    attention = inner(attention)
+    children = dict(attention.named_children())
     names = {name for name, child in children.items() if any(True for _ in child.parameters())} - _BEHIND - _SELECTS
     gates = tuple(children[name] for name in _GATES if name in names)
     names -= set(_GATES)
@@ -51,13 +49,24 @@ def projections_of(attention: nn.Module, shape: Shape) -> Taps | None:
     return None
 
 
-def _fused(attention: nn.Module, module: nn.Module, shape: Shape) -> Fused | None:
+def inner(attention: nn.Module) -> nn.Module:
+    """The block that holds the projections: there may be a block around it (GPT-Neo)."""
+    children = [child for child in attention.children() if any(True for _ in child.parameters())]
+    return children[0] if len(children) == 1 else attention
+
+
+def head_width(attention: nn.Module, shape: Shape) -> int:
+    """Of a query or key."""
+    return getattr(attention, "head_dim", None) or shape.head_width
+
+
+def _fused(attention: nn.Module, module: nn.Module, shape: Shape) -> AtOutputs | None:
     """Rows come in groups, each of so many heads of q, then of k, then of v.
 
     In one group (GPT-2, Phi-3, MPT, StarCoder), in as many as there are heads of k and v (GPT-NeoX, BLOOM, Falcon), or,
     with v before k, in four (CodeGen).
     """
-    heads, head = shape.heads, getattr(attention, "head_dim", None) or shape.head_width
+    heads, head = shape.heads, head_width(attention, shape)
     kept = next((getattr(attention, name) for name in ("kv_heads", "num_kv_heads") if hasattr(attention, name)), None)
     kept = kept or shape.kv_heads
     groups, order = 1, (0, 1, 2)
@@ -70,7 +79,7 @@ def _fused(attention: nn.Module, module: nn.Module, shape: Shape) -> Fused | Non
         return None
     sizes = [count // groups * head for count in (heads, kept, kept)]
     parts = torch.arange(rows).view(groups, -1).split(sizes, 1)
-    return Fused(module, tuple(parts[which].flatten() for which in order))
+    return AtOutputs(tuple(Rows(module, part, parts[which].flatten()[None]) for part, which in enumerate(order)))
 
 
 def _latent(attention: nn.Module, queries: tuple[nn.Module, ...], children: dict[str, nn.Module]) -> Latent | None:
@@ -79,7 +88,7 @@ def _latent(attention: nn.Module, queries: tuple[nn.Module, ...], children: dict
     value, key = getattr(attention, "v_head_dim", None), getattr(attention, "qk_nope_head_dim", None)
     if norm is None or not value or not key or up.weight.shape[0] % (key + value):  # type: ignore[index]
         return None
-    return Latent(queries, down, norm, up, _values(int(up.weight.shape[0]), key, value))  # type: ignore[index]
+    return Latent(Apart((queries,)), down, norm, up, _values(int(up.weight.shape[0]), key, value))  # type: ignore[index]
 
 
 def _values(rows: int, key: int, value: int) -> Int[Tensor, " row"]:

@@ -5,12 +5,17 @@ must not change the logits; q, k and v must act as such; and the readers' gradie
 first block's input. A model that fails is refused: its scores would be wrong without looking wrong.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from probing.architectures.families import Architecture
+from probing.architectures.heads import HeadOutputs
 from probing.architectures.norms import wide
 from probing.architectures.recording import Observer, WriteGradients, recording
 from probing.architectures.taps import Residual
@@ -36,14 +41,33 @@ def _relative(a: Tensor, b: Tensor) -> float:
 class _Evidence(Observer):
     """Everything that a pass reports, for `prove`; what is written is kept as it was, and as it is in the graph."""
 
-    def __init__(self, architecture: Architecture) -> None:
-        self._graph = architecture.graph
+    def __init__(self, architecture: Architecture, tolerance: float) -> None:
+        self._graph, self._tolerance = architecture.graph, tolerance
         self.embedding: Residual | None = None
         self.written: dict[int, Residual] = {}
         self.attached: dict[int, Residual] = {}
         self.residuals: dict[range, Residual] = {}
         self.read_from: dict[range, Residual] = {}
         self.gradients: dict[int, Residual] = {}
+        self.mixed: dict[int, Tensor] = {}
+
+    @contextmanager
+    def of_heads(self, architecture: Architecture) -> Iterator[None]:
+        """Keep, of each layer that is divided, what its heads mixed, side by side."""
+
+        def keep(layer: int, module: nn.Module, args: tuple) -> None:
+            self.mixed[layer] = args[0]
+
+        handles = [
+            division.mixed.register_forward_pre_hook(partial(keep, layer))
+            for layer, division in enumerate(architecture.divisions)
+            if division is not None
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def embedded(self, embedding: Residual) -> None:
         self.embedding = embedding
@@ -51,6 +75,15 @@ class _Evidence(Observer):
     def wrote(self, writer: int, output: Residual) -> None:
         self._once(writer in self.written, self._graph.writers[writer])
         self.written[writer], self.attached[writer] = output.detach().clone(), output
+
+    def divided(self, writers: range, outputs: HeadOutputs, whole: Residual) -> None:
+        block = self._graph.writer_records[writers.start].block
+        self._once(writers.start in self.written, block)
+        parts = wide(whole).new_empty(whole.shape[0], len(writers), *whole.shape[1:])
+        outputs.write(parts)
+        self.written.update(zip(writers, parts.unbind(1), strict=True))
+        if not (difference := _relative(parts.sum(1), whole.detach())) <= self._tolerance:
+            raise ModelError(f"The heads of '{block}' do not add up to it: they miss {difference:.1e}.", _REFUSED)
 
     def read(self, readers: range, residual: Residual) -> None:
         self._once(readers in self.residuals, self._graph.reader_records[readers.start].node)
@@ -92,8 +125,8 @@ def prove(architecture: Architecture) -> None:
             f"{difference:.1e}.",
             "Use a causal language model.",
         )
-    evidence = _Evidence(architecture)
-    with recording(architecture, evidence), torch.enable_grad():
+    evidence = _Evidence(architecture, tolerance)
+    with evidence.of_heads(architecture), recording(architecture, evidence), torch.enable_grad():
         logits = _run(architecture, tokens)
         loss = logits.float().log_softmax(-1).square().mean()
         if not (difference := _relative(logits.detach(), bare)) <= tolerance:
@@ -159,26 +192,57 @@ def _prove_sums(architecture: Architecture, evidence: _Evidence, tolerance: floa
             )
 
 
+@dataclass(frozen=True)
+class _Mixed:
+    """What one query mixes together, and the readers that may have made it so."""
+
+    value: Residual
+    query: int
+    key: int
+    output: int
+
+
+def _mixed(architecture: Architecture, evidence: _Evidence, layer: int) -> _Mixed:
+    """What a layer's attention mixes: where it is divided, one of its heads, another in each layer."""
+    graph, division = architecture.graph, architecture.divisions[layer]
+    places = graph.attention_readers(layer)
+    if division is None:
+        return _Mixed(evidence.attached[graph.attention_writers(layer).start], *places)
+    heads = division.heads
+    head = layer % heads.queries
+    group = head // (heads.queries // heads.groups)
+    values = evidence.mixed[layer].flatten(2).unflatten(-1, (heads.queries, -1))[:, :, head]
+    keys = places.start + heads.queries
+    return _Mixed(values, places.start + head, keys + group, keys + heads.groups + group)
+
+
 def _prove_projections(architecture: Architecture, evidence: _Evidence, tolerance: float) -> None:
     """Queries must act on their own position alone, and keys must not act where a position sees only itself.
 
     So a wrong order of rows in a fused matrix, or another module between a projection and attention, is noticed, which
-    leaves the gradients' sum as it is. Where a learned sink competes with a lone key, the key does act.
+    leaves the gradients' sum as it is. Where a learned sink competes with a lone key, the key does act. What a head
+    mixes must be moved by its own query, and its own group's keys and values, and by no others.
     """
     graph = architecture.graph
     for layer, block in enumerate(architecture.blocks):
         if block.whole:
             continue
-        q, k, v = graph.attention_readers(layer)
-        output = evidence.attached[graph.attention_writers(layer).start]
-        residual = next(x for readers, x in evidence.read_from.items() if q in readers)
+        mixed, division = _mixed(architecture, evidence, layer), architecture.divisions[layer]
+        residual = next(x for readers, x in evidence.read_from.items() if mixed.query in readers)
         generator = torch.Generator().manual_seed(layer)
-        mixed = output @ torch.randn(output.shape[-1], generator=generator).to(output)
-        found = evidence.gradients_of(mixed[:, -1].sum(), residual)
-        own, elsewhere = found[q][:, -1].norm(), found[q][:, :-1].norm()
+        value = mixed.value @ torch.randn(mixed.value.shape[-1], generator=generator).to(mixed.value)
+        found = evidence.gradients_of(value[:, -1].sum(), residual)
+        own, elsewhere = found[mixed.query][:, -1].norm(), found[mixed.query][:, :-1].norm()
         if not elsewhere <= tolerance * own:
-            raise ModelError(f"What 'a{layer}<q>' should be acts on other positions than its own.", _REFUSED)
-        found = evidence.gradients_of(mixed[:, 0].sum(), residual)
+            name = graph.readers[mixed.query]
+            raise ModelError(f"What '{name}' should be acts on other positions than its own.", _REFUSED)
+        for reader in graph.attention_readers(layer):
+            mine = reader in (mixed.query, mixed.key, mixed.output)
+            joint = division is not None and graph.reader_records[reader].kind in division.joint
+            if not (mine or joint) and not found[reader].norm() <= tolerance * max(own, found[mixed.output].norm()):
+                raise ModelError(f"What '{graph.readers[reader]}' should be acts on another head.", _REFUSED)
+        found = evidence.gradients_of(value[:, 0].sum(), residual)
         sinks = any("sink" in name for name, _ in block.layer.named_parameters())
-        if not sinks and not found[k][:, 0].norm() <= tolerance * found[v][:, 0].norm():
-            raise ModelError(f"What 'a{layer}<k>' should be acts where there is nothing to choose from.", _REFUSED)
+        if not sinks and not found[mixed.key][:, 0].norm() <= tolerance * found[mixed.output][:, 0].norm():
+            name = graph.readers[mixed.key]
+            raise ModelError(f"What '{name}' should be acts where there is nothing to choose from.", _REFUSED)

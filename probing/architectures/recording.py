@@ -8,14 +8,16 @@ through it in closed form (`norms`). Nothing of the model is run twice.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from probing.architectures.families import Architecture, Reading, Writing
-from probing.architectures.taps import Residual, given, own_view, replaced
+from probing.architectures.families import Architecture, Block, Reading, Writing
+from probing.architectures.heads import HeadOutputs, scale_held
+from probing.architectures.taps import Gradient, Residual, Take, given, own_view, replaced
 from probing.errors import ModelError
 
 WriteGradients = Callable[[Float[Tensor, "sample reader position width"]], object]
@@ -33,6 +35,12 @@ class Observer:
 
     def wrote(self, writer: int, output: Residual) -> None:
         """What a writer, by its index in `ResidualGraph.writers`, added to the residual."""
+
+    def divided(self, writers: range, outputs: HeadOutputs, whole: Residual) -> None:
+        """What the writers of an attention block, by their indices, added: its heads, and its bias if it has one.
+
+        `whole` is what the block added.
+        """
 
     def read(self, readers: range, residual: Residual) -> None:
         """The residual as readers, by their indices in `ResidualGraph.readers`, are about to read it."""
@@ -61,23 +69,47 @@ def recording(architecture: Architecture, observer: Observer) -> Iterator[None]:
         observer.wrote(0, start)
         return replaced(args, kwargs, start)
 
-    def writers(writer: int, writing: Writing) -> list[Any]:
+    def writers(block: str, writing: Writing, tell: Callable[[Residual], None]) -> list[Any]:
         written: list[Tensor] = []
 
         def hook(module: nn.Module, args: tuple, output: Tensor | tuple[Tensor, ...]) -> None:
             part = output[0] if isinstance(output, tuple) else output
             if not isinstance(part, Tensor) or part.numel() != shape.numel():
                 raise ModelError(
-                    f"What '{graph.writers[writer]}' writes does not have the residual's shape {list(shape)}.",
+                    f"What '{block}' writes does not have the residual's shape {list(shape)}.",
                     "This architecture is not supported.",
                 )
             written.append(part if part.shape == shape else part.view(shape))
             if len(written) == len(writing.modules):
                 total = written[0] if len(written) == 1 else torch.stack(written).sum(0)
                 written.clear()
-                observer.wrote(writer, total if writing.scale == 1 else total * writing.scale)
+                tell(total if writing.scale == 1 else total * writing.scale)
 
         return [module.register_forward_hook(hook) for module in writing.modules]
+
+    def attention(layer: int, block: Block) -> list[Any]:
+        places, division = graph.attention_writers(layer), architecture.divisions[layer]
+        if division is None:
+            return writers(f"a{layer}", block.attention, partial(observer.wrote, places.start))
+        made: list[Tensor] = []
+
+        def projected(module: nn.Module, args: tuple, output: Tensor) -> None:
+            made[:] = args[0].detach(), output.detach()
+
+        def tell(whole: Residual) -> None:
+            if not made:
+                raise ModelError(
+                    f"The heads of 'a{layer}' do not write through the module that projects them.",
+                    "Choose --granularity projections or blocks.",
+                )
+            values, output = (tensor.view(*shape[:2], -1) for tensor in made)
+            made.clear()
+            norm = block.after_attention
+            held = (None, None) if norm is None else (scale_held(norm, output), norm.gain)
+            outputs = HeadOutputs(division, values, block.attention.scale, *held)
+            observer.divided(places, outputs, whole)
+
+        return [division.output.register_forward_hook(projected), *writers(f"a{layer}", block.attention, tell)]
 
     def finish(module: nn.Module, args: tuple, output: Any) -> None:
         """A norm may be used before the first block too (nanochat): only after the last is it the head's."""
@@ -86,12 +118,12 @@ def recording(architecture: Architecture, observer: Observer) -> Iterator[None]:
 
     handles = [architecture.blocks[0].layer.register_forward_pre_hook(begin, with_kwargs=True)]
     for layer, block in enumerate(architecture.blocks):
-        attention, mlp = graph.attention_readers(layer), graph.mlp_reader(layer)
-        groups = [range(attention.start, mlp + 1)] if len(block.readings) == 1 else [attention, range(mlp, mlp + 1)]
+        attends, mlp = graph.attention_readers(layer), graph.mlp_reader(layer)
+        groups = [range(attends.start, mlp + 1)] if len(block.readings) == 1 else [attends, range(mlp, mlp + 1)]
         for readers, reading in zip(groups, block.readings, strict=True):
             handles += _Readers(readers, reading, observer).hooks()
-        handles += writers(graph.attention_writers(layer).start, block.attention)
-        handles += writers(graph.mlp_writer(layer), block.mlp)
+        handles += attention(layer, block)
+        handles += writers(f"m{layer}", block.mlp, partial(observer.wrote, graph.mlp_writer(layer)))
     handles.append(architecture.blocks[-1].layer.register_forward_hook(finish))
     try:
         yield
@@ -105,7 +137,7 @@ class _Readers:
 
     def __init__(self, readers: range, reading: Reading, observer: Observer) -> None:
         self._readers, self._reading, self._observer = readers, reading, observer
-        self._gradients: dict[int, Residual] = {}
+        self._gradients: list[tuple[range, Gradient]] = []
 
     def hooks(self) -> list[Any]:
         """The hooks, registered."""
@@ -116,12 +148,10 @@ class _Readers:
             first += taps.parts
         return handles
 
-    def _taker(self, first: int) -> Callable[[int, Residual], None]:
-        def take(part: int, gradient: Residual) -> None:
-            before = self._gradients.get(first + part)
-            self._gradients[first + part] = gradient if before is None else before + gradient
-
-        return take
+    def _taker(self, first: int) -> Take:
+        return lambda parts, gradient: self._gradients.append(
+            (range(first + parts.start, first + parts.stop), gradient)
+        )
 
     def _read(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         residual = given(args, kwargs)
@@ -136,17 +166,17 @@ class _Readers:
             self._observer.influenced(self._readers, self._write)
         else:
             self._observer.influenced(self._readers, lambda out: out.copy_(whole.view(out.shape)))
-        self._gradients = {}
+        self._gradients = []
 
     def _write(self, out: Float[Tensor, "sample reader position width"]) -> None:
         """Pull the gradients back where this block is, which may be another device than that of `out`."""
         near = out if out.device == self._residual.device else torch.empty_like(out, device=self._residual.device)
-        for part in range(len(self._readers)):
-            gradient = self._gradients.get(part)
-            if gradient is None:
-                near[:, part].zero_()
-            else:
-                near[:, part].copy_(gradient)
+        written: set[int] = set()
+        for parts, gradient in self._gradients:
+            gradient.add_to(near[:, parts.start : parts.stop], written.isdisjoint(parts))
+            written.update(parts)
+        for part in set(range(len(self._readers))) - written:
+            near[:, part].zero_()
         self._reading.norm.pull_back(self._residual, near)
         if near is not out:
             out.copy_(near)

@@ -11,14 +11,32 @@ from typing import Any, Protocol
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from probing.architectures.norms import Norm, wide
 from probing.errors import ModelError
 
 Residual = Float[Tensor, "sample position width"]
 
-Take = Callable[[int, Residual], None]
-"""Told a part, and the gradient at the norm's output through it."""
+
+@dataclass(frozen=True)
+class Gradient:
+    """The gradient at a norm's output through each of some parts: `given`, pulled back through `matrix` if need be."""
+
+    given: Float[Tensor, "sample part position row"]
+    matrix: Float[Tensor, "part row width"] | None = None
+
+    def add_to(self, out: Float[Tensor, "sample part position width"], first: bool) -> None:
+        """Write it into a tensor, or add it to what is there already."""
+        value = self.given if self.matrix is None else self.given @ self.matrix.to(self.given)
+        if first:
+            out.copy_(value)
+        else:
+            out.add_(value)
+
+
+Take = Callable[[range, Gradient], None]
+"""Told some parts, and the gradient at the norm's output through each."""
 
 
 class Taps(Protocol):
@@ -47,8 +65,11 @@ class Apart:
         """At each module's input."""
 
         def hook(part: int) -> Callable:
+            def back(gradient: Tensor) -> None:
+                take(range(part, part + 1), Gradient(gradient[:, None]))
+
             def read(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-                return replaced(args, kwargs, own_view(given(args, kwargs), lambda gradient: take(part, gradient)))
+                return replaced(args, kwargs, own_view(given(args, kwargs), back))
 
             return read
 
@@ -60,25 +81,113 @@ class Apart:
 
 
 @dataclass(frozen=True)
-class Fused:
-    """One module makes q, k and v; `rows` of its output tell them apart."""
+class Rows:
+    """Outputs of a linear module that belong to some parts, equally many to each."""
 
     module: nn.Module
-    rows: tuple[Int[Tensor, " row"], ...]
-    parts: int = 3
+    first: int
+    """The first of the parts."""
+    rows: Int[Tensor, "part row"]
+
+    @property
+    def parts(self) -> range:
+        """Whose they are."""
+        return range(self.first, self.first + len(self.rows))
+
+    def pulled_back(self, gradient: Float[Tensor, "sample position out"]) -> Gradient:
+        """The gradient at the module's input through each part, from that at its output."""
+        matrix, rows = matrix_of(self.module), self.rows
+        if rows.numel() == matrix.shape[0] and bool((rows.flatten().diff() == 1).all()):  # all of them, in order
+            own, matrix = gradient.unflatten(-1, rows.shape), matrix.unflatten(0, rows.shape)
+        else:
+            rows = rows.to(gradient.device)
+            own, matrix = gradient[..., rows], matrix[rows.to(matrix.device)]
+        return Gradient(own.transpose(1, 2), matrix)
+
+
+@dataclass(frozen=True)
+class AtOutputs:
+    """Parts that are told apart by the outputs of the modules that read for them.
+
+    One module may make q, k and v (`query_key_value`), and each makes those of all heads.
+    """
+
+    rows: tuple[Rows, ...]
+
+    @property
+    def parts(self) -> int:
+        """How many."""
+        return max(rows.parts.stop for rows in self.rows)
 
     def hooks(self, take: Take) -> list[Any]:
-        """At its output, from where each part is pulled back through its rows of the matrix."""
+        """At each module's output."""
 
-        def made(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        def hook(mine: list[Rows]) -> Callable:
+            def made(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+                def back(gradient: Tensor) -> None:
+                    for rows in mine:
+                        take(rows.parts, rows.pulled_back(gradient))
+
+                return own_view(output, back)
+
+            return made
+
+        modules = dict.fromkeys(rows.module for rows in self.rows)
+        return [
+            module.register_forward_hook(hook([rows for rows in self.rows if rows.module is module]))
+            for module in modules
+        ]
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """Queries of heads that are made by way of fewer numbers (DeepSeek-V2): `down` makes them, `norm` normalises them,
+    and `up` makes the queries."""
+
+    down: nn.Module
+    norm: Norm
+    up: Rows
+
+    @property
+    def parts(self) -> int:
+        """How many."""
+        return len(self.up.parts)
+
+    def hooks(self, take: Take) -> list[Any]:
+        """At both modules' outputs."""
+        latent = torch.empty(0)
+
+        def lowered(module: nn.Module, args: tuple, output: Tensor) -> None:
+            nonlocal latent
+            latent = output.detach()
+
+        def raised(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
             def back(gradient: Tensor) -> None:
-                for part, rows in enumerate(self.rows):
-                    rows = rows.to(gradient.device)
-                    take(part, gradient[..., rows] @ _matrix(module)[rows])
+                pulled = self.up.pulled_back(gradient)
+                through = wide(latent).new_empty(latent.shape[0], self.parts, *latent.shape[1:])
+                pulled.add_to(through, first=True)
+                self.norm.pull_back(latent, through)
+                take(self.up.parts, Gradient(through, matrix_of(self.down)[None]))
 
             return own_view(output, back)
 
-        return [self.module.register_forward_hook(made)]
+        return [self.down.register_forward_hook(lowered), self.up.module.register_forward_hook(raised)]
+
+
+@dataclass(frozen=True)
+class Several:
+    """Taps of the same parts side by side: queries and the gates on them."""
+
+    taps: tuple[Taps, ...]
+
+    @property
+    def parts(self) -> int:
+        """How many."""
+        return max(taps.parts for taps in self.taps)
+
+    def hooks(self, take: Take) -> list[Any]:
+        """Those of each."""
+        return [handle for taps in self.taps for handle in taps.hooks(take)]
 
 
 @dataclass(frozen=True)
@@ -90,23 +199,27 @@ class Latent:
     output. The rest, the rotary part with it, is k's.
     """
 
-    queries: tuple[nn.Module, ...]
+    queries: Taps
     down: nn.Module
     norm: Norm
     up: nn.Module
     value_rows: Int[Tensor, " row"]
-    parts: int = 3
+
+    @property
+    def parts(self) -> int:
+        """Those of the queries, then k and v, which all heads share."""
+        return self.queries.parts + 2
 
     def hooks(self, take: Take) -> list[Any]:
         """At the queries' inputs and both projections' outputs."""
-        width = _matrix(self.up).shape[1]
+        width, key = matrix_of(self.up).shape[1], self.queries.parts
         latent, through_value = torch.empty(0), torch.empty(0)
 
         def raised(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
             def back(gradient: Tensor) -> None:
                 nonlocal through_value
                 rows = self.value_rows.to(gradient.device)
-                at_norm = (gradient[..., rows] @ _matrix(module)[rows]).view(*latent.shape)
+                at_norm = (gradient[..., rows] @ matrix_of(module)[rows]).view(*latent.shape)
                 through_value = wide(at_norm)[:, None]
                 self.norm.pull_back(latent, through_value)
 
@@ -119,23 +232,34 @@ class Latent:
             def back(gradient: Tensor) -> None:
                 value = torch.zeros_like(gradient)
                 value[..., :width] = through_value[:, 0]
-                take(1, (gradient - value) @ _matrix(module))
-                take(2, value @ _matrix(module))
+                both = torch.stack([gradient - value, value], 1)
+                take(range(key, key + 2), Gradient(both, matrix_of(module)[None]))
 
             return own_view(output, back)
 
         return [
-            *Apart((self.queries,)).hooks(take),
+            *self.queries.hooks(take),
             self.down.register_forward_hook(lowered),
             self.up.register_forward_hook(raised),
         ]
 
 
-def _matrix(module: nn.Module) -> Float[Tensor, "out width"]:
+def matrix_of(module: nn.Module) -> Float[Tensor, "out width"]:
     """The matrix of a linear layer; transformers' Conv1D keeps its transpose."""
     weight = module.weight
     assert isinstance(weight, Tensor)
     return weight if isinstance(module, nn.Linear) else weight.T
+
+
+def bare(module: nn.Module) -> nn.Module:
+    """A linear module that is all there is in another (Moshi), or the module itself."""
+    children = list(module.children())
+    return children[0] if len(children) == 1 and is_linear(children[0]) and not is_linear(module) else module
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module is a matrix, and perhaps a bias."""
+    return isinstance(module, nn.Linear | Conv1D)
 
 
 def own_view(read: Tensor, take: Callable[[Tensor], None]) -> Tensor:

@@ -14,7 +14,7 @@ from transformers.models.olmo.modeling_olmo import OlmoLayerNorm
 
 from probing.architectures import Architecture, Observer, architecture_of, prove, recording
 from probing.architectures.norms import norm_of
-from probing.architectures.taps import Take, Taps
+from probing.architectures.taps import Gradient, Take, Taps
 from probing.attribution import Attributor
 from probing.errors import ModelError
 from tests.shrunk import shrunk
@@ -163,7 +163,13 @@ def test_projections_in_a_wrong_order_are_refused_although_their_gradients_add_u
         parts: int = 3
 
         def hooks(self, take: Take) -> list:
-            return self.taps.hooks(lambda part, gradient: take(order[part], gradient))
+            def swapped(parts: range, gradient: Gradient) -> None:
+                for i, part in enumerate(parts):
+                    matrix = gradient.matrix
+                    mine = matrix if matrix is None or len(matrix) == 1 else matrix[i : i + 1]
+                    take(range(order[part], order[part] + 1), Gradient(gradient.given[:, i : i + 1], mine))
+
+            return self.taps.hooks(swapped)
 
     architecture = architecture_of(shrunk(kind))
     prove(architecture)
