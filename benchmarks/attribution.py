@@ -1,4 +1,4 @@
-"""Attribution against a bare forward and backward pass: `python -m benchmarks.attribution [--json] [--quick]`.
+"""Attribution against a bare forward and backward pass: `python -m benchmarks.attribution [--granularity G] [--json]`.
 
 Both are measured in one run on one thread, alternating, on a Llama of SmolLM2-135M's shape with random weights (30
 layers, width 576, 9 heads, 3 key/value heads), one sequence of 77 tokens, float32. "Bare" is the loss of the same
@@ -17,12 +17,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import psutil
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from probing.attribution import Attributor
+from probing.graph import Granularity
 from probing.sequences import Sample
 
 PROMPT, ANSWER = 60, 17
@@ -59,8 +61,8 @@ def _bare(model: LlamaForCausalLM, sample: Sample) -> Callable[[], None]:
     return run
 
 
-def _ours(model: LlamaForCausalLM, sample: Sample) -> Callable[[], None]:
-    attributor = Attributor(model)
+def _ours(model: LlamaForCausalLM, sample: Sample, granularity: Granularity) -> Callable[[], None]:
+    attributor = Attributor(model, granularity)
 
     def run() -> None:
         attributor.score([sample])
@@ -68,21 +70,23 @@ def _ours(model: LlamaForCausalLM, sample: Sample) -> Callable[[], None]:
     return run
 
 
-_RUNS = {"bare": _bare, "ours": _ours}
+def _runs(model: LlamaForCausalLM, sample: Sample, granularity: Granularity) -> dict[str, Callable[[], None]]:
+    return {"bare": _bare(model, sample), "ours": _ours(model, sample, granularity)}
 
 
-def _peak(which: str, quick: bool) -> tuple[float, float]:
+def _peak(which: str, quick: bool, granularity: Granularity) -> tuple[float, float]:
     """Peak resident memory of a fresh process that runs one of the two, and what it grew by, in MiB (Linux)."""
-    command = [sys.executable, "-m", "benchmarks.attribution", "--memory-of", which, *(["--quick"] if quick else [])]
+    command = [sys.executable, "-m", "benchmarks.attribution", "--memory-of", which, "--granularity", granularity]
+    command += ["--quick"] if quick else []
     peak, loaded = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     return float(peak), float(peak) - float(loaded)
 
 
-def _print_memory(which: str, quick: bool) -> None:
+def _print_memory(which: str, quick: bool, granularity: Granularity) -> None:
     torch.set_num_threads(1)
     model = _model(quick)
     sample = _sample(model)
-    run = _RUNS[which](model, sample)
+    run = _runs(model, sample, granularity)[which]
     with torch.no_grad():  # touch the weights and the kernels' workspace, which both need
         model(input_ids=torch.tensor([[1]]))
     gc.collect()
@@ -96,12 +100,12 @@ def _print_memory(which: str, quick: bool) -> None:
     print(peak / 1024, loaded / 2**20)
 
 
-def measure(quick: bool, repeats: int = 5) -> dict[str, float]:
+def measure(quick: bool, granularity: Granularity = "projections", repeats: int = 5) -> dict[str, float]:
     """Median seconds and peak MiB of both, and their ratios."""
     torch.set_num_threads(1)
     model = _model(quick)
     sample = _sample(model)
-    runs = {name: make(model, sample) for name, make in _RUNS.items()}
+    runs = _runs(model, sample, granularity)
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for repeat in range(repeats + 1):
         for name, run in runs.items():
@@ -110,7 +114,7 @@ def measure(quick: bool, repeats: int = 5) -> dict[str, float]:
             if repeat:  # the first is a warm-up
                 seconds[name].append(time.perf_counter() - started)
     median = {name: statistics.median(values) for name, values in seconds.items()}
-    memory = {name: _peak(name, quick) for name in runs}
+    memory = {name: _peak(name, quick, granularity) for name in runs}
     return {
         "bare_seconds": median["bare"],
         "ours_seconds": median["ours"],
@@ -128,12 +132,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.attribution", description=__doc__)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--quick", action="store_true", help="a small model")
-    parser.add_argument("--memory-of", choices=tuple(_RUNS), help=argparse.SUPPRESS)
+    parser.add_argument("--granularity", choices=get_args(Granularity), default="projections")
+    parser.add_argument("--memory-of", choices=("bare", "ours"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory_of:
-        _print_memory(arguments.memory_of, arguments.quick)
+        _print_memory(arguments.memory_of, arguments.quick, arguments.granularity)
         return
-    m = measure(arguments.quick)
+    m = measure(arguments.quick, arguments.granularity)
     if arguments.json:
         print(json.dumps(m, indent=2))
         return
