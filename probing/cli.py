@@ -176,7 +176,8 @@ def _probe(spec: "Spec", registry: Registry, arguments: argparse.Namespace) -> N
 
     with closing(_open(arguments)) as store:
         if arguments.rollouts:
-            spec = import_rollouts(store, spec, registry, arguments.rollouts, arguments.ungraded)
+            with _progress() as progress:
+                spec = import_rollouts(store, spec, registry, arguments.rollouts, arguments.ungraded, progress)
         plan = make_plan(spec, registry)
         if note := weights_note(*(plan.checkpoints[side] for side in SIDES)):
             print(note, file=sys.stderr)

@@ -1,26 +1,34 @@
 """Taking answers that were made elsewhere into the store, as if they had been generated here."""
 
-import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from probing.errors import RolloutError
+from probing.jobs.filling import Given, Source, fill
 from probing.jobs.numerics import make_plan
 from probing.jobs.plan import SIDES, Plan, Spec
-from probing.models import load_tokenizer, pieces
+from probing.jobs.progress import Progress
+from probing.models import load_tokenizer
 from probing.pairs import Registry
-from probing.questions import Question, is_right, load_questions
+from probing.questions import Question, load_questions
 from probing.rollout_files import Row, digest, read_rollouts
-from probing.rollouts import Answer
 from probing.store import Store
-from probing.store.spool import AnswerBatch
 
 AT_ONCE = 256
 """Answers in one batch."""
 
 
-def import_rollouts(store: Store, spec: Spec, registry: Registry, path: Path, ungraded: bool = False) -> Spec:
+def import_rollouts(
+    store: Store,
+    spec: Spec,
+    registry: Registry,
+    path: Path,
+    ungraded: bool = False,
+    progress: Progress = lambda stage, done, total: None,
+) -> Spec:
     """Keep the answers of a file (see `rollout_files`), and return the job that uses them.
 
     Who is right is said by the file's column `cohort`; else the question set's references decide, found by the
@@ -39,36 +47,22 @@ def import_rollouts(store: Store, spec: Spec, registry: Registry, path: Path, un
     spec = replace(spec, rollouts=digest(rows))
     plan = make_plan(spec, registry)
     for side in SIDES:
-        key, checkpoint = plan.rollout_key(side), plan.checkpoints[side]
-        if store.rollout_finished(key):
-            continue
-        started = time.monotonic()
-        tokenizer = load_tokenizer(checkpoint)
-        store.start_rollout(
-            key, plan.name_of(side), checkpoint.identity, question_set.name, plan.rollout_settings(side), len(rows)
-        )
-        for start in range(0, len(rows), AT_ONCE):
-            chosen = rows[start : start + AT_ONCE]
-            answers = [_answer(row, side, plan, tokenizer, known) for row in chosen]
-            store.spool.put(
-                AnswerBatch(
-                    key,
-                    tuple(range(start, start + len(chosen))),
-                    tuple(row.question for row in chosen),
-                    tuple(_question(row, known).reference for row in chosen),
-                    tuple(tokenizer.decode(answer.prompt_tokens) for answer in answers),
-                    tuple(answers),
-                    tuple(pieces(tokenizer, answer.prompt_tokens) for answer in answers),
-                    tuple(pieces(tokenizer, answer.tokens) for answer in answers),
-                )
-            )
-            store.ingest()
-        store.finish_rollout(key, {"file": path.name}, time.monotonic() - started)
+        fill(store, plan, side, partial(_file, path, rows, side, plan, known), progress)
     return spec
 
 
-def _answer(row: Row, side: str, plan: Plan, tokenizer: Any, known: dict[str, Question]) -> Answer:
-    """One side's answer in a row, graded."""
+def _file(path: Path, rows: list[Row], side: str, plan: Plan, known: dict[str, Question]) -> Source:
+    """One side's answers in a file."""
+    tokenizer = load_tokenizer(plan.checkpoints[side])
+
+    def give(batch: list[int], say: Callable[[], None]) -> list[Given]:
+        return [_given(rows[i], side, plan, tokenizer, known) for i in batch]
+
+    return Source([row.id for row in rows], give, AT_ONCE, tokenizer, {"file": path.name})
+
+
+def _given(row: Row, side: str, plan: Plan, tokenizer: Any, known: dict[str, Question]) -> Given:
+    """One side's answer in a row."""
     prompt, tokens = row.tokens[side]
     outside = next((token for token in (*prompt, *tokens) if token >= len(tokenizer)), None)
     if outside is not None:
@@ -77,8 +71,7 @@ def _answer(row: Row, side: str, plan: Plan, tokenizer: Any, known: dict[str, Qu
             "Were these answers made with this pair?",
         )
     text = tokenizer.decode(tokens, skip_special_tokens=True)
-    right = is_right(_question(row, known), side == "tuned", text, plan.question_set.grading)
-    return Answer(row.id, prompt, tokens, text, right)
+    return Given(_question(row, known), tokenizer.decode(prompt), prompt, tokens, text)
 
 
 def _question(row: Row, known: dict[str, Question]) -> Question:

@@ -67,7 +67,7 @@ def test_an_old_summary_is_made_again_without_scoring(here: Database) -> None:
     here.submit(spec_of(row).as_json())
     worker = Worker(here)
     assert worker.work()
-    assert not worker._loaded, "no model was needed"
+    assert not worker.models.provenance(), "no model was needed"
     pd.testing.assert_frame_equal(here.runs(), runs)
     row = _row(here)
     assert row["ready"]

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +13,14 @@ import pytest
 import torch
 
 from probing.graph import ResidualGraph
+from probing.jobs.job import Job
+from probing.jobs.loading import Models, gpu_lock, wait_for
 from probing.jobs.numerics import make_plan
 from probing.jobs.plan import SIDES, Plan, Spec, shipped, spec_of
-from probing.jobs.worker import Worker, follow, gpu_lock, serve, wait_for, worker_lock
+from probing.jobs.worker import follow, serve, worker_lock
 from probing.metrics import compare
 from probing.pairs import Registry, load_registry
-from probing.rollouts import Criteria
+from probing.rollouts import ALPHAS, Criteria
 from probing.store import Store, open_store
 from tests.conftest import ROOT
 from tests.waiting import until
@@ -132,23 +135,37 @@ def test_attention_blocks_as_one_reader_are_a_comparison_of_their_own(undisturbe
     store.close()
 
 
+def _plan_of_steps(spec: Spec, steps: Sequence[int], folder: Path) -> Plan:
+    """The plan of a timeline that has only some of the pair's steps."""
+    pair = load_registry().pair(spec.pair)
+    folder.mkdir()
+    for step in steps:
+        (folder / f"step-{step}").symlink_to(pair.steps[step])
+    few = pair.model_copy(update={"checkpoints": folder})
+    registry = Registry(questions=load_registry().questions, pairs={pair.name: few})
+    return make_plan(replace(spec, timeline=True), registry)
+
+
+def test_the_answers_of_each_side_and_step_are_read_once_whatever_the_number_of_cuts(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(Path(shutil.copy(undisturbed, tmp_path / "store.duckdb")))
+    plan = _plan_of_steps(replace(SPEC, alphas=ALPHAS, selection=Criteria(n=4)), [20], tmp_path / "checkpoints")
+    reads: list[str] = []
+    read = store.answers
+    monkeypatch.setattr(store, "answers", lambda key: [reads.append(key), read(key)][1])
+    Job(store, Models(), plan, _quiet).do()
+    assert reads == [plan.rollout_key(side) for side in (*SIDES, "step-000020")]
+    assert sum(store.runs()["samples"] == 4) == 3 * len(ALPHAS)
+    store.close()
+
+
 def test_a_timeline_compares_every_checkpoint_on_the_questions_of_the_pair(undisturbed: Path, tmp_path: Path) -> None:
     store = open_store(Path(shutil.copy(undisturbed, tmp_path / "store.duckdb")))
-    pair = load_registry().pair("grpo")
-    few = {step: folder for step, folder in pair.steps.items() if step in (0, 20, 120)}
-    folder = tmp_path / "checkpoints"
-    folder.mkdir()
-    for step, path in few.items():
-        (folder / f"step-{step}").symlink_to(path)
-    registry = Registry(
-        questions=load_registry().questions, pairs={"grpo": pair.model_copy(update={"checkpoints": folder})}
-    )
-    plan = make_plan(replace(SPEC, timeline=True), registry)
+    plan = _plan_of_steps(SPEC, [0, 20, 120], tmp_path / "checkpoints")
     assert plan.steps == ["step-000000", "step-000020", "step-000120"]
-    job, spec = store.submit(plan.spec.as_json()), plan.spec
-    worker = Worker(store)
-    store.claim(worker.name, job)
-    worker._run(job, plan)
+    spec = plan.spec
+    Job(store, Models(), plan, _quiet).do()
     key = plan.comparison_key(spec.selections()[0])
     steps = store.steps(key).set_index("side")
     assert list(steps["asked"]) == [500, 500, 500]
@@ -173,10 +190,7 @@ def test_a_pair_with_other_tokenizers_is_compared_with_a_note(tmp_path: Path, zo
     pair = load_registry().pair("grpo").model_copy(update={"tuned": str(tmp_path / "grpo"), "checkpoints": None})
     plan = make_plan(SPEC, Registry(questions=load_registry().questions, pairs={"grpo": pair}))
     store = open_store(tmp_path / "store.duckdb")
-    worker = Worker(store)
-    job = store.submit(SPEC.as_json())
-    store.claim(worker.name, job)
-    worker._run(job, plan)
+    Job(store, Models(), plan, _quiet).do()
     (row,) = store.comparisons().to_dict("records")
     assert row["ready"]
     assert row["warning"].startswith("The two models' tokenizers differ in their chat templates. Each model is scored")
@@ -278,7 +292,7 @@ def test_a_killed_owner_loses_no_finished_batch_and_the_next_resumes(tmp_path: P
     path = tmp_path / "store.duckdb"
     program = (
         "import subprocess, sys, os, time\nfrom pathlib import Path\nfrom probing.store import open_store\n"
-        "from probing.jobs.plan import Spec\nfrom probing.rollouts import Criteria\n"
+        "from probing.jobs.plan import Spec\nfrom probing.rollouts import ALPHAS, Criteria\n"
         f"store = open_store(Path({str(path)!r}))\nstore.submit(Spec('grpo', 'addition', (0.3,), "
         "Criteria(n=40)).as_json())\n"
         f"worker = subprocess.Popen([sys.executable, '-m', 'probing', 'worker', '--store', {str(path)!r}, "

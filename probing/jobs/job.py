@@ -1,0 +1,190 @@
+"""One job as it is done: both sides' answers, what is selected of them at each cut, and its scores.
+
+Each step looks first whether the store has its result already. Answers are the longest thing that a job holds: those
+of a side are read once, cut for all selections, and let go.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+from probing.attribution import Attributor
+from probing.checkpoints import Checkpoint
+from probing.errors import RolloutError, SelectionError
+from probing.fitting import batch_by_batch, batch_that_fits, cache_bytes, free_bytes, shape_of
+from probing.jobs.filling import Given, Source, fill
+from probing.jobs.loading import Models
+from probing.jobs.plan import SIDES, Plan
+from probing.jobs.progress import Progress, now_and_then
+from probing.models import answer, load_tokenizer, tokenizer_note, vocabulary_digest
+from probing.questions import prompt_for
+from probing.rollouts import Answer, Criteria, Selected, samples, select
+from probing.sameness import weights_note
+from probing.sequences import Sample
+from probing.store import Store
+from probing.store.spool import ScoreBatch
+from probing.summary import summarise
+
+find_weights_note = lru_cache(maxsize=4)(weights_note)  # of equal models it reads every weight
+
+
+@lru_cache(maxsize=4)
+def _tokenizer_note(base: Checkpoint, tuned: Checkpoint) -> str | None:
+    """What differs between the tokenizers of a pair."""
+    return tokenizer_note(load_tokenizer(base), load_tokenizer(tuned))
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job under way."""
+
+    store: Store
+    models: Models
+    plan: Plan
+    report: Progress
+
+    def do(self) -> None:
+        """Bring all its results into the store."""
+        for side in SIDES:
+            self._roll_out(side)
+        answers = {side: self._answers(side) for side in SIDES}
+        cuts = [self._select(criteria, *answers.values()) for criteria in self.plan.spec.selections()]
+        possible = [selected for selected in cuts if selected is not None]
+        scored = {side: _cut(answers.pop(side), possible) for side in SIDES}
+        for side in reversed(SIDES):  # the tuned model is the one loaded last
+            for selected, chosen in scored[side]:
+                self._attribute(side, selected, chosen)
+        for selected in possible:
+            self._summarise("tuned", selected)
+        for side in self.plan.steps:
+            self._roll_out(side)
+            for selected, chosen in _cut(self._answers(side), possible):
+                self._attribute(side, selected, chosen)
+                self._summarise(side, selected)
+        if self.plan.spec.question is not None:
+            for side in SIDES:
+                for selected, chosen in scored[side]:
+                    self._resolve(side, selected, chosen, self.plan.spec.question)
+
+    def _load(self, side: str, dtype: str) -> tuple[Attributor, Any]:
+        plan = self.plan
+        return self.models.load(plan.checkpoints[side], plan.numerics, dtype, plan.spec.granularity, self.report)
+
+    # -- answers ---------------------------------------------------------------------------------------------------
+
+    def _roll_out(self, side: str) -> None:
+        fill(self.store, self.plan, side, partial(self._generator, side), self.report)
+
+    def _answers(self, side: str) -> list[Answer]:
+        return self.store.answers(self.plan.rollout_key(side))
+
+    def _generator(self, side: str) -> Source:
+        """Answers that the model gives."""
+        plan, pair, questions = self.plan, self.plan.pair, self.plan.questions
+        if plan.spec.rollouts:
+            raise RolloutError(
+                "The answers that this job should use are not all in the store.",
+                "Import their file again with 'python -m probing probe PAIR --rollouts FILE'.",
+            )
+        attributor, tokenizer = self._load(side, plan.numerics.answers)
+        model = attributor.model
+        prompts = [prompt_for(question, pair.template, tokenizer) for question in questions]
+        longest = max(len(prompt.tokens) for prompt in prompts) + pair.max_new_tokens
+        each = cache_bytes(shape_of(model.config, 0), longest, model.dtype.itemsize)
+
+        def give(batch: list[int], say: Callable[[], None]) -> list[Given]:
+            fed = [prompts[i].tokens for i in batch]
+            said = answer(model, tokenizer, fed, pair.max_new_tokens, pair.stop, now_and_then(say))
+            return [
+                Given(questions[i], prompts[i].text, prompts[i].tokens, *s) for i, s in zip(batch, said, strict=True)
+            ]
+
+        ids = [question.id for question in questions]
+        return Source(ids, give, batch_that_fits(free_bytes(model.device), each), tokenizer, self.models.provenance())
+
+    # -- selection -------------------------------------------------------------------------------------------------
+
+    def _select(self, criteria: Criteria, base: list[Answer], tuned: list[Answer]) -> Selected | None:
+        """The selection of one cut; None where it cannot be made, for a reason that the store keeps."""
+        plan = self.plan
+        selected, failure = None, None
+        try:
+            selected = select(base, tuned, criteria)
+        except SelectionError as error:
+            failure = str(error)
+        key = plan.comparison_key(criteria)
+        if not self.store.has_comparison(key):
+            models = [plan.checkpoints[side] for side in SIDES]
+            notes = (find_weights_note(*models), selected.warning if selected else None, _tokenizer_note(*models))
+            warning = " ".join(filter(None, notes)) or None
+            self.store.save_comparison(
+                key, plan.pair.name, plan.question_set.name, (plan.rollout_key("base"), plan.rollout_key("tuned")),
+                plan.comparison_settings(criteria), selected, warning, failure,
+            )  # fmt: skip
+        return selected
+
+    # -- scores ----------------------------------------------------------------------------------------------------
+
+    def _attribute(self, side: str, selected: Selected, chosen: list[Sample]) -> None:
+        """Score the edges of one side at one cut."""
+        plan, criteria = self.plan, selected.selection
+        key = plan.run_key(criteria, side)
+        if self.store.run_finished(key):
+            return
+        started = time.monotonic()
+        attributor, tokenizer = self._load(side, plan.numerics.scores)
+        attributor.check(chosen)
+        of_side = {"rollout": plan.rollout_key(side), "tokenizer": vocabulary_digest(tokenizer)}
+        batch_size = self.store.start_run(
+            key, plan.comparison_key(criteria), side, plan.name_of(side), plan.checkpoints[side].identity,
+            attributor.graph, len(chosen), len(attributor.batches(chosen)[0]),
+            plan.comparison_settings(criteria) | of_side,
+        )  # fmt: skip
+        scored = self.store.scored(key)
+        done = 0
+        stage = f"{plan.name_of(side)} edges, α {criteria.alpha:g}"
+
+        def do(batch: list[int]) -> None:
+            nonlocal done
+            self.report(stage, done, len(chosen))
+            done += len(batch)
+            if all(chosen[i].id in scored for i in batch):
+                return
+            part = attributor.score([chosen[i] for i in batch])
+            self.store.spool.put(ScoreBatch(key, part.ids, part.loss, part.edges))
+            self.store.ingest()
+
+        largest = batch_by_batch(attributor.batches(chosen, batch_size), do)
+        batches = f"{batch_size}" if largest in (batch_size, len(chosen)) else f"{batch_size}, then {largest}"
+        made = self.models.provenance() | {"batch size": batches}
+        self.store.finish_run(key, made, time.monotonic() - started)
+
+    def _summarise(self, side: str, selected: Selected) -> None:
+        """Compare the base with `side`, and keep what pages show of it at once."""
+        plan, criteria = self.plan, selected.selection
+        key = plan.comparison_key(criteria)
+        if self.store.has_summary(key, side):
+            return
+        self.report(f"{plan.name_of(side)} compared, α {criteria.alpha:g}", 0, 1)
+        base, tuned = (self.store.scores(plan.run_key(criteria, s)) for s in ("base", side))
+        self.store.save_summary(key, side, summarise(base, tuned))
+
+    def _resolve(self, side: str, selected: Selected, chosen: list[Sample], question: str) -> None:
+        """Score one question at every position."""
+        plan = self.plan
+        key = plan.run_key(selected.selection, side)
+        if self.store.positions(key, question) is not None:
+            return
+        sample = next((sample for sample in chosen if sample.id == question), None)
+        if sample is None:
+            raise SelectionError(f"Question '{question}' is not among those that were scored.", "Choose another.")
+        self.report(f"{plan.name_of(side)} token by token", SIDES.index(side), len(SIDES))
+        attributor, _ = self._load(side, plan.numerics.scores)
+        self.store.save_positions(key, question, attributor.score_positions(sample))
+
+
+def _cut(answers: list[Answer], cuts: list[Selected]) -> list[tuple[Selected, list[Sample]]]:
+    """What is scored of one side's answers at each cut."""
+    return [(selected, samples(answers, selected)) for selected in cuts]
