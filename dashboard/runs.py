@@ -102,17 +102,16 @@ def queue(spec: Spec) -> None:
 
 
 def show_forecast(spec: Spec) -> None:
-    """What a job would take, as `probe --dry-run` says it in a process of its own: pages never load a model library."""
-    command = [
-        sys.executable, "-m", "probing", "probe", spec.pair, "--questions", spec.questions,
-        "--alpha", *map(str, spec.alphas), "--samples", str(spec.selection.n), "--cohort", spec.selection.cohort,
-        "--dtype", spec.dtype, "--granularity", spec.granularity,
-        "--store", str(default_path().absolute()), "--dry-run",
-    ]  # fmt: skip
+    """What a job would take, as `forecast` says it in a process of its own: pages never load a model library."""
+    asked = ["forecast", json.dumps(spec.as_json()), "--store", str(default_path().absolute())]
     with st.spinner("Measuring this machine …"):
         try:
             run = subprocess.run(
-                command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).resolve().parents[1]
+                [sys.executable, "-m", "probing", *asked],
+                capture_output=True,
+                text=True,
+                timeout=120,
+                cwd=Path(__file__).resolve().parents[1],
             )
         except subprocess.TimeoutExpired:
             st.warning("That took longer than two minutes, and was given up.", icon=":material/schedule:")

@@ -157,13 +157,24 @@ def probe(arguments: argparse.Namespace) -> None:
         _probe(spec, registry, arguments)
 
 
+def forecast(arguments: argparse.Namespace) -> None:
+    """Say what a job would take, given as the store keeps it: every setting of it counts."""
+    from probing.jobs.plan import Spec
+
+    try:
+        spec = Spec.from_json(json.loads(arguments.spec))
+    except (ValueError, KeyError, TypeError) as error:
+        raise PersonError("That is not the spec of a job.", "See 'python -m probing jobs --json' for some.") from error
+    _print_forecast(spec, load_registry(), arguments)
+
+
 def _print_forecast(spec: "Spec", registry: Registry, arguments: argparse.Namespace) -> None:
-    from probing.jobs.forecast import forecast
+    from probing.jobs.forecast import forecast as lay_out
     from probing.store import default_path
 
     there = (arguments.store or default_path()).exists()
     with closing(_open(arguments)) if there else nullcontext() as store:
-        for line in forecast(spec, registry, store).lines():
+        for line in lay_out(spec, registry, store).lines():
             print(line)
 
 
@@ -494,6 +505,10 @@ def _parser() -> argparse.ArgumentParser:
     c.add_argument("--dry-run", action="store_true", help="say what would be done, without loading any weights")
     c.add_argument("--detach", action="store_true", help="queue the job and return; a worker does it")
     computing(c)
+    stored(c)
+
+    c = command("forecast", forecast)
+    c.add_argument("spec", metavar="JSON")
     stored(c)
 
     stored(command("prepare", prepare))

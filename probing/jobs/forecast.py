@@ -68,9 +68,10 @@ class Forecast:
     def plan(self) -> Plan | None:
         """The plan with its keys, if all that goes into them is known."""
         found = {side: model.checkpoint for side, model in self.models.items() if model.checkpoint is not None}
-        if len(found) < len(SIDES) or not self.questions:
+        questions = [] if self.spec.rollouts else self.questions  # answers made elsewhere bring their own
+        if len(found) < len(SIDES) or not (questions or self.spec.rollouts):
             return None
-        return Plan(self.spec, self.pair, self.question_set, self.questions, found, self.numerics)
+        return Plan(self.spec, self.pair, self.question_set, questions, found, self.numerics)
 
     @property
     def note(self) -> str | None:

@@ -1,8 +1,10 @@
 """The Runs page: jobs asked for, watched, cancelled, tried again and looked into."""
 
 import json
+import re
 import threading
 import time
+from dataclasses import fields
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -15,7 +17,9 @@ from streamlit.testing.v1 import AppTest
 from dashboard import roles, service
 from dashboard.runs import log_of, progress
 from probing.errors import PairError, StoreError
-from probing.jobs.plan import Spec
+from probing.jobs.numerics import make_plan
+from probing.jobs.plan import SIDES, Spec
+from probing.pairs import load_registry
 from probing.rollouts import Criteria
 from tests.conftest import ROOT
 from tests.waiting import until
@@ -76,6 +80,24 @@ def test_what_a_job_would_take_is_measured(empty: Path) -> None:
     (plan,) = [code.value for code in app.code if "in all" in code.value]
     assert "500 questions" in plan
     assert plan.count("to be scored in batches of") == 8
+
+
+def test_nothing_of_a_job_is_lost_on_its_way_to_the_forecast(empty: Path) -> None:
+    criteria = Criteria(0.1, 0.4, 1.6, 0.6, 7, 43, "mean", "base_only")
+    spec = Spec("ppo", "addition", (0.1, 0.2), criteria, "cpu", "bfloat16", "eager", True, "q", True, "made", "blocks")
+    for part, usual in ((criteria, Criteria()), (spec, Spec("grpo", "carry"))):
+        assert not [field.name for field in fields(part) if getattr(part, field.name) == getattr(usual, field.name)]
+
+    def page(spec: object) -> None:
+        from dashboard import runs
+
+        runs.show_forecast(spec)
+
+    app = AppTest.from_function(page, default_timeout=120, args=(spec,)).run()
+    (shown,) = [code.value for code in app.code]
+    plan = make_plan(spec, load_registry())
+    runs = [plan.run_key(selection, side) for selection in spec.selections() for side in SIDES]
+    assert re.findall(r"\[(\w+)\]", shown) == [*(plan.rollout_key(side) for side in SIDES), *runs]
 
 
 def test_a_job_that_is_done_shows_with_what_it_was_made(full: Path) -> None:

@@ -285,6 +285,13 @@ def test_scores_under_different_vocabularies_are_not_compared_unless_each_answer
     assert _run(capsys, "compare", tmp_path / "a.npz", tmp_path / "c.npz", *few)[0] == 0
 
 
+@pytest.mark.parametrize("spec", ["nonsense", "{}", '{"pair": "grpo", "questions": "addition", "alphas": 1}', "[]"])
+def test_a_forecast_of_what_is_no_job_is_refused(spec: str, capsys: pytest.CaptureFixture) -> None:
+    code, _, err = _run(capsys, "forecast", spec)
+    assert _one_sentence(code, err)
+    assert "not the spec of a job" in err
+
+
 def test_a_pair_of_equal_models_says_so_before_and_after_it_is_computed(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, zoo: Path
 ) -> None:
