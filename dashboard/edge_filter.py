@@ -1,22 +1,17 @@
 """Which edges a circuit shows: how many, of which kind, and the controls that say so."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 import streamlit as st
 
+from dashboard.panels import EFFECTS, PANELS
 from probing.edge_tables import CHANGES, changes, covering, strongest
 from probing.graph import ResidualGraph
 
 MOST = 500
 """Edges that a panel shows at most; a browser gets slow beyond."""
-
-PANELS = {"base": "base_strength", "tuned": "tuned_strength", "difference": "difference"}
-"""What each panel draws: the column that decides which edges are strongest there."""
-
-EFFECTS = {"base": "base_effect", "tuned": "tuned_effect", "difference": "tuned_effect"}
-"""Whose sign counts in each panel."""
 
 SIGNS = {"any": 0, "helps": 1, "hurts": -1}
 """Helps: removing the edge would raise the loss."""
@@ -75,10 +70,10 @@ class EdgeFilter:
         count = self.count if self.count is not None else covering(candidates, column, self.share)
         return strongest(candidates, column, min(count, MOST))
 
-    def shown(self, table: pd.DataFrame, panels: Sequence[str]) -> pd.DataFrame:
-        """The edges that any of the panels shows, in canonical order."""
-        names = {edge for panel in panels for edge in self.apply(table, panel)["edge"]}
-        return table[table["edge"].isin(names)]
+
+def together(table: pd.DataFrame, panels: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The edges that any of the panels shows, in canonical order."""
+    return table.loc[sorted(set().union(*(shown.index for shown in panels.values())))]
 
 
 def controls(table: pd.DataFrame, graph: ResidualGraph, only: frozenset[str] | None) -> EdgeFilter:

@@ -5,8 +5,8 @@ from functools import partial
 import streamlit as st
 
 from dashboard import data, edge_filter, exchange, inspector
-from dashboard.edge_filter import PANELS
 from dashboard.figures import matrix, wiring
+from dashboard.panels import PANELS
 from dashboard.widgets import chart, ready_view, subtitle
 from dashboard.words import as_text
 
@@ -28,13 +28,14 @@ with graphs:
         label_visibility="collapsed",
     )  # fmt: skip
     names = list(PANELS) if side in (None, "side by side") else [side]
-    shown = chosen.shown(table, names)
+    panels = {name: chosen.apply(table, name) for name in names}
+    shown = edge_filter.together(table, panels)
     with st.container(key="wide" if len(names) > 1 else "narrow"):
         chart(
-            partial(wiring.graph, table, layers, chosen, names, pick),
+            partial(wiring.graph, panels, layers, wiring.Scale.of(table), pick),
             "graph",
             "Graph of the residual stream; layers from bottom to top, attention on the left, MLPs on the right.",
-            partial(chosen.shown, table, names),
+            shown,
             on_select=partial(inspector.remember, "chart-graph"),
             selection_mode="points",
         )

@@ -5,9 +5,10 @@ from functools import partial
 import streamlit as st
 
 from dashboard import data, transcript
-from dashboard.edge_filter import PANELS, EdgeFilter
+from dashboard.edge_filter import EdgeFilter, together
 from dashboard.figures import tokens, wiring
-from dashboard.figures.wiring import Pick
+from dashboard.figures.wiring import Pick, Scale
+from dashboard.panels import PANELS
 from dashboard.widgets import chart, offer_more, ready_view, subtitle
 from dashboard.words import as_text
 
@@ -49,13 +50,13 @@ else:
 st.subheader("Its own circuit")
 edges = data.question_circuit(*view.keys, name)
 count = st.slider("Edges in each panel", 10, min(200, len(edges)), 40, key="own_edges", bind="query-params")
-chosen = EdgeFilter(count=count)
+panels = {panel: EdgeFilter(count=count).apply(edges, panel) for panel in PANELS}
 with st.container(key="wide"):
     chart(
-        partial(wiring.graph, edges, view.graph.layers, chosen, list(PANELS), Pick()),
+        partial(wiring.graph, panels, view.graph.layers, Scale.of(edges), Pick()),
         "question-graph",
         "The circuit of this question alone, in base, tuned and their difference.",
-        lambda: transcript.own_numbers(chosen.shown(edges, list(PANELS))),
+        lambda: transcript.own_numbers(together(edges, panels)),
     )
 st.caption(
     "Width: |score| of this question. One question says nothing of noise, so all differences are grey and dotted."

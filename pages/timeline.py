@@ -5,9 +5,10 @@ from functools import partial
 import streamlit as st
 
 from dashboard import data
-from dashboard.edge_filter import PANELS, EdgeFilter
+from dashboard.edge_filter import EdgeFilter, together
 from dashboard.figures import timeline, wiring
-from dashboard.figures.wiring import Pick
+from dashboard.figures.wiring import Pick, Scale
+from dashboard.panels import PANELS
 from dashboard.widgets import chart, offer_more, ready_view, subtitle
 from dashboard.words import as_text
 
@@ -84,16 +85,16 @@ def circuit_at_a_step() -> None:
     with amount:
         count = st.slider("Edges in each panel", 10, 200, 40, key="step_edges", bind="query-params")
     table = tables[step]
-    chosen = EdgeFilter(count=count)
+    panels = {panel: EdgeFilter(count=count).apply(table, panel) for panel in PANELS}
     with st.container(key="wide"):
         chart(
             partial(wiring.graph,
-                table, view.graph.layers, chosen, list(PANELS), Pick(),
-                {"tuned": f"Step {step}", "difference": f"Step {step} − base"}, list(tables.values()),
+                panels, view.graph.layers, Scale.of(*tables.values()), Pick(),
+                {"tuned": f"Step {step}", "difference": f"Step {step} − base"},
             ),
             "step",
             f"The circuit of the base, of step {step}, and their difference.",
-            chosen.shown(table, list(PANELS)),
+            together(table, panels),
         )  # fmt: skip
 
 

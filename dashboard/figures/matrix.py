@@ -7,8 +7,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dashboard.edge_filter import PANELS
 from dashboard.figures.wiring import Pick, height_of, hover
+from dashboard.panels import PANELS
 from dashboard.theme import BASE, DIVERGING, PICKED, TUNED, scale_to, style
 from probing.graph import Edge, ResidualGraph, is_edge
 

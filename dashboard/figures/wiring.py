@@ -4,7 +4,7 @@ Edges are drawn as curves in few traces, one for each sign and width, because a 
 than many short ones. Curves cannot be clicked, so every edge has an invisible marker at its middle.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dashboard.edge_filter import EFFECTS, PANELS, EdgeFilter
+from dashboard.panels import EFFECTS, PANELS
 from dashboard.theme import BASE, COLOURS, NEUTRAL, PICKED, TUNED, faded, number, style
 from probing.edge_tables import through
 from probing.graph import Edge, is_edge, typeset
@@ -53,6 +53,22 @@ class Pick:
             return {self.name}
         edge = Edge.of(self.name)
         return {edge.writer.node, edge.reader.node}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The values that give the widest lines: one for base and tuned, and one for their difference."""
+
+    strength: float
+    difference: float
+
+    @staticmethod
+    def of(*tables: pd.DataFrame) -> "Scale":
+        """The largest values of some edge tables (of several steps, say), whether they are shown or not."""
+        return Scale(
+            max(float(table[["base_strength", "tuned_strength"]].to_numpy().max()) for table in tables),
+            max(float(table["difference"].abs().max()) for table in tables),
+        )
 
 
 def positions(layers: int) -> dict[str, tuple[float, float]]:
@@ -172,18 +188,13 @@ def height_of(layers: int) -> int:
 
 
 def graph(
-    table: pd.DataFrame,
+    panels: Mapping[str, pd.DataFrame],
     layers: int,
-    chosen: EdgeFilter,
-    panels: Sequence[str],
+    scale: Scale,
     pick: Pick,
-    titles: dict[str, str] | None = None,
-    scale: Sequence[pd.DataFrame] = (),
+    titles: Mapping[str, str] | None = None,
 ) -> go.Figure:
-    """The panels side by side: the chosen edges of each, in the same places; base and tuned on the same scale.
-
-    The largest values of the tables in `scale` (of several steps, say) give the widest lines; by default those shown.
-    """
+    """The panels side by side: the edges that each shows, in the same places; base and tuned on the same scale."""
     places, height = positions(layers), height_of(layers)
     unit = (height - 80) / (2 * layers + 4.6)
     size = float(np.clip(2.0 * unit, 15, 26))
@@ -192,16 +203,11 @@ def graph(
     figure = make_subplots(
         1, len(panels), subplot_titles=names, horizontal_spacing=0.03, shared_xaxes=True, shared_yaxes=True
     )
-    widest = scale or (table,)
-    tops = {
-        "strength": max(float(one[["base_strength", "tuned_strength"]].to_numpy().max()) for one in widest),
-        "difference": max(float(one["difference"].abs().max()) for one in widest),
-    }
-    for column, panel in enumerate(panels, start=1):
-        edges = chosen.apply(table, panel)
+    for column, (panel, edges) in enumerate(panels.items(), start=1):
         traces = []
         if len(edges):
-            traces += _edges(edges, panel, tops["difference" if panel == "difference" else "strength"], pick, places)
+            top = scale.difference if panel == "difference" else scale.strength
+            traces += _edges(edges, panel, top, pick, places)
         traces.append(_nodes(places, pick, size))
         for trace in traces:
             figure.add_trace(trace, row=1, col=column)

@@ -9,9 +9,10 @@ import plotly.graph_objects as go
 import pytest
 
 from dashboard import exports, transcript
-from dashboard.edge_filter import MOST, PANELS, EdgeFilter
+from dashboard.edge_filter import MOST, EdgeFilter, together
 from dashboard.figures import diversity, histograms, layers, matrix, spread, strips, timeline, tokens, wiring
-from dashboard.figures.wiring import Pick
+from dashboard.figures.wiring import Pick, Scale
+from dashboard.panels import PANELS
 from dashboard.theme import PICKED, ink
 from probing.edge_tables import EDGE_VALUES, by_layer_and_kind, edge_table, edge_values
 from probing.graph import graph_of
@@ -37,6 +38,10 @@ def pair() -> tuple[Scores, Scores]:
 @pytest.fixture(scope="module")
 def table(pair: tuple[Scores, Scores]) -> pd.DataFrame:
     return edge_table(GRAPH, edge_values(*pair, Definition(resamples=200)))
+
+
+def _panels(table: pd.DataFrame, chosen: EdgeFilter, names: Sequence[str] = tuple(PANELS)) -> dict[str, pd.DataFrame]:
+    return {name: chosen.apply(table, name) for name in names}
 
 
 # -- which edges -------------------------------------------------------------------------------------------------------
@@ -70,8 +75,8 @@ def test_each_rule_leaves_out_what_it_says(table: pd.DataFrame) -> None:
     gained = EdgeFilter(count=20, changed=("gained",)).apply(table, "tuned")
     assert ((gained["tuned_rank"] <= 20) & (gained["base_rank"] > 20)).all()
     assert len(gained)
-    only = EdgeFilter(**everything, only=frozenset({"m0->m1", "a1->logits"})).shown(table, list(PANELS))
-    assert list(only["edge"]) == [e for e in GRAPH.edges if e in {"m0->m1", "a1->logits"}]
+    only = _panels(table, EdgeFilter(**everything, only=frozenset({"m0->m1", "a1->logits"})))
+    assert list(together(table, only)["edge"]) == [e for e in GRAPH.edges if e in {"m0->m1", "a1->logits"}]
 
 
 def test_no_panel_shows_more_than_a_browser_can_take() -> None:
@@ -89,9 +94,10 @@ def _nodes(figure: go.Figure) -> list[go.Scatter]:
 
 
 def test_nodes_stand_in_the_same_places_in_every_panel_and_under_every_filter(table: pd.DataFrame) -> None:
+    few = EdgeFilter(count=10, kinds=("q",))
     views = [
-        wiring.graph(table, LAYERS, EdgeFilter(count=40), list(PANELS), Pick()),
-        wiring.graph(table, LAYERS, EdgeFilter(count=10, kinds=("q",)), ["tuned"], Pick("m2", trace=True)),
+        wiring.graph(_panels(table, EdgeFilter(count=40)), LAYERS, Scale.of(table), Pick()),
+        wiring.graph(_panels(table, few, ["tuned"]), LAYERS, Scale.of(table), Pick("m2", trace=True)),
     ]
     places = [(list(t.text), list(t.x), list(t.y)) for view in views for t in _nodes(view)]
     assert len(places) == 4
@@ -104,7 +110,8 @@ def test_nodes_stand_in_the_same_places_in_every_panel_and_under_every_filter(ta
 def test_no_two_nodes_overlap(layers: int) -> None:
     graph = graph_of(layers)
     values = pd.DataFrame(1.0, index=range(len(graph.edges)), columns=list(EDGE_VALUES))
-    figure = wiring.graph(edge_table(graph, values), layers, EdgeFilter(count=10), ["base"], Pick())
+    table = edge_table(graph, values)
+    figure = wiring.graph(_panels(table, EdgeFilter(count=10), ["base"]), layers, Scale.of(table), Pick())
     (nodes,) = _nodes(figure)
     low, high = figure.layout.yaxis.range
     pixels = (figure.layout.height - 48) / (high - low)
@@ -118,17 +125,17 @@ def test_no_two_nodes_overlap(layers: int) -> None:
 
 
 def test_every_shown_edge_can_be_clicked_and_says_what_it_is(table: pd.DataFrame) -> None:
-    chosen = EdgeFilter(count=15)
-    figure = wiring.graph(table, LAYERS, chosen, ["tuned"], Pick())
+    edges = EdgeFilter(count=15).apply(table, "tuned")
+    figure = wiring.graph({"tuned": edges}, LAYERS, Scale.of(table), Pick())
     (markers,) = [t for t in figure.data if t.mode == "markers"]
-    assert [c[0] for c in markers.customdata] == list(chosen.apply(table, "tuned")["edge"])
+    assert [c[0] for c in markers.customdata] == list(edges["edge"])
     assert all("difference" in text and "rank" in text for text in markers.hovertext)
 
 
 def test_what_is_picked_stands_out(table: pd.DataFrame) -> None:
-    chosen = EdgeFilter(count=30)
-    edge = chosen.apply(table, "tuned")["edge"].iloc[3]
-    figure = wiring.graph(table, LAYERS, chosen, ["tuned"], Pick(edge))
+    edges = EdgeFilter(count=30).apply(table, "tuned")
+    edge = edges["edge"].iloc[3]
+    figure = wiring.graph({"tuned": edges}, LAYERS, Scale.of(table), Pick(edge))
     assert [t for t in figure.data if t.mode == "lines" and t.line.color == PICKED]
     (nodes,) = _nodes(figure)
     ringed = {name for name, colour in zip(nodes.text, nodes.marker.color, strict=True) if colour == PICKED}
