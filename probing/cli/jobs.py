@@ -1,0 +1,161 @@
+"""Commands on the queue: what is to be computed, how far it is, and who computes it."""
+
+import argparse
+import json
+import signal
+import sys
+from contextlib import closing, nullcontext
+from typing import TYPE_CHECKING
+
+from probing.cli.shared import opened, progress_bar
+from probing.errors import PersonError, StoreError
+from probing.pairs import Registry, load_registry
+from probing.rollouts import ALPHAS, Criteria
+from probing.store import Store
+
+if TYPE_CHECKING:
+    from probing.jobs.plan import Plan, Spec
+
+
+def probe(arguments: argparse.Namespace) -> None:
+    """Do all that a pair's comparison needs, or watch the worker that is doing it."""
+    from probing.jobs.plan import Spec
+
+    registry = load_registry()
+    pair = registry.pair(arguments.pair)
+    spec = Spec(
+        pair.name,
+        arguments.questions or pair.questions[0],
+        tuple(arguments.alpha or ALPHAS),
+        Criteria(
+            beta=arguments.beta,
+            gamma=arguments.gamma,
+            delta=arguments.delta,
+            n=arguments.samples,
+            seed=arguments.seed,
+            mean_length=arguments.mean_length,
+            cohort=arguments.cohort,
+        ),
+        arguments.device,
+        arguments.dtype,
+        pickled=arguments.pickled,
+        granularity=arguments.granularity,
+    )
+    spec.selections()  # refuses cuts that make no sense before anything is queued
+    if arguments.dry_run:
+        _print_forecast(spec, registry, arguments)
+    else:
+        _probe(spec, registry, arguments)
+
+
+def _probe(spec: "Spec", registry: Registry, arguments: argparse.Namespace) -> None:
+    from probing.jobs.imports import import_rollouts
+    from probing.jobs.numerics import make_plan
+    from probing.jobs.plan import SIDES
+    from probing.jobs.worker import do_all
+    from probing.sameness import weights_note
+
+    with closing(opened(arguments)) as store:
+        if arguments.rollouts:
+            with progress_bar() as progress:
+                spec = import_rollouts(store, spec, registry, arguments.rollouts, arguments.ungraded, progress)
+        plan = make_plan(spec, registry)
+        if note := weights_note(*(plan.checkpoints[side] for side in SIDES)):
+            print(note, file=sys.stderr)
+        if arguments.detach:
+            print(f"job {store.submit(spec.as_json())}; the dashboard's worker does it, or 'python -m probing worker'")
+            return
+        with progress_bar() as progress:
+            do_all(store, [spec], progress)
+        _print_comparisons(store, plan)
+
+
+def _print_comparisons(store: Store, plan: "Plan") -> None:
+    from probing.metrics import compare as measure
+
+    table = store.comparisons().set_index("comparison_key")
+    for selection in plan.spec.selections():
+        row = table.loc[plan.comparison_key(selection)]
+        if isinstance(row["failure"], str):
+            print(f"α {selection.alpha:g}: {row['failure']}")
+            continue
+        result = measure(store.scores(row["base_run"]), store.scores(row["tuned_run"]))
+        intensity, loss = result["activation_intensity"], result["loss"]
+        print(
+            f"α {selection.alpha:g}: intensity {intensity.base:.3g} -> {intensity.tuned:.3g} "
+            f"(difference {intensity.difference:+.3g}, 95 % interval {intensity.ci_low:+.3g} to "
+            f"{intensity.ci_high:+.3g}), loss {loss.base:.3g} -> {loss.tuned:.3g}"
+        )
+        if isinstance(row["warning"], str):
+            print(f"       {row['warning']}")
+
+
+def forecast(arguments: argparse.Namespace) -> None:
+    """Say what a job would take, given as the store keeps it: every setting of it counts."""
+    from probing.jobs.plan import Spec
+
+    try:
+        spec = Spec.from_json(json.loads(arguments.spec))
+    except (ValueError, KeyError, TypeError) as error:
+        raise PersonError("That is not the spec of a job.", "See 'python -m probing jobs --json' for some.") from error
+    _print_forecast(spec, load_registry(), arguments)
+
+
+def _print_forecast(spec: "Spec", registry: Registry, arguments: argparse.Namespace) -> None:
+    from probing.jobs.forecast import forecast as lay_out
+    from probing.store import default_path
+
+    there = (arguments.store or default_path()).exists()
+    with closing(opened(arguments)) if there else nullcontext() as store:
+        for line in lay_out(spec, registry, store).lines():
+            print(line)
+
+
+def prepare(arguments: argparse.Namespace) -> None:
+    """Compute every pair whose models are here, as the dashboard does when it starts."""
+    from probing.jobs.plan import shipped
+    from probing.jobs.worker import do_all
+
+    with closing(opened(arguments)) as store, progress_bar() as progress:
+        do_all(store, shipped(load_registry()), progress)
+
+
+def jobs(arguments: argparse.Namespace) -> None:
+    """List the jobs of a store, the newest first."""
+    with closing(opened(arguments)) as store:
+        table = store.jobs()
+    if arguments.json:
+        print(table.to_json(orient="records", date_format="iso", indent=2))
+        return
+    for row in table.itertuples():
+        spec = json.loads(row.spec)
+        cuts = " ".join(f"{alpha:g}" for alpha in spec.get("alphas", ()))
+        far = f"{row.stage} {row.done}/{row.total}" if row.status == "running" else row.message
+        print(f"{row.job_id:>5}  {row.status:10} {spec.get('pair', ''):12} {spec.get('questions', ''):14} α {cuts}  "
+              f"{far}".rstrip())  # fmt: skip
+
+
+def cancel(arguments: argparse.Namespace) -> None:
+    """Cancel a job; what it has finished is kept."""
+    with closing(opened(arguments)) as store:
+        job = store.job(arguments.job)
+        if job["status"] not in ("queued", "running"):
+            raise StoreError(f"Job {arguments.job} is {job['status']} already.")
+        store.close_job(arguments.job, "cancelled", "Cancelled.")
+    print(f"job {arguments.job} cancelled; what it has finished is kept")
+
+
+def worker(arguments: argparse.Namespace) -> None:
+    """Work on the queue of a store until stopped, in a process that is watched and started again when it dies."""
+    with closing(opened(arguments)) as store:
+        if arguments.parent is not None:
+            from probing.jobs.worker import serve
+
+            serve(store, arguments.parent)
+        else:
+            from probing.jobs.supervisor import Supervisor
+
+            supervisor = Supervisor(store, log_to_file=False)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, lambda *_: supervisor.stop())
+            supervisor.watch()

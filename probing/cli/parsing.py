@@ -1,0 +1,172 @@
+"""The commands, with what each can be told."""
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+from probing.cli import jobs, results, scoring, zoo
+from probing.graph import Granularity
+from probing.rollouts import ALPHAS, COHORTS, Criteria
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the whole command line; the command to run is its `run`."""
+    top = _Parser(prog="python -m probing", description="Edge attributions of a model before and after tuning.")
+    top.add_argument("--verbose", action="store_true", help="log what happens to stderr")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable, within: Any = commands) -> argparse.ArgumentParser:
+        added = within.add_parser(name, help=run.__doc__, description=run.__doc__)
+        added.set_defaults(run=run)
+        return added
+
+    def granular(added: argparse.ArgumentParser) -> None:
+        reads = "what reads in an attention block: its projections apart, or the block as one (default: %(default)s)"
+        added.add_argument("--granularity", choices=get_args(Granularity), default="projections", help=reads)
+
+    def computing(added: argparse.ArgumentParser) -> None:
+        pickled = "allow pickled weights, which can run code when read"
+        added.add_argument("--pickled", action="store_true", help=pickled)
+        added.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+        numbers = (
+            "auto: float32; on a GPU models answer in their own dtype, and are scored in it if float32 is too large"
+        )
+        added.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help=numbers)
+        granular(added)
+
+    def stored(added: argparse.ArgumentParser) -> None:
+        added.add_argument("--store", type=Path, help="default: PROBING_STORE, or data/store.duckdb")
+
+    c = command("attribute", scoring.attribute)
+    c.add_argument("model", metavar="MODEL", help="a folder, a .gguf file, package:NAME/FILE.gguf, or a hub id")
+    c.add_argument("--revision", help="of a hub id")
+    c.add_argument("--sequences", type=Path, required=True, metavar="FILE.jsonl")
+    c.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
+    c.add_argument("--batch-size", type=_batch_size, default=None, metavar="N|auto")
+    c.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa")
+    computing(c)
+
+    c = command("compare", scoring.compare)
+    c.add_argument("base", type=Path, metavar="BASE.npz")
+    c.add_argument("tuned", type=Path, metavar="TUNED.npz")
+    c.add_argument("--json", action="store_true")
+    c.add_argument("--bins", type=_positive, default=100)
+    ends = "where its bins end: a number, mean (100 mean |scores|; default), observed (the largest, as in the paper)"
+    c.add_argument("--histogram-max", type=_histogram_max, default="mean", metavar="N|mean|observed", help=ends)
+    c.add_argument("--edges-only", action="store_true", help="do not count structural zeros as cells")
+    c.add_argument("--resamples", type=_positive, default=10_000)
+    c.add_argument("--own-answers", action="store_true", help="the models' vocabularies may differ")
+
+    c = command("pairs", results.pairs)
+    c.add_argument("--json", action="store_true")
+
+    c = command("probe", jobs.probe)
+    c.add_argument("pair", metavar="PAIR")
+    c.add_argument("--alpha", type=float, nargs="+", help=f"cuts; default: {' '.join(map(str, ALPHAS))}")
+    c.add_argument("--questions", metavar="NAME", help="default: the pair's first question set")
+    default = Criteria()
+    c.add_argument("--samples", type=_positive, default=default.n, help="questions drawn (default: %(default)s)")
+    c.add_argument("--cohort", choices=COHORTS, default=default.cohort, help="by who is right (default: %(default)s)")
+    c.add_argument("--seed", type=int, default=default.seed, help="of the draw (default: %(default)s)")
+    c.add_argument("--beta", type=float, default=default.beta, help="shortest answers, in T̄ (default: %(default)s)")
+    c.add_argument("--gamma", type=float, default=default.gamma, help="longest answers, in T̄ (default: %(default)s)")
+    c.add_argument("--delta", type=float, default=default.delta, help="largest gap in length (default: %(default)s)")
+    rule = "T̄: the smaller of the two models' mean lengths, or their mean (default: %(default)s)"
+    c.add_argument("--mean-length", choices=("min", "mean"), default=default.mean_length, help=rule)
+    c.add_argument("--rollouts", type=Path, metavar="FILE.jsonl", help="use these answers instead of generating any")
+    c.add_argument("--ungraded", action="store_true", help="all of that file's questions belong to --cohort")
+    c.add_argument("--dry-run", action="store_true", help="say what would be done, without loading any weights")
+    c.add_argument("--detach", action="store_true", help="queue the job and return; a worker does it")
+    computing(c)
+    stored(c)
+
+    c = command("forecast", jobs.forecast)
+    c.add_argument("spec", metavar="JSON")
+    stored(c)
+
+    stored(command("prepare", jobs.prepare))
+
+    c = command("jobs", jobs.jobs)
+    c.add_argument("--json", action="store_true")
+    stored(c)
+
+    c = command("cancel", jobs.cancel)
+    c.add_argument("job", type=int, metavar="JOB")
+    stored(c)
+
+    c = command("rollouts", results.rollouts)
+    c.add_argument("pair", metavar="PAIR")
+    c.add_argument("--questions", metavar="NAME", help="default: the pair's first question set")
+    c.add_argument("--out", type=Path, required=True, metavar="FILE.jsonl")
+    stored(c)
+
+    c = command("runs", results.runs)
+    c.add_argument("--json", action="store_true")
+    stored(c)
+
+    c = command("report", results.report)
+    c.add_argument("pairs", nargs="+", metavar="PAIR")
+    c.add_argument("--cohort", choices=COHORTS, default="both_correct")
+    granular(c)
+    stored(c)
+
+    c = command("export", results.export)
+    c.add_argument("run_key", metavar="RUN")
+    c.add_argument("--format", choices=("parquet", "csv", "npz"), default="parquet")
+    c.add_argument("--out", type=Path)
+    stored(c)
+
+    c = command("worker", jobs.worker)
+    c.add_argument("--parent", type=int, help=argparse.SUPPRESS)  # given to the process that is watched
+    stored(c)
+
+    c = command("snapshot", results.snapshot)
+    c.add_argument("--out", type=Path, metavar="FILE", help="default: a new file in the folder *.snapshots beside it")
+    stored(c)
+
+    c = command("restore", results.restore)
+    c.add_argument("snapshot", type=Path, metavar="FILE")
+    stored(c)
+
+    small = commands.add_parser("zoo", help="the small models that ship").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    c = command("train", zoo.train, small)
+    c.add_argument("--out", type=Path, help="default: data/zoo")
+    c.add_argument("--only", nargs="+", metavar="MEMBER", help="default: all")
+    c = command("evaluate", zoo.evaluate, small)
+    c.add_argument("--json", action="store_true")
+    c.add_argument("--zoo", type=Path, help="default: data/zoo")
+    return top
+
+
+class _Parser(argparse.ArgumentParser):
+    """One sentence on stderr, without the usage before it."""
+
+    def error(self, message: str) -> Any:
+        self.exit(2, f"{self.prog}: {message}. See '{self.prog} --help'.\n")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _histogram_max(text: str) -> float | str:
+    if text in ("mean", "observed"):
+        return text
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"'{text}' is neither a number above 0 nor mean nor observed")
+    return value
+
+
+def _batch_size(text: str) -> int | None:
+    return None if text == "auto" else _positive(text)

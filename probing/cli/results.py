@@ -1,0 +1,114 @@
+"""Commands on what is there: the pairs, and what a store holds of them."""
+
+import argparse
+import json
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+
+from probing.cli.shared import opened
+from probing.errors import StoreError
+from probing.pairs import load_registry
+from probing.store.sharing import move
+
+
+def pairs(arguments: argparse.Namespace) -> None:
+    """List the pairs."""
+    registry = load_registry()
+    if arguments.json:
+        rows = [pair.model_dump(mode="json") for pair in registry.pairs.values()]
+        print(json.dumps(rows, indent=2))
+        return
+    for pair in registry.pairs.values():
+        print(f"{pair.name:12} {pair.algorithm:6} {pair.kind:12} {pair.model_name('base')} -> "
+              f"{pair.model_name('tuned')}  ({', '.join(pair.questions)})")  # fmt: skip
+
+
+def runs(arguments: argparse.Namespace) -> None:
+    """List the runs of a store."""
+    with closing(opened(arguments)) as store:
+        table = store.runs()
+    if arguments.json:
+        print(table.to_json(orient="records", date_format="iso", indent=2))
+        return
+    for row in table.itertuples():
+        state = "finished" if isinstance(row.finished, datetime) else "unfinished"
+        print(f"{row.run_key}  {row.pair:12} {row.side:6} {row.question_set:12} {row.cohort:13} α {row.alpha:<5g}"
+              f"{row.scored:>5}/{row.samples} samples  {state}")  # fmt: skip
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """Print what has been found about some pairs, as tables in Markdown."""
+    from probing.report import report as lines
+
+    with closing(opened(arguments)) as store:
+        for line in lines(store, load_registry(), arguments.pairs, arguments.cohort, arguments.granularity):
+            print(line)
+
+
+def rollouts(arguments: argparse.Namespace) -> None:
+    """Write both models' newest answers to a file, in the columns of the paper's authors."""
+    from probing.rollout_files import write_rollouts
+
+    pair = load_registry().pair(arguments.pair)
+    questions = arguments.questions or pair.questions[0]
+    with closing(opened(arguments)) as store:
+        table = store.comparisons()
+        rows = table[(table["pair"] == pair.name) & (table["question_set"] == questions)]
+        if rows.empty:
+            raise StoreError(
+                f"The store has no answers of {pair.name} to {questions}.",
+                f"Run 'python -m probing probe {pair.name}'.",
+            )
+        base, tuned = (store.answers(rows.iloc[0][f"{side}_rollout"]) for side in ("base", "tuned"))
+        texts = store.question_texts(rows.iloc[0]["base_rollout"])
+    write_rollouts(arguments.out, texts, base, tuned)
+    print(f"{arguments.out}: {len(base)} questions, both models' answers")
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """Write the scores of a run to a file."""
+    from probing.scores import write_scores
+
+    out = arguments.out or Path(f"{arguments.run_key}.{arguments.format}")
+    with closing(opened(arguments)) as store:
+        if arguments.format == "npz":
+            write_scores(out, store.scores(arguments.run_key))
+        else:
+            store.scores(arguments.run_key)  # says so if there is no such run
+            table = store.long_scores(arguments.run_key)
+            part = out.with_name(f".{out.name}.part")
+            try:
+                if arguments.format == "csv":
+                    table.to_csv(part, index=False)
+                else:
+                    table.to_parquet(part, index=False)
+                part.replace(out)
+            except OSError as error:
+                raise StoreError(
+                    f"Cannot write {out}: {error.strerror}.", "Choose another place with --out."
+                ) from error
+            finally:
+                part.unlink(missing_ok=True)
+    print(out)
+
+
+def snapshot(arguments: argparse.Namespace) -> None:
+    """Copy the store as it is now to a file, also while it is in use."""
+    if arguments.out is not None and arguments.out.exists():
+        raise StoreError(f"{arguments.out} is there already.", "Name another file.")
+    with closing(opened(arguments)) as store:
+        made = store.snapshot()
+    if arguments.out is not None:
+        made = move(made, arguments.out)
+    print(made)
+
+
+def restore(arguments: argparse.Namespace) -> None:
+    """Put a snapshot in the store's place; what was there is kept beside it."""
+    from probing.store import default_path
+    from probing.store.sharing import restore as put
+
+    target = arguments.store or default_path()
+    before = put(arguments.snapshot, target)
+    print(f"{target} is now {arguments.snapshot}" + (f"; what was there is {before}" if before else ""))
