@@ -31,7 +31,7 @@ from probing.architectures import (
     prove,
     recording,
 )
-from probing.errors import ModelError
+from probing.errors import ModelError, SequenceError
 from probing.fitting import (
     KEPT_READERS,
     KEPT_READERS_OF_HEADS,
@@ -44,6 +44,9 @@ from probing.fitting import (
 from probing.graph import Granularity
 from probing.scores import Scores
 from probing.sequences import Sample
+
+LARGEST_BY_POSITION = 2**29
+"""Bytes that the scores of a sample at every position may take."""
 
 
 class Attributor:
@@ -84,6 +87,7 @@ class Attributor:
                 max(sample.answer_length for sample in samples),
                 self.model.dtype.itemsize,
                 self.model.config._attn_implementation == "eager",
+                self.graph.granularity == "heads",
             )
             batch_size = batch_that_fits(free_bytes(self.model.device), each)
         return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
@@ -102,9 +106,16 @@ class Attributor:
         """The scores of one sample before they are summed over the positions that it feeds.
 
         Raises:
-            SequenceError: this model cannot score the sample.
+            SequenceError: this model cannot score the sample, or it has too many positions for so many edges.
             ModelError: the scores are not finite.
         """
+        size = 4 * len(sample.fed) * self.architecture.graph.mask.size
+        if size > LARGEST_BY_POSITION:
+            raise SequenceError(
+                f"At each of its {len(sample.fed):,} positions, this sample has scores of {self.graph.size:,} edges: "
+                f"{size / 2**30:.1f} GiB.",
+                "Take it token by token at a coarser granularity.",
+            )
         return self._pass([sample], _ProductsByPosition(self.architecture))[0][0]
 
     def _pass(self, samples: Sequence[Sample], products: "_Products") -> tuple[np.ndarray, np.ndarray]:

@@ -123,12 +123,13 @@ class AtOutputs:
         """At each module's output."""
 
         def hook(mine: list[Rows]) -> Callable:
-            def made(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
-                def back(gradient: Tensor) -> None:
-                    for rows in mine:
-                        take(rows.parts, rows.pulled_back(gradient))
+            def back(gradient: Tensor) -> None:
+                for rows in mine:
+                    take(rows.parts, rows.pulled_back(gradient))
 
-                return own_view(output, back)
+            def made(module: nn.Module, args: tuple, output: Tensor) -> None:
+                if output.requires_grad:
+                    output.register_hook(back)  # of itself: it may be changed in place, which a view would not notice
 
             return made
 

@@ -44,6 +44,10 @@ def attribute(arguments: argparse.Namespace) -> None:
         )
     write_scores(arguments.out, replace(scores, tokenizer=vocabulary_digest(load_tokenizer(checkpoint))))
     print(f"{arguments.out}: {len(samples)} samples, {scores.graph.size} edges, {device}, {model.dtype}")
+    if undivided := sum(heads is None for heads in scores.graph.heads):
+        print(
+            f"In {undivided} of {scores.graph.layers} layers heads cannot be told apart: there, attention is a block."
+        )
 
 
 def compare(arguments: argparse.Namespace) -> None:

@@ -33,6 +33,16 @@ def test_the_estimate_of_activations_lies_just_above_what_was_measured(
     assert megabytes < estimate < 1.3 * megabytes
 
 
+@pytest.mark.parametrize(
+    ("samples", "positions", "answer", "megabytes"),
+    [(1, 400, 50, 851), (4, 200, 50, 1616), (1, 800, 400, 1608), (2, 1200, 100, 4761)],
+)
+def test_so_does_the_estimate_by_heads(samples: int, positions: int, answer: int, megabytes: float) -> None:
+    shape = shape_of(AutoConfig.for_model("llama", **SMOLLM2), 134_515_008)
+    estimate = samples * activation_bytes(shape, positions, answer, by_heads=True) / 1e6
+    assert megabytes < estimate < 1.3 * megabytes
+
+
 def test_the_cache_by_hand() -> None:
     shape = shape_of(AutoConfig.for_model("llama", **SMOLLM2), 0)
     assert cache_bytes(shape, 100, 2) == 2 * 30 * 3 * 64 * 100 * 2 + 8 * 49152
