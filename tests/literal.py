@@ -1,16 +1,20 @@
 """A slow, literal decoder: the independent check of attribution.
 
 It walks through the model's layers itself in float64, with its own norm, rotary embedding, attention and loss
-(transformers computes norms and rotary embeddings in float32 whatever the weights are). The residual stream is
+(transformers computes norms and rotary embeddings in float32 whatever the weights are). Every head's query, and every
+group's keys and values, are made by themselves, and every head's output is written by itself. The residual stream is
 kept as the list of what was written, and every reader is handed a copy of their sum plus an offset of its own. The
 gradient with respect to a reader's offset is the gradient through that reader alone, and an offset of minus a writer's
-output removes exactly one edge.
+output removes exactly one edge. Where a block's heads read or write as one, they share that one offset or sum.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
+from probing.graph import Reader, Writer
 from probing.sequences import Sample
 
 
@@ -19,60 +23,71 @@ def _norm(module: torch.nn.Module, x: Tensor) -> Tensor:
 
 
 def _rotate(x: Tensor, theta: float) -> Tensor:
-    """Rotary position embedding of [head, position, width]."""
-    width = x.shape[-1]
+    """Rotary position embedding of [position, width]."""
+    length, width = x.shape
     frequency = theta ** (-torch.arange(0, width, 2, dtype=x.dtype) / width)
-    angle = torch.arange(x.shape[1], dtype=x.dtype)[:, None] * frequency[None, :]
+    angle = torch.arange(length, dtype=x.dtype)[:, None] * frequency[None, :]
     cos, sin = angle.cos(), angle.sin()
-    first, second = x[..., : width // 2], x[..., width // 2 :]
+    first, second = x[:, : width // 2], x[:, width // 2 :]
     return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
 
 
-def _attend(attention: torch.nn.Module, model: PreTrainedModel, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention of one sequence, from the three readers' normalised inputs."""
-    config = model.config
-    heads, groups = config.num_attention_heads, config.num_key_value_heads
-    width = attention.head_dim
-    length = q.shape[0]
-
-    def split(x: Tensor, count: int, norm: torch.nn.Module | None) -> Tensor:
-        x = x.view(length, count, width)
-        return (_norm(norm, x) if norm is not None else x).transpose(0, 1)
-
-    query = split(attention.q_proj(q), heads, getattr(attention, "q_norm", None))
-    key = split(attention.k_proj(k), groups, getattr(attention, "k_norm", None))
-    value = split(attention.v_proj(v), groups, None)
+def _attend(
+    layer: torch.nn.Module, block: str, config: PretrainedConfig, read: Callable[..., Tensor]
+) -> dict[str, Tensor]:
+    """Causal attention of one sequence: what each head writes, and the bias, which is no head's."""
+    attention = layer.self_attn
+    heads, groups, width = config.num_attention_heads, config.num_key_value_heads, attention.head_dim
     theta = config.rope_parameters["rope_theta"]
-    query, key = _rotate(query, theta), _rotate(key, theta)
-    outputs = []
+
+    def made(kind: str, part: str, number: int) -> Tensor:
+        """One head's query, or one group's keys or values, [position, width]."""
+        x = _norm(layer.input_layernorm, read(f"{block}<{kind}>", f"{block}.{part}{number}<{kind}>"))
+        projection, norm = getattr(attention, f"{kind}_proj"), getattr(attention, f"{kind}_norm", None)
+        rows = slice(number * width, (number + 1) * width)
+        result = x @ projection.weight[rows].T
+        result = result if projection.bias is None else result + projection.bias[rows]
+        result = result if norm is None else _norm(norm, result)
+        return result if kind == "v" else _rotate(result, theta)
+
+    written = {}
     for head in range(heads):
-        group = head // (heads // groups)
-        logits = query[head] @ key[group].T / width**0.5
-        future = torch.ones(length, length, dtype=torch.bool).triu(1)
-        outputs.append(logits.masked_fill(future, float("-inf")).softmax(-1) @ value[group])
-    return attention.o_proj(torch.cat(outputs, -1))
+        shared = ("h", head) if groups == heads else ("g", head // (heads // groups))
+        query, key, value = made("q", "h", head), made("k", *shared), made("v", *shared)
+        logits = query @ key.T / width**0.5
+        future = torch.ones_like(logits, dtype=torch.bool).triu(1)
+        output = logits.masked_fill(future, float("-inf")).softmax(-1) @ value
+        written[f"{block}.h{head}"] = output @ attention.o_proj.weight[:, head * width : (head + 1) * width].T
+    if attention.o_proj.bias is not None:
+        written[f"{block}.bias"] = attention.o_proj.bias.expand(len(logits), -1)
+    return written
 
 
 def run(
     model: PreTrainedModel, sample: Sample, offsets: dict[str, Tensor] | None = None
 ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-    """Loss, every writer's output and the logits of one sample; `offsets` are added to what readers read."""
-    offsets = offsets or {}
-    written = {"input": model.get_input_embeddings()(torch.tensor(sample.fed))}
+    """Loss, every writer's output and the logits of one sample; `offsets` are added to what readers read.
 
-    def read(reader: str) -> Tensor:
-        residual = torch.stack(list(written.values())).sum(0)
-        return residual + offsets[reader] if reader in offsets else residual
+    Writers and readers of every granularity but `blocks` are known by their names: what `a0` writes is there beside
+    what its heads do, and an offset of `a0<q>` is one of all its heads' queries.
+    """
+    offsets = offsets or {}
+    blocks = {"input": model.get_input_embeddings()(torch.tensor(sample.fed))}
+    parts: dict[str, Tensor] = {}
+
+    def read(*readers: str) -> Tensor:
+        return torch.stack([*blocks.values(), *(offsets[reader] for reader in readers if reader in offsets)]).sum(0)
 
     for index, layer in enumerate(model.model.layers):
-        q, k, v = (_norm(layer.input_layernorm, read(f"a{index}<{p}>")) for p in "qkv")
-        written[f"a{index}"] = _attend(layer.self_attn, model, q, k, v)
-        written[f"m{index}"] = layer.mlp(_norm(layer.post_attention_layernorm, read(f"m{index}")))
+        heads = _attend(layer, f"a{index}", model.config, read)
+        parts |= heads
+        blocks[f"a{index}"] = torch.stack(list(heads.values())).sum(0)
+        blocks[f"m{index}"] = layer.mlp(_norm(layer.post_attention_layernorm, read(f"m{index}")))
     logits = model.lm_head(_norm(model.model.norm, read("logits")))
     first = sample.answer_start - 1
     picked = logits[first : first + sample.answer_length].log_softmax(-1)
     loss = -picked[torch.arange(sample.answer_length), torch.tensor(sample.scored)].mean()
-    return loss, written, logits
+    return loss, blocks | parts, logits
 
 
 def scores(model: PreTrainedModel, sample: Sample, writers: tuple[str, ...], readers: tuple[str, ...]) -> Tensor:
@@ -87,17 +102,11 @@ def position_scores(
     shape = (len(sample.fed), model.config.hidden_size)
     offsets = {reader: torch.zeros(shape, dtype=model.dtype, requires_grad=True) for reader in readers}
     loss, written, _ = run(model, sample, offsets)
-    gradients = dict(zip(readers, torch.autograd.grad(loss, list(offsets.values())), strict=True))
-    order = ["input"]
+    gradients = torch.autograd.grad(loss, list(offsets.values()))
+    order = ["input", *(f"{kind}{layer}" for layer in range(len(model.model.layers)) for kind in "am"), "logits"]
     result = torch.zeros(len(sample.fed), len(writers), len(readers), dtype=model.dtype)
-    for reader in readers:
-        if reader.endswith("<q>"):
-            before_attention = list(order)
-        elif reader.startswith("m"):
-            order.append("a" + reader[1:])
-        before = before_attention if reader.endswith(">") else order
-        for writer in before:
-            result[:, writers.index(writer), readers.index(reader)] = -(gradients[reader] * written[writer]).sum(-1)
-        if reader.startswith("m"):
-            order.append(reader)
+    for column, (reader, gradient) in enumerate(zip(readers, gradients, strict=True)):
+        for row, writer in enumerate(writers):
+            if order.index(Writer.of(writer).block) < order.index(Reader.of(reader).block):
+                result[:, row, column] = -(gradient * written[writer]).sum(-1)
     return result.detach()

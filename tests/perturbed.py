@@ -2,15 +2,23 @@
 
 It uses no table of families, no closed form and no gradient of ours. Where a layer reads is found by following tensors:
 the module whose output is what attention or the MLP is called with is the norm before it, and the norm's input is the
-residual. What a block writes is the difference that it makes to the residual. A block's attention is run once each for
-q, k and v, with what its norm makes of the residual plus that reader's offset; keys are taken from the second run and
-values from the third where attention multiplies them. The gradient with respect to an offset, by autograd, is the
-gradient through that reader alone.
+residual. What a block writes is the difference that it makes to the residual. A block's attention is run once for each
+of its readers, with what its norm makes of the residual plus that reader's offset; the keys and values of each run are
+taken where attention multiplies them. The gradient with respect to an offset, by autograd, is the gradient through that
+reader alone.
+
+Where heads read and write apart, there is a run for each head's query and each group's keys and values, and the heads'
+outputs come together in the first module with parameters that attention calls after its products: a head's own, of its
+own run, stands there in its place. What a head writes is the difference that its place makes to the residual when all
+others are zero, with the norms that follow at the scale that they have when none is; what is written when all are zero
+is the bias. What follows asks of tensors: heads stand before [position, width] in keys and values, and in equal parts,
+in their order, at the last dimension where they come together.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any
 from unittest.mock import patch
 
@@ -19,6 +27,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
+from probing.graph import Reader, Writer
 from probing.sequences import Sample
 
 _ATTENDING = {"self_attn", "attn", "attention", "self_attention", "linear_attn", "mamba", "conv", "temporal_block",
@@ -56,15 +65,67 @@ class _Layer:
         """Whether the MLP reads what attention reads."""
         return self.reads["m"] is self.reads["a"] or torch.equal(self.reads["m"], self.reads["a"])
 
-    def writes(self) -> tuple[Tensor, Tensor]:
-        """What attention and the MLP add to the residual."""
-        if not self.parallel:
-            return self.reads["m"] - self.reads["a"], self.output - self.reads["m"]
+    def writes(self, heads: int) -> tuple[dict[str, Tensor], Tensor]:
+        """What attention's parts and the MLP add to the residual; of no heads, attention is the only part."""
+        if self.parallel:
+            handle = self.attention.register_forward_hook(lambda module, args, out: _mapped(out, torch.zeros_like))
+            without = self._with_attention()
+            handle.remove()
+            after, mlp = self.output, without - self.reads["a"]
+        else:
+            without, after, mlp = self.reads["a"], self.reads["m"], self.output - self.reads["m"]
+        return self._heads(heads, without) if heads else {"": after - without}, mlp
+
+    def _with_attention(self) -> Tensor:
+        """Run again: the residual after attention, and after an MLP that stands beside it."""
         args, kwargs = self.call
-        handle = self.attention.register_forward_hook(lambda module, args, out: _mapped(out, torch.zeros_like))
-        without = _first(self.module(*args, **kwargs))
-        handle.remove()
-        return self.output - without, without - self.reads["a"]
+        if self.parallel:
+            return _first(self.module(*args, **kwargs))
+        with _inputs((self.norms["m"] or self.mlps[0],)) as read:
+            self.module(*args, **kwargs)
+        return read[0][1]
+
+    def _heads(self, heads: int, without: Tensor) -> dict[str, Tensor]:
+        place, norms = self.joint
+        with ExitStack() as stack:
+            for norm, whole in norms:
+                stack.enter_context(_at_scale_of(norm, whole))
+
+            def only(head: int | None) -> Tensor:
+                with _altered(place, lambda values: _join([
+                    part if i == head else torch.zeros_like(part) for i, part in enumerate(values.chunk(heads, -1))
+                ])):  # fmt: skip
+                    return self._with_attention()
+
+            bias = only(None)
+            written = {f"h{head}": only(head) - bias for head in range(heads)}
+        if not torch.equal(bias, without):
+            written["bias"] = bias - without
+        return written
+
+    @cached_property
+    def joint(self) -> tuple[nn.Module, list[tuple[nn.Module, Tensor]]]:
+        """Where heads come together, and the norms from there to the residual with what they read."""
+        submodules = [module for module in self.attention.modules() if module is not self.attention]
+        siblings = [child for child in self.module.children() if child not in (self.attention, *self.mlps)]
+        read: list[Tensor] = []
+        gave: list[Tensor] = []
+        handles = (
+            self.attention.register_forward_pre_hook(
+                lambda module, args, kwargs: read.append(_read(args, kwargs)), with_kwargs=True
+            ),
+            self.attention.register_forward_hook(lambda module, args, out: gave.append(_first(out))),
+        )
+        with torch.no_grad(), _inputs((*submodules, *siblings)) as called:
+            with _attending(self.attention, [], called.clear):
+                self.module(*self.call[0], **self.call[1])
+            after = list(called)
+        for handle in handles:
+            handle.remove()
+        inside = [(module, x) for module, x in after if module in submodules and x is not read[0]]
+        inside = [(module, x) for module, x in inside if any(True for _ in module.parameters())]
+        behind = [(module, x) for module, x in after if x is gave[0]]
+        return inside[0][0], [(module, x) for module, x in (*inside, *behind) if not _is_affine(module, x)]
 
 
 def _first(output: Any) -> Tensor:
@@ -77,6 +138,60 @@ def _mapped(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 def _read(args: tuple, kwargs: dict) -> Tensor:
     return args[0] if args else kwargs["hidden_states"]
+
+
+def _join(parts: list[Tensor]) -> Tensor:
+    return torch.cat(parts, -1)
+
+
+@contextmanager
+def _inputs(modules: Iterable[nn.Module]) -> Iterator[list[tuple[nn.Module, Tensor]]]:
+    """Yields a list that will hold the modules that are called, in turn, with what they read."""
+    found: list[tuple[nn.Module, Tensor]] = []
+
+    def called(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        if args or "hidden_states" in kwargs:
+            found.append((module, _read(args, kwargs)))
+
+    handles = [module.register_forward_pre_hook(called, with_kwargs=True) for module in modules]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _altered(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """The module reads something else."""
+    handle = module.register_forward_pre_hook(lambda module, args: (change(args[0]), *args[1:]))
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _is_affine(module: nn.Module, x: Tensor) -> bool:
+    at_nothing, once, twice = (_first(module(times * x)) for times in (0, 1, 2))
+    return torch.allclose(twice - once, once - at_nothing)
+
+
+@contextmanager
+def _at_scale_of(norm: nn.Module, whole: Tensor) -> Iterator[None]:
+    """The norm scales whatever it reads as it scales `whole`: by the ratio of what it gives out to what it reads."""
+    there, back = norm(whole), norm(-whole)
+    bias = (there + back) / 2
+    centred = torch.allclose(norm(whole + 1), there)
+
+    def about(x: Tensor) -> Tensor:
+        return x - x.mean(-1, keepdim=True) if centred else x
+
+    scale = (there - bias) / about(whole)
+    norm.forward = lambda x: about(x) * scale + bias
+    try:
+        yield
+    finally:
+        del norm.forward
 
 
 def _follow(model: PreTrainedModel, tokens: Tensor, layers: list[_Layer]) -> None:
@@ -125,9 +240,9 @@ _PRODUCTS = (torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.b
 class _Multiplications(TorchFunctionMode):
     """The products of attention, which are by keys, then by values, and so on; others can be put in."""
 
-    def __init__(self, instead: list[Tensor]) -> None:
+    def __init__(self, instead: list[Tensor], then: Callable[[], None]) -> None:
         super().__init__()
-        self._instead = instead
+        self._instead, self._then = instead, then
         self.found: list[Tensor] = []
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -141,15 +256,19 @@ class _Multiplications(TorchFunctionMode):
                     kwargs["batch2"] = instead
                 else:
                     args = (*args[:-1], instead)
+            self._then()
         return func(*args, **kwargs)
 
 
 @contextmanager
-def _attending(attention: nn.Module, instead: list[Tensor]) -> Any:
-    """Yields a list that will hold keys and values in turn; those given, if any, take their places."""
+def _attending(attention: nn.Module, instead: list[Tensor], then: Callable[[], None] = lambda: None) -> Any:
+    """Yields a list that will hold keys and values in turn; those given, if any, take their places.
+
+    `then` is called whenever attention has multiplied by some.
+    """
     scope = type(attention).forward.__globals__
     if "eager_attention_forward" not in scope:
-        with _Multiplications(instead) as products:
+        with _Multiplications(instead, then) as products:
             yield products.found
         return
     found: list[Tensor] = []
@@ -159,10 +278,27 @@ def _attending(attention: nn.Module, instead: list[Tensor]) -> Any:
         found.extend((key, value))
         if instead:
             key, value = instead[len(found) - 2 : len(found)]
-        return eager(module, query, key, value, *args, **kwargs)
+        output = eager(module, query, key, value, *args, **kwargs)
+        then()
+        return output
 
     with patch.dict(scope, eager_attention_forward=told):
         yield found
+
+
+def _multiplied(attention: nn.Module, runs: list[Callable[[], Any]]) -> list[Tensor]:
+    """Keys and values in turn, each group's of its own run."""
+    found = []
+    for run in runs:
+        with _attending(attention, []) as products:
+            run()
+        found.append(products)
+
+    def own(group: int, product: Tensor) -> Tensor:
+        return product.chunk(len(runs), product.dim() - 3)[group]
+
+    return [torch.cat([own(group, product) for group, product in enumerate(each)], each[0].dim() - 3)
+            for each in zip(*found, strict=True)]  # fmt: skip
 
 
 def _offset(norm: nn.Module | None, residual: Tensor, offset: Tensor) -> Tensor:
@@ -172,42 +308,57 @@ def _offset(norm: nn.Module | None, residual: Tensor, offset: Tensor) -> Tensor:
 
 @contextmanager
 def _displaced(layer: _Layer, offsets: dict[str, Tensor]) -> Any:
-    """The layer with each of its readers displaced; `offsets` are named `q`, `k`, `v`, `qkv` and `m`."""
+    """The layer with each of its readers displaced, by their names."""
     residual: dict[nn.Module, Tensor] = {}
     handles = [
         norm.register_forward_pre_hook(lambda module, args: residual.__setitem__(module, args[0]))
         for norm in {norm for norm in layer.norms.values() if norm is not None}
     ]
 
-    def displaced(which: str, readers: tuple[str, ...], original: Callable) -> Callable:
+    readers = {
+        kind: [name for name in offsets if Reader.of(name).kind == kind] for kind in ("q", "k", "v", "qkv", "mlp")
+    }
+    place = layer.joint[0] if len(readers["q"]) > 1 else None
+
+    def attend(run: Callable[[Tensor | None], Any]) -> Any:
+        """Run once for each reader; `run` is told what to displace by."""
+        if readers["qkv"]:
+            return run(offsets[readers["qkv"][0]])
+        keys, values = (_multiplied(layer.attention, [partial(run, offsets[name]) for name in readers[kind]])
+                        for kind in ("k", "v"))  # fmt: skip
+        composed = [(keys, values)[i % 2][i] for i in range(len(keys))]
+        if place is None:
+            with _attending(layer.attention, composed):
+                return run(offsets[readers["q"][0]])
+        heads = []
+        for head, name in enumerate(readers["q"]):
+            with _attending(layer.attention, composed), _inputs((place,)) as joint:
+                run(offsets[name])
+            heads.append(joint[0][1].chunk(len(readers["q"]), -1)[head])
+        with _altered(place, lambda values: _join(heads)):
+            return run(None)
+
+    def displaced(which: str, original: Callable, together: Callable) -> Callable:
         norm = layer.norms[which]
 
         def forward(*args: Any, **kwargs: Any) -> Any:
             read = _read(args, kwargs)
             before = read if norm is None else residual[norm]
 
-            def run(reader: str) -> Any:
-                moved = _offset(norm, before, offsets[reader])
+            def run(offset: Tensor | None) -> Any:
+                moved = read if offset is None else _offset(norm, before, offset)
                 return original(
                     *(moved if arg is read else arg for arg in args),
                     **{name: moved if arg is read else arg for name, arg in kwargs.items()},
                 )
 
-            if len(readers) == 1:
-                return run(readers[0])
-            with _attending(layer.attention, []) as keys:
-                run("k")
-            with _attending(layer.attention, []) as values:
-                run("v")
-            with _attending(layer.attention, [(keys, values)[i % 2][i] for i in range(len(keys))]):
-                return run("q")
+            return together(run)
 
         return forward
 
-    attends = ("qkv",) if "qkv" in offsets else ("q", "k", "v")
-    layer.attention.forward = displaced("a", attends, layer.attention.forward)
+    layer.attention.forward = displaced("a", layer.attention.forward, attend)
     for mlp in layer.mlps:
-        mlp.forward = displaced("m", ("m",), mlp.forward)
+        mlp.forward = displaced("m", mlp.forward, lambda run: run(offsets[readers["mlp"][0]]))
     try:
         yield
     finally:
@@ -229,23 +380,28 @@ def scores(
         walked.append(_Layer(module, attention, [child for name, child in children.items() if name in _THINKING]))
     _follow(model, tokens, walked)
     written = {"input": _read(*walked[0].call)}
-    saw: dict[str, list[str]] = {}
+    saw: dict[str, set[str]] = {}
     with torch.no_grad():
+        blocks = {"input"}
         for i, layer in enumerate(walked):
-            saw[f"a{i}"] = list(written)
-            written[f"a{i}"], mlp = layer.writes()
-            saw[f"m{i}"] = saw[f"a{i}"] if layer.parallel else list(written)
+            attention, mlp = layer.writes(sum(Writer.of(name).node.startswith(f"a{i}.h") for name in writers))
+            written |= {Writer(f"a{i}", part).name: output for part, output in attention.items()}
             written[f"m{i}"] = mlp
-    saw["logits"] = list(written)
+            saw[f"a{i}"] = blocks
+            saw[f"m{i}"] = blocks if layer.parallel else blocks | {f"a{i}"}
+            blocks = blocks | {f"a{i}", f"m{i}"}
+    saw["logits"] = blocks
+    if set(written) != set(writers):
+        raise AssertionError(f"{sorted(set(written) ^ set(writers))} are written in one of two views only")
 
     offsets = {name: torch.zeros_like(written["input"], requires_grad=True) for name in readers}
     loss = _loss(model, walked, tokens, sample, offsets)
     gradients = torch.autograd.grad(loss, list(offsets.values()))
     result = torch.zeros(len(writers), len(readers), dtype=written["input"].dtype)
     for column, (reader, gradient) in enumerate(zip(readers, gradients, strict=True)):
-        for writer in saw[reader.split("<")[0]]:
-            product = -(gradient * written[writer].view(gradient.shape)).sum()
-            result[writers.index(writer), column] = product
+        for row, writer in enumerate(writers):
+            if Writer.of(writer).block in saw[Reader.of(reader).block]:
+                result[row, column] = -(gradient * written[writer].view(gradient.shape)).sum()
     return result.detach()
 
 
@@ -255,8 +411,7 @@ def _loss(
     """The sample's loss with every reader displaced by its offset; only offsets have gradients."""
     with ExitStack() as stack:
         for i, layer in enumerate(layers):
-            own = {name.partition("<")[2].rstrip(">") or "m": offset for name, offset in offsets.items()
-                   if name.split("<")[0] in (f"a{i}", f"m{i}")}  # fmt: skip
+            own = {name: offset for name, offset in offsets.items() if Reader.of(name).layer == i}
             stack.enter_context(_displaced(layer, own))
         handle = layers[-1].module.register_forward_hook(
             lambda module, args, out: _mapped(out, lambda residual: residual + offsets["logits"])
