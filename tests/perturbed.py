@@ -107,7 +107,8 @@ class _Layer:
     def joint(self) -> tuple[nn.Module, list[tuple[nn.Module, Tensor]]]:
         """Where heads come together, and the norms from there to the residual with what they read."""
         submodules = [module for module in self.attention.modules() if module is not self.attention]
-        siblings = [child for child in self.module.children() if child not in (self.attention, *self.mlps)]
+        others = (self.attention, *self.mlps, *self.norms.values())
+        siblings = [child for child in self.module.children() if child not in others]
         read: list[Tensor] = []
         gave: list[Tensor] = []
         handles = (
