@@ -11,8 +11,9 @@ Where heads read and write apart, there is a run for each head's query and each 
 outputs come together in the first module with parameters that attention calls after its products: a head's own, of its
 own run, stands there in its place. What a head writes is the difference that its place makes to the residual when all
 others are zero, with the norms that follow at the scale that they have when none is; what is written when all are zero
-is the bias. What follows asks of tensors: heads stand before [position, width] in keys and values, and in equal parts,
-in their order, at the last dimension where they come together.
+is the bias. A norm over the queries or keys of all heads reads each head's of its own run, so a head acts on the others
+through their common scale. All this asks of tensors is that heads stand before [position, width] in keys and values,
+and in equal parts, in their order, in the last dimension elsewhere.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -81,9 +82,9 @@ class _Layer:
         args, kwargs = self.call
         if self.parallel:
             return _first(self.module(*args, **kwargs))
-        with _inputs((self.norms["m"] or self.mlps[0],)) as read:
+        with _calls((self.norms["m"] or self.mlps[0],)) as calls:
             self.module(*args, **kwargs)
-        return read[0][1]
+        return calls[0][1]
 
     def _heads(self, heads: int, without: Tensor) -> dict[str, Tensor]:
         place, norms = self.joint
@@ -92,9 +93,11 @@ class _Layer:
                 stack.enter_context(_at_scale_of(norm, whole))
 
             def only(head: int | None) -> Tensor:
-                with _altered(place, lambda values: _join([
-                    part if i == head else torch.zeros_like(part) for i, part in enumerate(values.chunk(heads, -1))
-                ])):  # fmt: skip
+                def alone(values: Tensor) -> Tensor:
+                    parts = enumerate(values.tensor_split(heads, -1))
+                    return torch.cat([part if i == head else torch.zeros_like(part) for i, part in parts], -1)
+
+                with _altered(place, alone):
                     return self._with_attention()
 
             bias = only(None)
@@ -103,30 +106,41 @@ class _Layer:
             written["bias"] = bias - without
         return written
 
+    def _submodules(self) -> list[nn.Module]:
+        return [module for module in self.attention.modules() if module is not self.attention]
+
     @cached_property
     def joint(self) -> tuple[nn.Module, list[tuple[nn.Module, Tensor]]]:
         """Where heads come together, and the norms from there to the residual with what they read."""
-        submodules = [module for module in self.attention.modules() if module is not self.attention]
         others = (self.attention, *self.mlps, *self.norms.values())
-        siblings = [child for child in self.module.children() if child not in others]
-        read: list[Tensor] = []
-        gave: list[Tensor] = []
-        handles = (
-            self.attention.register_forward_pre_hook(
-                lambda module, args, kwargs: read.append(_read(args, kwargs)), with_kwargs=True
-            ),
-            self.attention.register_forward_hook(lambda module, args, out: gave.append(_first(out))),
-        )
-        with torch.no_grad(), _inputs((*submodules, *siblings)) as called:
-            with _attending(self.attention, [], called.clear):
-                self.module(*self.call[0], **self.call[1])
-            after = list(called)
-        for handle in handles:
-            handle.remove()
-        inside = [(module, x) for module, x in after if module in submodules and x is not read[0]]
-        inside = [(module, x) for module, x in inside if any(True for _ in module.parameters())]
-        behind = [(module, x) for module, x in after if x is gave[0]]
+        submodules, siblings = self._submodules(), [child for child in self.module.children() if child not in others]
+        with (
+            torch.no_grad(),
+            _calls((self.attention,)) as whole,
+            _calls((*submodules, *siblings)) as after,
+            _attending(self.attention, [], after.clear),
+        ):
+            self.module(*self.call[0], **self.call[1])
+        ((_, read, gave),) = whole
+        inside = [(module, x) for module, x, _ in after
+                  if module in submodules and x is not read and any(True for _ in module.parameters())]  # fmt: skip
+        behind = [(module, x) for module, x, _ in after if x is gave]
         return inside[0][0], [(module, x) for module, x in (*inside, *behind) if not _is_affine(module, x)]
+
+    @cached_property
+    def mixing(self) -> list[nn.Module]:
+        """Norms over the queries or keys of all heads: those before attention whose results no other module reads."""
+        with torch.no_grad(), _calls(self._submodules()) as calls:
+            self.module(*self.call[0], **self.call[1])
+        before = calls[: [module for module, _, _ in calls].index(self.joint[0])]
+        return [
+            module
+            for module, x, gave in before
+            if x.shape == gave.shape == self.reads["a"].shape[:-1] + x.shape[-1:]
+            and not any(gave is read for _, read, _ in calls)
+            and any(True for _ in module.parameters())
+            and not _is_affine(module, x)
+        ]
 
 
 def _first(output: Any) -> Tensor:
@@ -141,20 +155,20 @@ def _read(args: tuple, kwargs: dict) -> Tensor:
     return args[0] if args else kwargs["hidden_states"]
 
 
-def _join(parts: list[Tensor]) -> Tensor:
-    return torch.cat(parts, -1)
+_Call = tuple[nn.Module, Tensor, Tensor]
+"""A module, what it read and what it gave."""
 
 
 @contextmanager
-def _inputs(modules: Iterable[nn.Module]) -> Iterator[list[tuple[nn.Module, Tensor]]]:
-    """Yields a list that will hold the modules that are called, in turn, with what they read."""
-    found: list[tuple[nn.Module, Tensor]] = []
+def _calls(modules: Iterable[nn.Module]) -> Iterator[list[_Call]]:
+    """Yields a list that will hold the calls of modules as they end."""
+    found: list[_Call] = []
 
-    def called(module: nn.Module, args: tuple, kwargs: dict) -> None:
+    def called(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
         if args or "hidden_states" in kwargs:
-            found.append((module, _read(args, kwargs)))
+            found.append((module, _read(args, kwargs), _first(output)))
 
-    handles = [module.register_forward_pre_hook(called, with_kwargs=True) for module in modules]
+    handles = [module.register_forward_hook(called, with_kwargs=True) for module in modules]
     try:
         yield found
     finally:
@@ -287,19 +301,35 @@ def _attending(attention: nn.Module, instead: list[Tensor], then: Callable[[], N
         yield found
 
 
-def _multiplied(attention: nn.Module, runs: list[Callable[[], Any]]) -> list[Tensor]:
+def _own(runs: list[Tensor], dimension: int = -1) -> Tensor:
+    """Of equal parts, each of its own run."""
+    return torch.cat([x.tensor_split(len(runs), dimension)[i] for i, x in enumerate(runs)], dimension)
+
+
+@contextmanager
+def _own_before(mixing: list[nn.Module], runs: list[Callable[[], Any]]) -> Iterator[None]:
+    """What norms over all heads read is composed of each head's own run."""
+    found: dict[nn.Module, list[Tensor]] = {norm: [] for norm in mixing}
+    for run in runs if mixing else ():
+        with _calls(mixing) as calls:
+            run()
+        for norm, x, _ in calls:
+            found[norm].append(x)
+    with ExitStack() as stack:
+        for norm, each in found.items():
+            stack.enter_context(_altered(norm, lambda x, each=each: _own(each)))
+        yield
+
+
+def _multiplied(attention: nn.Module, mixing: list[nn.Module], runs: list[Callable[[], Any]]) -> list[Tensor]:
     """Keys and values in turn, each group's of its own run."""
     found = []
-    for run in runs:
-        with _attending(attention, []) as products:
-            run()
-        found.append(products)
-
-    def own(group: int, product: Tensor) -> Tensor:
-        return product.chunk(len(runs), product.dim() - 3)[group]
-
-    return [torch.cat([own(group, product) for group, product in enumerate(each)], each[0].dim() - 3)
-            for each in zip(*found, strict=True)]  # fmt: skip
+    with _own_before(mixing, runs):
+        for run in runs:
+            with _attending(attention, []) as products:
+                run()
+            found.append(products)
+    return [_own(list(each), each[0].dim() - 3) for each in zip(*found, strict=True)]
 
 
 def _offset(norm: nn.Module | None, residual: Tensor, offset: Tensor) -> Tensor:
@@ -319,24 +349,26 @@ def _displaced(layer: _Layer, offsets: dict[str, Tensor]) -> Any:
     readers = {
         kind: [name for name in offsets if Reader.of(name).kind == kind] for kind in ("q", "k", "v", "qkv", "mlp")
     }
-    place = layer.joint[0] if len(readers["q"]) > 1 else None
+    place, mixing = (layer.joint[0], layer.mixing) if len(readers["q"]) > 1 else (None, [])
 
     def attend(run: Callable[[Tensor | None], Any]) -> Any:
         """Run once for each reader; `run` is told what to displace by."""
         if readers["qkv"]:
             return run(offsets[readers["qkv"][0]])
-        keys, values = (_multiplied(layer.attention, [partial(run, offsets[name]) for name in readers[kind]])
-                        for kind in ("k", "v"))  # fmt: skip
-        composed = [(keys, values)[i % 2][i] for i in range(len(keys))]
+        queries, keys, values = ([partial(run, offsets[name]) for name in readers[kind]] for kind in ("q", "k", "v"))
+        products = [_multiplied(layer.attention, mixing, runs) for runs in (keys, values)]
+        composed = [products[i % 2][i] for i in range(len(products[0]))]
         if place is None:
             with _attending(layer.attention, composed):
-                return run(offsets[readers["q"][0]])
-        heads = []
-        for head, name in enumerate(readers["q"]):
-            with _attending(layer.attention, composed), _inputs((place,)) as joint:
-                run(offsets[name])
-            heads.append(joint[0][1].chunk(len(readers["q"]), -1)[head])
-        with _altered(place, lambda values: _join(heads)):
+                return queries[0]()
+        made = []
+        with _own_before(mixing, queries):
+            for query in queries:
+                with _attending(layer.attention, composed), _calls((place,)) as calls:
+                    query()
+                made.append(calls[0][1])
+        heads = _own(made)
+        with _altered(place, lambda values: heads):
             return run(None)
 
     def displaced(which: str, original: Callable, together: Callable) -> Callable:
