@@ -1,8 +1,9 @@
 """Every causal language model that the installed transformers knows: does it work, and if not, why not?
 
 `python -m tests.families [TYPE ...] [--json]` builds a tiny random model of each type. Each works, which means that
-every reader's scores are those of a slow twin (`tests/perturbed.py`), or is refused in one sentence that says which
-part of it is not understood; a type that transformers itself does not build on this machine is listed with its reason.
+every reader's scores are those of a slow twin (`tests/perturbed.py`), those of heads too, which add up to their
+blocks'; or is refused in one sentence that says which part of it is not understood; a type that transformers itself
+does not build on this machine is listed with its reason.
 The command ends with 1 if a model is wrong: scores that differ, or an error that is no refusal. `--readme` writes the
 README's list of types that work.
 """
@@ -14,16 +15,19 @@ import os
 import re
 import sys
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from probing.attribution import Attributor
 from probing.errors import ModelError
+from probing.graph import Granularity
+from probing.scores import Scores
 from probing.sequences import Sample
 from tests import perturbed
 from tests.shrunk import TYPES, shrunk
@@ -32,6 +36,9 @@ SAMPLE = Sample("s", (3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8), answer_start=5, answe
 
 CLOSE = 1e-6
 """Largest relative difference that rounding explains, of one reader's scores."""
+
+SUMS = 1e-5
+"""Largest relative difference of a block's scores from the sums of its heads'."""
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -47,8 +54,11 @@ class Verdict:
     """`works`, `refused`, `not built` or `wrong`."""
     said: str = ""
     edges: int = 0
+    """At the granularity of projections."""
     whole: int = 0
     """Layers whose attention block reads as one."""
+    divided: int = 0
+    """Layers whose heads are told apart."""
     difference: float = 0.0
     """Of a reader's scores from the twin's, relative to the larger of its norm and a millionth of the largest norm."""
 
@@ -68,18 +78,32 @@ def check(kind: str, **more: Any) -> Verdict:
 
 
 def _compared(kind: str, model: PreTrainedModel) -> Verdict:
+    verdict, scores = _judged(kind, model, "projections")
+    heads, parts = _judged(kind, model, "heads")
+    if verdict.outcome == heads.outcome == "works":
+        summed = parts.graph.merge(parts.edges, "projections")
+        if np.linalg.norm(summed - scores.edges) > SUMS * np.linalg.norm(scores.edges):
+            return replace(verdict, outcome="wrong", said="its heads do not add up to their blocks")
+    worse = heads if verdict.outcome == "works" else verdict
+    return replace(worse, edges=verdict.edges, difference=max(verdict.difference, heads.difference))
+
+
+def _judged(kind: str, model: PreTrainedModel, granularity: Granularity) -> tuple[Verdict, Scores]:
     with perturbed.InFloat64():
-        attributor = Attributor(model)
+        attributor = Attributor(model, granularity)
         graph = attributor.graph
         attributor.batches([SAMPLE])
-        found = torch.from_numpy(attributor.score([SAMPLE]).matrix()[0])
+        scores = attributor.score([SAMPLE])
+        found = torch.from_numpy(scores.matrix()[0])
         layers = [block.layer for block in attributor.architecture.blocks]
         expected = perturbed.scores(model, layers, SAMPLE, graph.writers, graph.readers)
     norms = expected.norm(dim=0)
     difference = float(((found - expected).norm(dim=0) / norms.clamp_min(1e-6 * float(norms.max()))).max())
     unseen = bool((expected.numpy() != 0)[~graph.mask].any())
     said = "an edge is missing from the graph" if unseen else "" if difference < CLOSE else "its scores differ"
-    return Verdict(kind, "wrong" if said else "works", said, len(graph.edges), len(graph.whole), difference)
+    outcome, divided = "wrong" if said else "works", sum(heads is not None for heads in graph.heads)
+    said = said and f"{said} at the granularity of {granularity}"
+    return Verdict(kind, outcome, said, graph.size, len(graph.whole), divided, difference), scores
 
 
 def _one_line(error: Exception) -> str:
@@ -132,6 +156,8 @@ def main() -> int:
 
 
 def _how(verdict: Verdict) -> str:
+    if verdict.outcome == "works" and not verdict.divided:
+        return "its heads are not told apart"
     return f"attention reads as one in {verdict.whole} layers" if verdict.whole else ""
 
 

@@ -30,11 +30,12 @@ def _relative(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.linalg.norm(a - b) / np.linalg.norm(b))
 
 
+@pytest.mark.parametrize("granularity", ["projections", "heads"])
 @pytest.mark.parametrize("name", NAMES)
-def test_scores_equal_those_of_the_literal_twin(name: str) -> None:
+def test_scores_equal_those_of_the_literal_twin(name: str, granularity: Granularity) -> None:
     model = in_float64(name)
     samples = random_samples(3)
-    attributor = Attributor(model)
+    attributor = Attributor(model, granularity)
     found = attributor.score(samples)
     for i, sample in enumerate(samples):
         loss, _, _ = literal.run(model, sample)
@@ -44,7 +45,7 @@ def test_scores_equal_those_of_the_literal_twin(name: str) -> None:
         np.testing.assert_array_equal(expected.numpy() != 0, attributor.graph.mask)
 
 
-@pytest.mark.parametrize("granularity", ["projections", "blocks"])
+@pytest.mark.parametrize("granularity", ["projections", "blocks", "heads"])
 @pytest.mark.parametrize("name", EVERY)
 def test_scores_of_every_kind_of_layer_equal_those_of_the_perturbed_twin(name: str, granularity: Granularity) -> None:
     with perturbed.InFloat64():
@@ -59,10 +60,11 @@ def test_scores_of_every_kind_of_layer_equal_those_of_the_perturbed_twin(name: s
             assert not (expected.numpy() != 0)[~attributor.graph.mask].any()
 
 
+@pytest.mark.parametrize("granularity", ["projections", "heads"])
 @pytest.mark.parametrize("name", NAMES)
-def test_scores_at_every_position_equal_the_literal_twins_and_add_up(name: str) -> None:
+def test_scores_at_every_position_equal_the_literal_twins_and_add_up(name: str, granularity: Granularity) -> None:
     model = in_float64(name)
-    attributor = Attributor(model)
+    attributor = Attributor(model, granularity)
     for sample in random_samples(2, seed=5):
         found = attributor.score_positions(sample)
         expected = literal.position_scores(model, sample, attributor.graph.writers, attributor.graph.readers)
@@ -207,9 +209,16 @@ def test_scores_of_the_shipped_models_sum_to_zero_into_every_reader(zoo: Path) -
 
 
 @settings(max_examples=12)
-@given(seed=st.integers(0, 100), batch_size=st.integers(1, 7), order=st.permutations(range(7)))
-def test_batch_size_padding_and_order_do_not_matter(seed: int, batch_size: int, order: list[int]) -> None:
-    attributor = Attributor(tiny("qwen2", torch.float32, "sdpa"))
+@given(
+    seed=st.integers(0, 100),
+    batch_size=st.integers(1, 7),
+    order=st.permutations(range(7)),
+    granularity=st.sampled_from(["projections", "heads"]),
+)
+def test_batch_size_padding_and_order_do_not_matter(
+    seed: int, batch_size: int, order: list[int], granularity: Granularity
+) -> None:
+    attributor = Attributor(tiny("qwen2", torch.float32, "sdpa"), granularity)
     samples = random_samples(7, seed)
     alone = [attributor.score([sample]) for sample in samples]
     together = attribute(attributor, [samples[i] for i in order], batch_size)
@@ -219,17 +228,21 @@ def test_batch_size_padding_and_order_do_not_matter(seed: int, batch_size: int, 
         assert together.loss[place] == pytest.approx(alone[i].loss[0], rel=1e-5)
 
 
-def test_tokens_after_the_scored_ones_do_not_matter() -> None:
-    attributor = Attributor(tiny("llama"))
+@pytest.mark.parametrize("granularity", ["projections", "heads"])
+def test_tokens_after_the_scored_ones_do_not_matter(granularity: Granularity) -> None:
+    attributor = Attributor(tiny("llama"), granularity)
     sample = Sample("x", (5, 9, 11, 3, 8, 2, 40), 3, 2)
     longer = Sample("y", (*sample.input_ids[:5], 1, 2, 3, 4), 3, 2)
     np.testing.assert_array_equal(attributor.score([sample]).edges, attributor.score([longer]).edges)
 
 
+@pytest.mark.parametrize("granularity", ["projections", "heads"])
 @pytest.mark.parametrize("name", NAMES)
-def test_eager_and_sdpa_attention_agree(name: str) -> None:
+def test_eager_and_sdpa_attention_agree(name: str, granularity: Granularity) -> None:
     samples = random_samples(5)
-    eager, sdpa = (Attributor(tiny(name, attention=kind)).score(samples).matrix() for kind in ("eager", "sdpa"))
+    eager, sdpa = (
+        Attributor(tiny(name, attention=kind), granularity).score(samples).matrix() for kind in ("eager", "sdpa")
+    )
     assert _relative(eager, sdpa) < 1e-6
 
 

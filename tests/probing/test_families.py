@@ -8,6 +8,9 @@ from tests.shrunk import TYPES
 
 LISTED = listed()
 
+NOT_DIVIDED = {"axk2", "bailing_hybrid", "diffllama", "dots3_note_text", "jetmoe", "xlstm"}
+"""Types that work, but whose heads are not told apart: attention reads as one, or heads are mixed before they write."""
+
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> object:
@@ -22,6 +25,7 @@ def test_every_type_scores_as_the_slow_twin_does_or_is_refused_in_a_sentence_and
     verdict: Verdict = check(kind)
     assert verdict.outcome != "wrong", verdict
     assert (verdict.outcome == "works") == (kind in LISTED), "run python -m tests.families --readme"
+    assert verdict.outcome != "works" or (verdict.divided == 0) == (kind in NOT_DIVIDED)
     if verdict.outcome == "refused":
         assert verdict.said.endswith(".")
         assert "'" in verdict.said, "a part is named"
