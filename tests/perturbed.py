@@ -405,6 +405,36 @@ def scores(
     model: PreTrainedModel, layers: list[nn.Module], sample: Sample, writers: tuple[str, ...], readers: tuple[str, ...]
 ) -> Tensor:
     """-<gradient through the reader alone, writer> for every writer that is in what the reader reads, else 0."""
+    walked, written, saw = _walk(model, layers, sample, writers)
+    offsets = {name: torch.zeros_like(written["input"], requires_grad=True) for name in readers}
+    gradients = torch.autograd.grad(_loss(model, walked, sample, offsets), list(offsets.values()))
+    result = torch.zeros(len(writers), len(readers), dtype=written["input"].dtype)
+    for column, (reader, gradient) in enumerate(zip(readers, gradients, strict=True)):
+        for row, writer in enumerate(writers):
+            if Writer.of(writer).block in saw[Reader.of(reader).block]:
+                result[row, column] = -(gradient * written[writer].view(gradient.shape)).sum()
+    return result.detach()
+
+
+def losses_without(
+    model: PreTrainedModel, layers: list[nn.Module], sample: Sample, writers: tuple[str, ...],
+    readers: tuple[str, ...], edges: list[tuple[str, str]],
+) -> list[float]:  # fmt: skip
+    """The loss without each of some edges, from a writer to a reader: the reader's offset is minus what was written."""
+    walked, written, _ = _walk(model, layers, sample, writers)
+    none = torch.zeros_like(written["input"])
+    found = []
+    with torch.no_grad():
+        for writer, reader in edges:
+            offsets = dict.fromkeys(readers, none) | {reader: -written[writer].view(none.shape)}
+            found.append(float(_loss(model, walked, sample, offsets)))
+    return found
+
+
+def _walk(
+    model: PreTrainedModel, layers: list[nn.Module], sample: Sample, writers: tuple[str, ...]
+) -> tuple[list[_Layer], dict[str, Tensor], dict[str, set[str]]]:
+    """The layers, what every writer wrote, and the blocks that each block has seen."""
     tokens = torch.tensor([sample.fed])
     walked = []
     for module in layers:
@@ -426,21 +456,10 @@ def scores(
     saw["logits"] = blocks
     if set(written) != set(writers):
         raise AssertionError(f"{sorted(set(written) ^ set(writers))} are written in one of two views only")
-
-    offsets = {name: torch.zeros_like(written["input"], requires_grad=True) for name in readers}
-    loss = _loss(model, walked, tokens, sample, offsets)
-    gradients = torch.autograd.grad(loss, list(offsets.values()))
-    result = torch.zeros(len(writers), len(readers), dtype=written["input"].dtype)
-    for column, (reader, gradient) in enumerate(zip(readers, gradients, strict=True)):
-        for row, writer in enumerate(writers):
-            if Writer.of(writer).block in saw[Reader.of(reader).block]:
-                result[row, column] = -(gradient * written[writer].view(gradient.shape)).sum()
-    return result.detach()
+    return walked, written, saw
 
 
-def _loss(
-    model: PreTrainedModel, layers: list[_Layer], tokens: Tensor, sample: Sample, offsets: dict[str, Tensor]
-) -> Tensor:
+def _loss(model: PreTrainedModel, layers: list[_Layer], sample: Sample, offsets: dict[str, Tensor]) -> Tensor:
     """The sample's loss with every reader displaced by its offset; only offsets have gradients."""
     with ExitStack() as stack:
         for i, layer in enumerate(layers):
@@ -450,7 +469,7 @@ def _loss(
             lambda module, args, out: _mapped(out, lambda residual: residual + offsets["logits"])
         )
         stack.callback(handle.remove)
-        logits = model(input_ids=tokens, use_cache=False).logits[0]
+        logits = model(input_ids=torch.tensor([sample.fed]), use_cache=False).logits[0]
     first = sample.answer_start - 1
     picked = logits[first : first + sample.answer_length].log_softmax(-1)
     return -picked[torch.arange(sample.answer_length), torch.tensor(sample.scored)].mean()

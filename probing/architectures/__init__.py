@@ -2,10 +2,11 @@
 
 `families` finds the modules of a checkpoint: what writes (the module whose output, scaled if need be, is *added* to the
 residual) and what reads (the module whose input is the residual). `projections` says how q, k and v are made behind it,
-`heads` divides them,
-`taps` take their gradients apart there, and `norms` pulls those back through the norm that they share. `recording`
-hooks all that, so that an observer is told every writer's output and every reader's residual in the forward pass, and
-in the backward pass the gradient of the loss with respect to every reader's residual, through that reader alone.
+`heads` divides them, `taps` tell them apart there, and `norms` pulls gradients back through the norm that they share.
+
+Two things can be done with that. `recording` observes: one is told every writer's output and every reader's residual
+in the forward pass, and in the backward pass the gradient of the loss with respect to every reader's residual, through
+that reader alone. `rewriting` intervenes: one is told what is `writing`, and says what each reader reads instead.
 `proof` runs two short sequences and demands that all of it is true of this very model.
 """
 
@@ -13,16 +14,19 @@ from probing.architectures.families import Architecture, architecture_of
 from probing.architectures.heads import HeadOutputs
 from probing.architectures.proof import TOLERANCE, prove
 from probing.architectures.recording import Observer, WriteGradients, recording
+from probing.architectures.rewriting import Intervention, rewriting
 from probing.architectures.taps import Residual
 
 __all__ = [
     "TOLERANCE",
     "Architecture",
     "HeadOutputs",
+    "Intervention",
     "Observer",
     "Residual",
     "WriteGradients",
     "architecture_of",
     "prove",
     "recording",
+    "rewriting",
 ]

@@ -6,7 +6,7 @@ or the model is refused. So a family needs no entry of its own, and nothing in a
 whether what the names promise is true.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -183,6 +183,20 @@ class Architecture:
         whole = tuple(layer for layer, block in enumerate(self.blocks) if block.whole)
         heads = tuple(division and division.heads for division in self.divisions) if self.granularity == "heads" else ()
         return graph_of(self.layers, self.parallel, self.granularity, whole, heads)
+
+    @property
+    def readings(self) -> Iterator[tuple[range, Reading]]:
+        """What is read in the layers: readers, by their places in the graph, and where they read."""
+        for layer, block in enumerate(self.blocks):
+            attends, mlp = self.graph.attention_readers(layer), self.graph.mlp_reader(layer)
+            groups = [range(attends.start, mlp + 1)] if len(block.readings) == 1 else [attends, range(mlp, mlp + 1)]
+            yield from zip(groups, block.readings, strict=True)
+
+    @property
+    def last_reading(self) -> tuple[range, Reading]:
+        """What the head reads."""
+        end = len(self.graph.readers)
+        return range(end - 1, end), Reading(self.final_norm)
 
     @property
     def weight(self) -> Float[Tensor, "token width"]:

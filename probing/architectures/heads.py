@@ -152,7 +152,7 @@ def _latent(attention: nn.Module, taps: Latent, shape: Shape) -> tuple[Heads, Ta
         norm = norm_of(attention.q_a_layernorm, matrix_of(up).shape[1])  # type: ignore[arg-type]
         if norm is None:
             return None
-        found[0] = LowRank(query, norm, _each(up, heads))
+        found[0] = LowRank(query, attention.q_a_layernorm, norm, _each(up, heads))  # type: ignore[arg-type]
     return Heads(heads, 1), replace(taps, queries=Several(tuple(found)))
 
 

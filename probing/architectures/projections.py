@@ -88,7 +88,7 @@ def _latent(attention: nn.Module, queries: tuple[nn.Module, ...], children: dict
     value, key = getattr(attention, "v_head_dim", None), getattr(attention, "qk_nope_head_dim", None)
     if norm is None or not value or not key or up.weight.shape[0] % (key + value):  # type: ignore[index]
         return None
-    return Latent(Apart((queries,)), down, norm, up, _values(int(up.weight.shape[0]), key, value))  # type: ignore[index]
+    return Latent(Apart((queries,)), down, between, norm, up, _values(int(up.weight.shape[0]), key, value))  # type: ignore[index]
 
 
 def _values(rows: int, key: int, value: int) -> Int[Tensor, " row"]:

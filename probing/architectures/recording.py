@@ -8,23 +8,21 @@ through it in closed form (`norms`). Nothing of the model is run twice.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from probing.architectures.families import Architecture, Block, Reading, Writing
-from probing.architectures.heads import HeadOutputs, scale_held
+from probing.architectures.families import Architecture, Reading
 from probing.architectures.taps import Gradient, Residual, Take, given, own_view, replaced
-from probing.errors import ModelError
+from probing.architectures.writing import Written, writing_hooks
 
 WriteGradients = Callable[[Float[Tensor, "sample reader position width"]], object]
 """Writes gradients into the tensor that it is given."""
 
 
-class Observer:
+class Observer(Written):
     """What `recording` reports to, as the passes go; a subclass takes what it needs. Nothing is kept otherwise.
 
     Tensors of the forward pass come attached to it: who keeps them, and not for a backward pass, detaches them.
@@ -32,15 +30,6 @@ class Observer:
 
     def embedded(self, embedding: Residual) -> None:
         """The first block's input, detached from what made it: where the gradient ends."""
-
-    def wrote(self, writer: int, output: Residual) -> None:
-        """What a writer, by its index in `ResidualGraph.writers`, added to the residual."""
-
-    def divided(self, writers: range, outputs: HeadOutputs, whole: Residual) -> None:
-        """What the writers of an attention block, by their indices, added: its heads, and its bias if it has one.
-
-        `whole` is what the block added.
-        """
 
     def read(self, readers: range, residual: Residual) -> None:
         """The residual as readers, by their indices in `ResidualGraph.readers`, are about to read it."""
@@ -57,73 +46,22 @@ def recording(architecture: Architecture, observer: Observer) -> Iterator[None]:
     """Hook the model for the one pass made inside; the hooks are gone afterwards, whatever happens.
 
     Raises:
-        ModelError: by the pass inside, what a block adds to the residual is not of its shape.
+        ModelError: by the pass inside, as `writing_hooks` says.
     """
-    graph, shape = architecture.graph, torch.Size()
 
     def begin(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        nonlocal shape
         start = given(args, kwargs).detach().requires_grad_(torch.is_grad_enabled())
-        shape = start.shape
         observer.embedded(start)
-        observer.wrote(0, start)
         return replaced(args, kwargs, start)
-
-    def writers(block: str, writing: Writing, tell: Callable[[Residual], None]) -> list[Any]:
-        written: list[Tensor] = []
-
-        def hook(module: nn.Module, args: tuple, output: Tensor | tuple[Tensor, ...]) -> None:
-            part = output[0] if isinstance(output, tuple) else output
-            if not isinstance(part, Tensor) or part.numel() != shape.numel():
-                raise ModelError(
-                    f"What '{block}' writes does not have the residual's shape {list(shape)}.",
-                    "This architecture is not supported.",
-                )
-            written.append(part if part.shape == shape else part.view(shape))
-            if len(written) == len(writing.modules):
-                total = written[0] if len(written) == 1 else torch.stack(written).sum(0)
-                written.clear()
-                tell(total if writing.scale == 1 else total * writing.scale)
-
-        return [module.register_forward_hook(hook) for module in writing.modules]
-
-    def attention(layer: int, block: Block) -> list[Any]:
-        places, division = graph.attention_writers(layer), architecture.divisions[layer]
-        if division is None:
-            return writers(f"a{layer}", block.attention, partial(observer.wrote, places.start))
-        made: list[Tensor] = []
-
-        def projected(module: nn.Module, args: tuple, output: Tensor) -> None:
-            made[:] = args[0].detach(), output.detach()
-
-        def tell(whole: Residual) -> None:
-            if not made:
-                raise ModelError(
-                    f"The heads of 'a{layer}' do not write through the module that projects them.",
-                    "Choose --granularity projections or blocks.",
-                )
-            values, output = (tensor.view(*shape[:2], -1) for tensor in made)
-            made.clear()
-            norm = block.after_attention
-            held = (None, None) if norm is None else (scale_held(norm, output), norm.gain)
-            outputs = HeadOutputs(division, values, block.attention.scale, *held)
-            observer.divided(places, outputs, whole)
-
-        return [division.output.register_forward_hook(projected), *writers(f"a{layer}", block.attention, tell)]
 
     def finish(module: nn.Module, args: tuple, output: Any) -> None:
         """A norm may be used before the first block too (nanochat): only after the last is it the head's."""
-        last = Reading(architecture.final_norm)
-        handles.extend(_Readers(range(len(graph.readers) - 1, len(graph.readers)), last, observer).hooks())
+        handles.extend(_Readers(*architecture.last_reading, observer).hooks())
 
     handles = [architecture.blocks[0].layer.register_forward_pre_hook(begin, with_kwargs=True)]
-    for layer, block in enumerate(architecture.blocks):
-        attends, mlp = graph.attention_readers(layer), graph.mlp_reader(layer)
-        groups = [range(attends.start, mlp + 1)] if len(block.readings) == 1 else [attends, range(mlp, mlp + 1)]
-        for readers, reading in zip(groups, block.readings, strict=True):
-            handles += _Readers(readers, reading, observer).hooks()
-        handles += attention(layer, block)
-        handles += writers(f"m{layer}", block.mlp, partial(observer.wrote, graph.mlp_writer(layer)))
+    handles += writing_hooks(architecture, observer)
+    for readers, reading in architecture.readings:
+        handles += _Readers(readers, reading, observer).hooks()
     handles.append(architecture.blocks[-1].layer.register_forward_hook(finish))
     try:
         yield

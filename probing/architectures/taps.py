@@ -39,6 +39,10 @@ Take = Callable[[range, Gradient], None]
 """Told some parts, and the gradient at the norm's output through each."""
 
 
+Instead = Callable[[int], Residual | None]
+"""Asked for a part, gives what it reads instead of what the norm gives out; None if it reads just that."""
+
+
 class Taps(Protocol):
     """How some parts read what a norm gives out."""
 
@@ -47,7 +51,10 @@ class Taps(Protocol):
         """How many."""
 
     def hooks(self, take: Take) -> list[Any]:
-        """Registered for one pass."""
+        """Hooks that take the gradients, registered for one pass."""
+
+    def rewriting_hooks(self, instead: Instead) -> list[Any]:
+        """Hooks that let each part read something else, registered for one pass."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,21 @@ class Apart:
 
             return read
 
+        return self._before_each(hook)
+
+    def rewriting_hooks(self, instead: Instead) -> list[Any]:
+        """At each module's input."""
+
+        def hook(part: int) -> Callable:
+            def read(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+                other = instead(part)
+                return None if other is None else replaced(args, kwargs, other.view(given(args, kwargs).shape))
+
+            return read
+
+        return self._before_each(hook)
+
+    def _before_each(self, hook: Callable[[int], Callable]) -> list[Any]:
         return [
             module.register_forward_pre_hook(hook(part), with_kwargs=True)
             for part, modules in enumerate(self.modules)
@@ -104,6 +126,15 @@ class Rows:
             own, matrix = gradient[..., rows], matrix[rows.to(matrix.device)]
         return Gradient(own.transpose(1, 2), matrix)
 
+    def rewritten(self, output: Tensor, instead: Instead) -> Tensor:
+        """The module's output as it would be if each part had read what it is to read."""
+        matrix, bias = matrix_of(self.module), getattr(self.module, "bias", None)
+        for part, rows in zip(self.parts, self.rows, strict=True):
+            if (other := instead(part)) is not None:
+                made = nn.functional.linear(other, matrix[rows], None if bias is None else bias[rows])
+                output = output.index_copy(-1, rows.to(output.device), made)
+        return output
+
 
 @dataclass(frozen=True)
 class AtOutputs:
@@ -133,6 +164,22 @@ class AtOutputs:
 
             return made
 
+        return self._after_each(hook)
+
+    def rewriting_hooks(self, instead: Instead) -> list[Any]:
+        """At each module's output."""
+
+        def hook(mine: list[Rows]) -> Callable:
+            def made(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+                for rows in mine:
+                    output = rows.rewritten(output, instead)
+                return output
+
+            return made
+
+        return self._after_each(hook)
+
+    def _after_each(self, hook: Callable[[list[Rows]], Callable]) -> list[Any]:
         modules = dict.fromkeys(rows.module for rows in self.rows)
         return [
             module.register_forward_hook(hook([rows for rows in self.rows if rows.module is module]))
@@ -146,7 +193,9 @@ class LowRank:
     and `up` makes the queries."""
 
     down: nn.Module
+    between: nn.Module
     norm: Norm
+    """What `between` does."""
     up: Rows
 
     @property
@@ -174,6 +223,18 @@ class LowRank:
 
         return [self.down.register_forward_hook(lowered), self.up.module.register_forward_hook(raised)]
 
+    def rewriting_hooks(self, instead: Instead) -> list[Any]:
+        """At the output of what makes the queries."""
+
+        def lowered(part: int) -> Tensor | None:
+            other = instead(part)
+            return None if other is None else self.between.forward(self.down.forward(other))
+
+        def raised(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+            return self.up.rewritten(output, lowered)
+
+        return [self.up.module.register_forward_hook(raised)]
+
 
 @dataclass(frozen=True)
 class Several:
@@ -190,6 +251,10 @@ class Several:
         """Those of each."""
         return [handle for taps in self.taps for handle in taps.hooks(take)]
 
+    def rewriting_hooks(self, instead: Instead) -> list[Any]:
+        """Those of each."""
+        return [handle for taps in self.taps for handle in taps.rewriting_hooks(instead)]
+
 
 @dataclass(frozen=True)
 class Latent:
@@ -202,7 +267,9 @@ class Latent:
 
     queries: Taps
     down: nn.Module
+    between: nn.Module
     norm: Norm
+    """What `between` does."""
     up: nn.Module
     value_rows: Int[Tensor, " row"]
 
@@ -240,6 +307,30 @@ class Latent:
 
         return [
             *self.queries.hooks(take),
+            self.down.register_forward_hook(lowered),
+            self.up.register_forward_hook(raised),
+        ]
+
+    def rewriting_hooks(self, instead: Instead) -> list[Any]:
+        """At the queries, and at both projections' outputs."""
+        width, key = matrix_of(self.up).shape[1], self.queries.parts
+
+        def lowered(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+            if (other := instead(key)) is None:
+                return output
+            return torch.cat([output[..., :width], self.down.forward(other)[..., width:]], -1)
+
+        def raised(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+            is_value = torch.zeros(output.shape[-1], dtype=torch.bool, device=output.device)
+            is_value[self.value_rows] = True
+            for part, mine in ((key, ~is_value), (key + 1, is_value)):
+                if (other := instead(part)) is not None:
+                    latent = self.between.forward(self.down.forward(other)[..., :width])
+                    output = torch.where(mine, self.up.forward(latent), output)
+            return output
+
+        return [
+            *self.queries.rewriting_hooks(instead),
             self.down.register_forward_hook(lowered),
             self.up.register_forward_hook(raised),
         ]

@@ -300,6 +300,12 @@ class ResidualGraph:
         sums = [np.bincount(place, row, merged.size) for row in rows]
         return np.array(sums, edges.dtype).reshape(*edges.shape[:-1], merged.size)
 
+    def parts_of(self, edges: Iterable[int], granularity: Granularity) -> Int[np.ndarray, " edge"]:
+        """The edges that some edges of `at(granularity)`, by their numbers, are made of."""
+        merged = self.at(granularity)
+        numbers = np.fromiter(edges, int)
+        return numbers if merged == self else np.flatnonzero(np.isin(self._places_in(merged), numbers))
+
     def _places_in(self, merged: "ResidualGraph") -> Int[np.ndarray, " edge"]:
         """The number in a coarser graph of the edge that each of this one's belongs to."""
         writers = {writer.block: place for place, writer in enumerate(merged.writer_records)}
