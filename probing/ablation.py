@@ -28,9 +28,9 @@ class Removal(Intervention):
         self._written: dict[int, Residual] = {}
 
     def wrote(self, writer: int, output: Residual) -> None:
-        """Keep it if it is to be taken out somewhere."""
+        """Keep it if it is to be taken out somewhere; a copy, to which some models add in place (Falcon)."""
         if writer in self._wanted:
-            self._written[writer] = output
+            self._written[writer] = output.clone()
 
     def divided(self, writers: range, outputs: HeadOutputs, whole: Residual) -> None:
         """Keep the heads that are to be taken out somewhere."""
