@@ -18,7 +18,7 @@ def test_the_commands_for_ones_own_pair_do_what_they_say(tmp_path: Path, zoo: Pa
     (line,) = re.findall(r"`(\{\"id\".*?\})`", section)
     assert json.loads(line) == {"id": "1", "question": "12+34=", "answer": "46"}
     commands = re.findall(r"^    python -m (probing .*?)(?:  +#.*)?$", section, re.MULTILINE)
-    assert len(commands) == 6
+    assert len(commands) == 7
     mine = tmp_path / "mine"
     shutil.copytree(zoo / "base", mine / "base-model")
     shutil.copytree(zoo / "grpo", mine / "tuned-model")
@@ -36,16 +36,16 @@ def test_the_commands_for_ones_own_pair_do_what_they_say(tmp_path: Path, zoo: Pa
         )
         assert run.returncode == 0, (command, run.stderr)
         said.append(run.stdout)
-    planned, probed, merged, reported, written, imported = said
+    planned, probed, merged, divided, reported, written, imported = said
     assert "40 questions" in planned
     assert "163 edges" in planned
     assert [text.split(":")[0] for text in probed.splitlines() if text.startswith("α")] == ["α 0.1", "α 0.3"]
     losses, intensities = (
-        [re.search(rf"^α 0.1: .*{name} (\S+ -> \S+)", text, re.MULTILINE)[1] for text in (probed, merged)]  # type: ignore[index]
+        [re.search(rf"^α 0.1: .*{name} (\S+ -> \S+)", text, re.MULTILINE)[1] for text in (probed, merged, divided)]  # type: ignore[index]
         for name in ("loss", "intensity")
     )
-    assert losses[0] == losses[1], "the same answers"
-    assert intensities[0] != intensities[1], "of other edges"
+    assert len(set(losses)) == 1, "the same answers"
+    assert len(set(intensities)) == 3, "of other edges"
     assert reported.count("\n| 0.") == 2
     assert "base-model → tuned-model, GRPO" in reported
     assert "40 questions" in written

@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
         return added
 
     def granular(added: argparse.ArgumentParser) -> None:
-        reads = "what reads in an attention block: its projections apart, or the block as one (default: %(default)s)"
+        reads = "of an attention block: its projections apart, the block as one, or each head (default: %(default)s)"
         added.add_argument("--granularity", choices=get_args(Granularity), default="projections", help=reads)
 
     def computing(added: argparse.ArgumentParser) -> None:
