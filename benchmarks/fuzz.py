@@ -28,6 +28,7 @@ from urllib.parse import urlencode
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
+import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.configuration import set_hypothesis_home_dir
@@ -36,8 +37,9 @@ from benchmarks.serving import ROOT
 from benchmarks.viewer import Viewer, ViewerError
 from probing.edge_tables import circuit, edge_table, edge_values
 from probing.errors import PersonError
-from probing.exchange import as_eap_json, as_graphml, read_eap_json, read_graphml
-from probing.graph import graph_of
+from probing.exchange import CircuitFile, as_eap_json, as_graphml, read_eap_json, read_graphml
+from probing.exchange.pt import read_pt
+from probing.graph import Heads, ResidualGraph, graph_of
 from probing.metrics import Definition
 from probing.pairs import QuestionSet, load_registry, read_registry
 from probing.questions import load_questions
@@ -163,15 +165,15 @@ def odd_parquet(draw: st.DrawFn) -> bytes:
     return out.getvalue()
 
 
-def _circuit() -> tuple[bytes, bytes]:
-    graph = graph_of(2)
+def _circuit(graph: ResidualGraph) -> tuple[bytes, bytes]:
     rng = np.random.default_rng(0)
     ids = ("a", "b", "c")
     base, tuned = (
         Scores(graph, ids, rng.normal(size=(3, graph.size)).astype(np.float32), np.ones(3)) for _ in range(2)
     )
     table = edge_table(graph, edge_values(base, tuned, Definition(resamples=20)))
-    return as_eap_json(graph, table, set(table["edge"][:9])).encode(), as_graphml(circuit(table[:9])).encode()
+    shown = CircuitFile.shown(graph, table, set(table["edge"][:9]))
+    return as_eap_json(shown).encode(), as_graphml(circuit(table[:9])).encode()
 
 
 @st.composite
@@ -308,6 +310,21 @@ def _npz(folder: Path) -> bytes:
     return path.read_bytes()
 
 
+def _pt(folder: Path) -> bytes:
+    graph = graph_of(2, granularity="heads", heads=(Heads(2, 2),) * 2)
+    matrix = torch.from_numpy(graph.to_matrix(np.ones(graph.size, np.float32)))
+    path = folder / "valid.pt"
+    torch.save(
+        {
+            "cfg": {"n_layers": 2, "n_heads": 2, "parallel_attn_mlp": False, "d_model": 8},
+            "src_nodes": list(graph.writers), "dst_nodes": list(graph.readers), "edges_scores": matrix,
+            "edges_in_graph": matrix > 0, "nodes_in_graph": torch.ones(len(matrix), dtype=torch.bool),
+        },
+        path,
+    )  # fmt: skip
+    return path.read_bytes()
+
+
 def _bomb() -> bytes:
     """An archive of a few kilobytes that would unpack to gigabytes."""
     out = BytesIO()
@@ -319,7 +336,8 @@ def _bomb() -> bytes:
 
 def kinds(folder: Path) -> dict[str, Kind]:
     """Every kind of input that comes as a file."""
-    eap, graphml = _circuit()
+    eap, graphml = _circuit(graph_of(2))
+    of_heads, _ = _circuit(graph_of(2, granularity="heads", heads=(Heads(2, 1, True), None)))
     weights = _small_model(folder / "model")
     questions = _file(folder, "q.jsonl", _questions)
     cohorts = _file(folder, "c.jsonl", lambda path: _questions(path, grading="none", cohort="cohort", id=""))
@@ -337,7 +355,11 @@ def kinds(folder: Path) -> dict[str, Kind]:
             mangled([REGISTRY, (ROOT / "data" / "pairs.toml").read_bytes()[:3000]]) | st.binary(max_size=200),
             _file(folder, "pairs.toml", read_registry), 15_000,
         ),
-        "EAP-IG JSON": Kind(changed_circuit(eap) | mangled([eap]) | st.binary(max_size=200), read_eap_json, 12_000),
+        "EAP-IG JSON": Kind(
+            changed_circuit(eap) | changed_circuit(of_heads) | mangled([eap, of_heads]) | st.binary(max_size=200),
+            read_eap_json, 12_000,
+        ),
+        "EAP-IG .pt": Kind(mangled([_pt(folder)]) | st.binary(max_size=200), _file(folder, "c.pt", read_pt), 3_000),
         "GraphML": Kind(mangled([graphml, *BOMBS]) | st.binary(max_size=200), read_graphml, 8_000),
         "files of scores": Kind(mangled(archives), _file(folder, "s.npz", read_scores), 5_000),
         "safetensors headers": Kind(changed_safetensors(weights), _load_checkpoint(folder / "model"), 2_500),

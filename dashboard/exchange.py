@@ -8,10 +8,13 @@ from dashboard.view import View
 from dashboard.words import as_text
 from probing.edge_tables import circuit
 from probing.errors import CircuitError
-from probing.exchange import as_eap_json, as_graphml, read_eap_json, read_graphml
+from probing.exchange import CircuitFile, as_eap_json, as_graphml, read_eap_json, read_graphml
 from probing.graph import ResidualGraph
 
 _KEY = "circuit-file"
+
+_FEW = 50_000
+"""Edges, at most, beside which a file has both models' values; it can then be brought back, which takes 20 MB."""
 
 
 def members(graph: ResidualGraph) -> frozenset[str] | None:
@@ -20,7 +23,7 @@ def members(graph: ResidualGraph) -> frozenset[str] | None:
     if upload is None:
         return None
     try:
-        brought = _read(upload.getvalue(), graph)
+        brought = _read(upload.file_id, upload.getvalue(), graph)
     except CircuitError as error:
         st.error(as_text(str(error)), icon=":material/error:")
         return None
@@ -31,27 +34,24 @@ def members(graph: ResidualGraph) -> frozenset[str] | None:
     return brought
 
 
-def _read(content: bytes, graph: ResidualGraph) -> frozenset[str]:
-    """The edges of a circuit of this graph, from either kind of file."""
-    if content.lstrip().startswith(b"<"):
-        members = read_graphml(content)
-        unknown = sorted(members - set(graph.edges))
-        if unknown:
-            raise CircuitError(f"This pair has no edge '{unknown[0][:60]}'.", "Choose the pair that it came from.")
-        return members
-    brought = read_eap_json(content)
-    if brought.graph != graph:
-        raise CircuitError(
-            f"The circuit is of a model with {brought.graph.layers} layers, this pair has {graph.layers}.",
-            "Choose the pair that it came from.",
-        )
-    return frozenset(brought.members)
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _read(file_id: str, _content: bytes, graph: ResidualGraph) -> frozenset[str]:
+    """The edges of this graph that a circuit in either kind of file has, itself or in finer parts."""
+    if not _content.lstrip().startswith(b"<"):
+        return frozenset(read_eap_json(_content).within(graph).members)
+    members = set()
+    for name in read_graphml(_content):
+        try:
+            members.add(graph.holding(name))
+        except ValueError as error:
+            raise CircuitError(f"This pair has no edge '{name[:60]}'.", "Choose the pair that it came from.") from error
+    return frozenset(graph.names(sorted(members)))
 
 
 def downloads(view: View, table: pd.DataFrame, shown: pd.DataFrame) -> None:
     """The shown circuit as a file, and a place to bring one back."""
     name = f"{view.pair.name}-{view.alpha:g}"
-    edges = set(shown["edge"])
+    edges, few = set(shown["edge"]), view.graph.size <= _FEW
     with st.popover("Circuit as a file", icon=":material/account_tree:"):
         st.download_button(
             "GraphML",
@@ -64,12 +64,13 @@ def downloads(view: View, table: pd.DataFrame, shown: pd.DataFrame) -> None:
         )
         st.download_button(
             "EAP-IG JSON",
-            lambda: as_eap_json(view.graph, table, edges),
+            lambda: as_eap_json(CircuitFile.shown(view.graph, table, edges, few)),
             f"{name}.json",
             "application/json",
             icon=":material/download:",
             on_click="ignore",
-            help="Every edge with its score and whether it is shown; EAP-IG reads it.",
+            help="Every edge with its score and whether it is shown; EAP-IG reads it."
+            + ("" if few else " It has no values beside them, or it would be too large."),
         )
         if not is_hosted():
             st.file_uploader(

@@ -1,4 +1,4 @@
-"""Commands on files: of sequences to score, and of scores to compare."""
+"""Commands on files: of sequences to score, of scores to compare, and of circuits."""
 
 import argparse
 import json
@@ -76,3 +76,11 @@ def compare(arguments: argparse.Namespace) -> None:
         interval = f"[{c.ci_low:.4g}, {c.ci_high:.4g}]"
         print(f"{LABELS[name]:26}{c.base:>12.4g}{c.tuned:>12.4g}{c.difference:>+12.4g}   {interval}")
     print(f"\nThe interval of complexity is one of {metrics.interval_of('information_complexity', definition)}.")
+
+
+def convert(arguments: argparse.Namespace) -> None:
+    """Write a circuit as EAP-IG's JSON, or its edges as GraphML, from EAP-IG's .pt or JSON or a file of scores."""
+    from probing.exchange.files import convert as write
+
+    circuit = write(arguments.file, arguments.out, arguments.top, arguments.width)
+    print(f"{arguments.out}: {circuit.graph.size} edges, {circuit.inside.sum()} of them in the circuit")

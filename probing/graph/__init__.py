@@ -2,6 +2,7 @@
 `build` which of them a model has at each granularity, in their order, and scores over them."""
 
 from probing.graph.build import (
+    MOST_HEADS,
     MOST_LAYERS,
     Granularity,
     Heads,
@@ -9,10 +10,12 @@ from probing.graph.build import (
     granularity_of,
     graph_of,
 )
-from probing.graph.nodes import KINDS, Edge, Kind, Reader, Writer, edge_name, is_edge, typeset
+from probing.graph.nodes import BIAS, KINDS, Edge, Kind, Reader, Writer, edge_name, is_edge, typeset
 
 __all__ = [
+    "BIAS",
     "KINDS",
+    "MOST_HEADS",
     "MOST_LAYERS",
     "Edge",
     "Granularity",

@@ -295,7 +295,7 @@ class ResidualGraph:
         merged = self.at(granularity)
         if merged == self:
             return edges
-        place = self._places_in(merged)
+        place = self.places_in(merged)
         rows = edges.reshape(-1, self.size)
         sums = [np.bincount(place, row, merged.size) for row in rows]
         return np.array(sums, edges.dtype).reshape(*edges.shape[:-1], merged.size)
@@ -304,18 +304,46 @@ class ResidualGraph:
         """The edges that some edges of `at(granularity)`, by their numbers, are made of."""
         merged = self.at(granularity)
         numbers = np.fromiter(edges, int)
-        return numbers if merged == self else np.flatnonzero(np.isin(self._places_in(merged), numbers))
+        return numbers if merged == self else np.flatnonzero(np.isin(self.places_in(merged), numbers))
 
-    def _places_in(self, merged: "ResidualGraph") -> Int[np.ndarray, " edge"]:
-        """The number in a coarser graph of the edge that each of this one's belongs to."""
-        writers = {writer.block: place for place, writer in enumerate(merged.writer_records)}
-        readers = {reader.block: place for place, reader in enumerate(merged.reader_records)}
-        exact = {(reader.block, reader.kind): place for place, reader in enumerate(merged.reader_records)}
-        to_writer = np.array([writers[writer.block] for writer in self.writer_records])
-        to_reader = np.array([exact.get((r.block, r.kind), readers[r.block]) for r in self.reader_records])
+    def ungrouped(self) -> "ResidualGraph":
+        """The graph of heads alone: each with keys and values of its own, as many in every layer, and no biases."""
+        most = max((one.queries for one in self.heads if one), default=1)
+        return graph_of(self.layers, self.parallel, "heads", (), (Heads(most, most),) * self.layers)
+
+    def holding(self, name: str) -> int:
+        """The number of the edge that another graph's edge of that name is, or is part of.
+
+        Raises:
+            ValueError: there is none.
+        """
+        edge = Edge.of(name)
+        writer, reader = self._holding_writer(edge.writer), self._holding_reader(edge.reader)
+        if min(writer, reader) < 0 or reader < self.first_readers[writer]:
+            raise ValueError(f"this graph has no edge '{name}'")
+        return self.between(writer, reader)
+
+    def places_in(self, other: "ResidualGraph") -> Int[np.ndarray, " edge"]:
+        """The number in another graph of the edge that each of this one's is, or is part of; -1 without one."""
+        to_writer = np.array([other._holding_writer(writer) for writer in self.writer_records])
+        to_reader = np.array([other._holding_reader(reader) for reader in self.reader_records])
         writer, reader = self.edge_index
         w, r = to_writer[writer], to_reader[reader]
-        return merged.writer_starts[w] + r - merged.first_readers[w]
+        there = (w >= 0) & (r >= other.first_readers[w])
+        return np.where(there, other.writer_starts[w] + r - other.first_readers[w], -1)
+
+    def _holding_writer(self, writer: Writer) -> int:
+        """The place of the writer that another graph's is, or is part of; -1 without one."""
+        return self._writer_place.get(writer.name, self._writer_place.get(writer.block, -1))
+
+    def _holding_reader(self, reader: Reader) -> int:
+        """The same of a reader: the place of itself, its group, the block's of its kind, or the block as one."""
+        block, kind = reader.block, reader.kind
+        there = [reader, Reader(block, kind), Reader(block, "qkv")]
+        layer, head = reader.layer, reader.head
+        if layer is not None and layer < len(self.heads) and (heads := self.heads[layer]) and head is not None:
+            there.insert(1, Reader(block, kind, f"g{head * heads.groups // heads.queries}"))
+        return next((self._reader_place[one.name] for one in there if one.name in self._reader_place), -1)
 
 
 def _believable(heads: Heads) -> bool:

@@ -43,6 +43,16 @@ class _Named:
         """The block, or that part of it which writes and reads on its own: `a5`, `a5.h3`, `a5.g1`, `m3`."""
         return f"{self.block}.{self.part}" if self.part else self.block
 
+    @property
+    def attention(self) -> bool:
+        """Whether it is an attention block, or part of one."""
+        return self.block.startswith("a")
+
+    @property
+    def head(self) -> int | None:
+        """Which head of its block it is; None for all else."""
+        return int(self.part[1:]) if self.part.startswith("h") else None
+
 
 @dataclass(frozen=True)
 class Writer(_Named):
@@ -81,7 +91,7 @@ class Reader(_Named):
     @property
     def name(self) -> str:
         """As in the module's docstring."""
-        return f"{self.node}<{self.kind}>" if self.block.startswith("a") else self.node
+        return f"{self.node}<{self.kind}>" if self.attention else self.node
 
     @staticmethod
     def of(name: str) -> "Reader":

@@ -409,16 +409,15 @@ def test_the_papers_values_stand_beside_ours_where_the_pair_is_the_same(
 
 def test_a_circuit_file_limits_the_page_to_its_edges(full: Path) -> None:
     from probing.edge_tables import edge_table
-    from probing.exchange import as_eap_json
+    from probing.exchange import CircuitFile, as_eap_json
     from probing.graph import graph_of
 
     store = service.store()
     row = store.comparisons().iloc[0]
     table = edge_table(graph_of(6), store.edge_summary(row["comparison_key"]))
+    mine = CircuitFile.shown(graph_of(6), table, {"m0->m1", "a5->logits"})
     app = _open("circuits")
-    app.file_uploader(key="circuit-file").set_value(
-        ("mine.json", as_eap_json(graph_of(6), table, {"m0->m1", "a5->logits"}).encode(), "application/json")
-    ).run()
+    app.file_uploader(key="circuit-file").set_value(("mine.json", as_eap_json(mine).encode(), "application/json")).run()
     assert not app.exception
     assert "Only the 2 edges of the circuit in mine.json" in app.info[0].value
     assert _edges_shown(app) == 2

@@ -1,7 +1,3 @@
-import io
-import json
-import re
-from dataclasses import replace
 from itertools import product
 
 import networkx as nx
@@ -15,15 +11,12 @@ from probing.edge_tables import (
     by_layer,
     by_layer_and_kind,
     changes,
-    circuit,
     covering,
     edge_table,
     edge_values,
     strongest,
     through,
 )
-from probing.errors import CircuitError
-from probing.exchange import as_eap_json, as_graphml, read_eap_json, read_graphml
 from probing.graph import graph_of
 from probing.metrics import Definition
 from probing.scores import Scores
@@ -103,17 +96,6 @@ def test_breakdowns_average_the_edges_into_each_group(pair: tuple[Scores, Scores
         assert found[label][2] == pytest.approx((expected[1] - expected[0]).mean(), rel=1e-4)
 
 
-def test_a_circuit_is_acyclic_and_comes_back_from_graphml(pair: tuple[Scores, Scores]) -> None:
-    table = _table(*pair)
-    graph = circuit(strongest(table, "tuned_strength", 15))
-    assert nx.is_directed_acyclic_graph(graph)
-    assert graph.number_of_edges() == 15
-    again = nx.read_graphml(io.BytesIO(as_graphml(graph).encode()), force_multigraph=True)
-    assert set(again.edges(keys=True)) == set(graph.edges(keys=True))
-    for writer, node, name, attributes in graph.edges(keys=True, data=True):
-        assert again.edges[writer, node, name] == attributes
-
-
 def _made(rows: dict[str, tuple[float, float, float, float]]) -> pd.DataFrame:
     """An edge table with these effects of base and tuned, and these ends of the difference of strengths."""
     values = pd.DataFrame(0.0, index=range(len(GRAPH.edges)), columns=list(EDGE_VALUES))
@@ -175,135 +157,6 @@ def _with_parallels_removed(graph: nx.MultiDiGraph, name: str, edges: set[str]) 
     writer, reader = name.split("->")
     beside = {e for w, n, e in graph.edges(keys=True) if (w, n) == (writer, reader.split("<")[0]) and e != name}
     return edges - beside
-
-
-def test_eap_igs_json_comes_back_with_nothing_lost(pair: tuple[Scores, Scores]) -> None:
-    values = edge_values(*pair, QUICK)
-    values.loc[3, "ci_low"] = -np.inf  # a single question has no interval
-    table = edge_table(GRAPH, values)
-    shown = set(strongest(table, "tuned_strength", 12)["edge"])
-    read = read_eap_json(as_eap_json(GRAPH, table, shown, width=96))
-    assert read.graph == GRAPH
-    assert read.members == shown
-    again = edge_table(GRAPH, read.table[list(EDGE_VALUES)].fillna({"ci_low": -np.inf}))
-    pd.testing.assert_frame_equal(again, table)
-    np.testing.assert_array_equal(read.table["score"], table["tuned_effect"])
-
-
-def test_eap_igs_json_has_the_nodes_and_edges_that_eap_ig_builds_from_its_cfg(pair: tuple[Scores, Scores]) -> None:
-    content = json.loads(as_eap_json(GRAPH, _table(*pair), {"m0->a1<k>"}))
-    cfg = content["cfg"]
-    assert {"n_layers", "n_heads", "parallel_attn_mlp", "d_model"} <= set(cfg)
-    stream, edges = ["input"], set()
-    for layer in range(cfg["n_layers"]):
-        heads = [f"a{layer}.h{head}" for head in range(cfg["n_heads"])]
-        edges |= {f"{w}->{h}<{p}>" for w in stream for h in heads for p in "qkv"}
-        stream += heads
-        edges |= {f"{w}->m{layer}" for w in stream}
-        stream.append(f"m{layer}")
-    edges |= {f"{w}->logits" for w in stream}
-    assert set(content["edges"]) == edges
-    assert set(content["nodes"]) == {*stream, "logits"}
-    assert {name for name, node in content["nodes"].items() if node["in_graph"]} == {"m0", "a1.h0", "logits"}
-    assert [name for name, edge in content["edges"].items() if edge["in_graph"]] == ["m0->a1.h0<k>"]
-
-
-def test_a_circuit_with_attention_blocks_as_one_reader_comes_back_from_both_files(pair: tuple[Scores, Scores]) -> None:
-    base, tuned = (replace(s, graph=s.graph.at("blocks"), edges=s.graph.merge(s.edges, "blocks")) for s in pair)
-    table = edge_table(base.graph, edge_values(base, tuned, QUICK))
-    assert set(table["kind"]) == {"qkv", "mlp", "logits"}
-    shown = table[table["edge"].isin({"m0->a1<qkv>", "a1->logits"})]
-    assert read_graphml(as_graphml(circuit(shown)).encode()) == set(shown["edge"])
-    read = read_eap_json(as_eap_json(base.graph, table, set(shown["edge"])))
-    assert (read.graph, read.members) == (base.graph, set(shown["edge"]))
-    np.testing.assert_allclose(read.table.set_index("edge")["score"][table["edge"]], table["tuned_effect"], rtol=1e-6)
-    assert by_kind(base, tuned, QUICK).labels == ("qkv", "mlp", "logits")
-
-
-def test_the_edges_of_a_circuit_come_back_from_graphml(pair: tuple[Scores, Scores]) -> None:
-    table = _table(*pair)
-    shown = table.head(9)
-    assert read_graphml(as_graphml(circuit(shown)).encode()) == set(shown["edge"])
-
-
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {r' attr\.type="\w+"': ""},  # keys without types
-        {r'"d(\d+)"': r'"key\1"'},
-        {r' xmlns="[^"]*"': ""},
-        {r'(attr\.name="writer"[^/]*) />': r"\1><default>input</default></key>", r'<data key="d0">input</data>': ""},
-        {r"<edge ": '<!-- <edge source="x"/> --><edge '},
-    ],
-)
-def test_graphml_that_another_program_wrote_again_holds_the_same_edges_and_nothing_is_warned_of(
-    pair: tuple[Scores, Scores], changes: dict[str, str]
-) -> None:
-    shown = _table(*pair).head(9)
-    text = as_graphml(circuit(shown))
-    for written, by_others in changes.items():
-        text, found = re.subn(written, by_others, text)
-        assert found
-    assert read_graphml(text.encode()) == set(shown["edge"])
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        b"",
-        b"<graphml",
-        b'<graphml><graph><edge source="a" target="b"/></graph></graphml>',
-        b'<graphml><graph><edge source="a" target="b"><data key="d0">x</data></edge></graph></graphml>',
-        b"\xff\xfe<\x00g\x00",
-        b'<!DOCTYPE g [<!ENTITY a "b"><!ENTITY c "&a;&a;&a;">]><graphml>&c;</graphml>',
-        b'<!DOCTYPE graphml SYSTEM "file:///etc/passwd"><graphml/>',
-        b'<graphml xmlns="http://graphml.graphdrawing.org/xmlns"><graph edgedefault="directed"/></graphml>',
-    ],
-)
-def test_graphml_of_something_else_is_refused_with_a_sentence(text: bytes) -> None:
-    with pytest.raises(CircuitError, match="GraphML"):
-        read_graphml(text)
-
-
-def test_a_graph_larger_than_its_file_is_not_made() -> None:
-    with pytest.raises(CircuitError, match="not a circuit"):
-        read_eap_json('{"cfg": {"n_layers": 1000000000, "parallel_attn_mlp": false}, "nodes": {}, "edges": {}}')
-
-
-def test_heads_of_another_programs_circuit_are_merged() -> None:
-    stream: list[str] = ["input"]
-    edges = {}
-    for layer in range(2):
-        heads = [f"a{layer}.h{h}" for h in range(2)]
-        edges |= {f"{w}->{h}<{p}>": {"score": 1.0, "in_graph": False} for w in stream for h in heads for p in "qkv"}
-        stream += heads
-        edges |= {f"{w}->m{layer}": {"score": 1.0, "in_graph": False} for w in stream}
-        stream.append(f"m{layer}")
-    edges |= {f"{w}->logits": {"score": 1.0, "in_graph": False} for w in stream}
-    edges["a0.h1->a1.h0<q>"]["in_graph"] = True
-    cfg = {"n_layers": 2, "n_heads": 2, "parallel_attn_mlp": False, "d_model": 8}
-    read = read_eap_json(json.dumps({"cfg": cfg, "nodes": {}, "edges": edges}))
-    assert read.members == {"a0->a1<q>"}
-    scores = read.table.set_index("edge")["score"]
-    assert (scores["a0->a1<q>"], scores["a0->m1"], scores["m0->m1"]) == (4.0, 2.0, 1.0)
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("", "not a circuit"),
-        ("[1]", "not a circuit"),
-        ('{"cfg": {"n_layers": 2}, "edges": {}}', "not a circuit"),
-        (
-            '{"cfg": {"n_layers": 2, "parallel_attn_mlp": false}, "nodes": {}, "edges": {}}',
-            "not those of a model with 2",
-        ),
-    ],
-)
-def test_a_file_that_is_no_circuit_is_refused_with_a_sentence(text: str, says: str) -> None:
-    with pytest.raises(CircuitError, match=says):
-        read_eap_json(text)
 
 
 def test_a_breakdown_as_a_table_has_the_means(pair: tuple[Scores, Scores]) -> None:

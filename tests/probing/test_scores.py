@@ -10,9 +10,7 @@ import pytest
 
 from probing.architectures import architecture_of
 from probing.cli import main
-from probing.edge_tables import circuit, edge_table, edge_values
 from probing.errors import ScoresError
-from probing.exchange import as_eap_json, as_graphml, read_eap_json, read_graphml
 from probing.graph import ResidualGraph, graph_of
 from probing.metrics import Definition, compare
 from probing.scores import Scores, read_scores, write_scores
@@ -79,16 +77,6 @@ def test_every_graph_comes_back_from_the_store_its_exports_and_a_snapshot(
     with closing(open_snapshot(snapshot)) as kept:
         for key, graph in different.items():
             _same(kept.scores(key), _scores(graph))
-
-
-def test_every_graph_comes_back_from_circuit_files(graphs: dict[str, ResidualGraph]) -> None:
-    for graph in set(graphs.values()):
-        table = edge_table(graph, edge_values(_scores(graph), _scores(graph, 1), QUICK))
-        shown = set(graph.edges[::3])
-        brought = read_eap_json(as_eap_json(graph, table, shown))
-        assert (brought.graph, brought.members) == (graph, shown)
-        np.testing.assert_allclose(brought.table["score"], table["tuned_effect"])
-        assert read_graphml(as_graphml(circuit(table[table["edge"].isin(shown)])).encode()) == shown
 
 
 def test_a_parallel_pair_compares_from_files_as_it_does_in_memory(tmp_path: Path) -> None:
