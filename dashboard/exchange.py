@@ -13,8 +13,8 @@ from probing.graph import ResidualGraph
 
 _KEY = "circuit-file"
 
-_FEW = 50_000
-"""Edges, at most, beside which a file has both models' values; it can then be brought back, which takes 20 MB."""
+_FEW = 45_000
+"""Edges of EAP-IG's, at most, beside which a file has both models' values: 400 bytes each, and 20 MB come back."""
 
 
 def members(graph: ResidualGraph) -> frozenset[str] | None:
@@ -51,7 +51,7 @@ def _read(file_id: str, _content: bytes, graph: ResidualGraph) -> frozenset[str]
 def downloads(view: View, table: pd.DataFrame, shown: pd.DataFrame) -> None:
     """The shown circuit as a file, and a place to bring one back."""
     name = f"{view.pair.name}-{view.alpha:g}"
-    edges, few = set(shown["edge"]), view.graph.size <= _FEW
+    edges, few = set(shown["edge"]), view.graph.ungrouped().size <= _FEW
     with st.popover("Circuit as a file", icon=":material/account_tree:"):
         st.download_button(
             "GraphML",

@@ -87,12 +87,13 @@ class ResidualGraph:
         row = json.loads(text)
         try:
             heads = tuple(one and Heads(*one) for one in row.get("heads", ()))
-            graph = graph_of(**{**row, "whole": tuple(row["whole"]), "heads": heads})
+            parts = {**row, "whole": tuple(row["whole"]), "heads": heads}
+            makes_sense = ResidualGraph(**parts)._makes_sense()  # before the shared one: to its cache True is 1
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError("not the shape of a graph") from error
-        if not graph._makes_sense():
+        if not makes_sense:
             raise ValueError("not the shape of a graph")
-        return graph
+        return graph_of(**parts)
 
     def _makes_sense(self) -> bool:
         return (
