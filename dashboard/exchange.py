@@ -16,6 +16,9 @@ _KEY = "circuit-file"
 _FEW = 45_000
 """Edges of EAP-IG's, at most, beside which a file has both models' values: 400 bytes each, and 20 MB come back."""
 
+_MOST = 2_000_000
+"""Edges of EAP-IG's, at most, of which a page makes a file: 140 MB."""
+
 
 def members(graph: ResidualGraph) -> frozenset[str] | None:
     """The edges of the circuit that was brought, to which the page is then limited; None without one."""
@@ -23,7 +26,7 @@ def members(graph: ResidualGraph) -> frozenset[str] | None:
     if upload is None:
         return None
     try:
-        brought = _read(upload.file_id, upload.getvalue(), graph)
+        brought = members_in(upload.file_id, upload.getvalue(), graph)
     except CircuitError as error:
         st.error(as_text(str(error)), icon=":material/error:")
         return None
@@ -35,8 +38,12 @@ def members(graph: ResidualGraph) -> frozenset[str] | None:
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _read(file_id: str, _content: bytes, graph: ResidualGraph) -> frozenset[str]:
-    """The edges of this graph that a circuit in either kind of file has, itself or in finer parts."""
+def members_in(file_id: str, _content: bytes, graph: ResidualGraph) -> frozenset[str]:
+    """The edges of this graph that a circuit in either kind of file has, itself or in finer parts.
+
+    Raises:
+        CircuitError: it is no such file, or is of another graph.
+    """
     if not _content.lstrip().startswith(b"<"):
         return frozenset(read_eap_json(_content).within(graph).members)
     members = set()
@@ -51,7 +58,7 @@ def _read(file_id: str, _content: bytes, graph: ResidualGraph) -> frozenset[str]
 def downloads(view: View, table: pd.DataFrame, shown: pd.DataFrame) -> None:
     """The shown circuit as a file, and a place to bring one back."""
     name = f"{view.pair.name}-{view.alpha:g}"
-    edges, few = set(shown["edge"]), view.graph.ungrouped().size <= _FEW
+    edges, size = set(shown["edge"]), view.graph.ungrouped().size
     with st.popover("Circuit as a file", icon=":material/account_tree:"):
         st.download_button(
             "GraphML",
@@ -64,13 +71,13 @@ def downloads(view: View, table: pd.DataFrame, shown: pd.DataFrame) -> None:
         )
         st.download_button(
             "EAP-IG JSON",
-            lambda: as_eap_json(CircuitFile.shown(view.graph, table, edges, few)),
+            lambda: as_eap_json(CircuitFile.shown(view.graph, table, edges, beside=size <= _FEW)),
             f"{name}.json",
             "application/json",
             icon=":material/download:",
             on_click="ignore",
-            help="Every edge with its score and whether it is shown; EAP-IG reads it."
-            + ("" if few else " It has no values beside them, or it would be too large."),
+            disabled=size > _MOST,
+            help=_what_is_in(size),
         )
         if not is_hosted():
             st.file_uploader(
@@ -79,3 +86,11 @@ def downloads(view: View, table: pd.DataFrame, shown: pd.DataFrame) -> None:
                 key=_KEY,
                 max_upload_size=20,
             )
+
+
+def _what_is_in(size: int) -> str:
+    """What EAP-IG's JSON of so many edges has."""
+    if size > _MOST:
+        return f"With {size:,} edges it would be too large for a page: export a run, and use `probing convert`."
+    beside = "" if size <= _FEW else " Both models' values are left out, or it would be too large."
+    return f"Every edge with its score and whether it is shown; EAP-IG reads it.{beside}"
