@@ -80,12 +80,12 @@ def _numbers(tensor: Any, shape: tuple[int, ...]) -> np.ndarray:
     """The numbers of a tensor that has this shape, and has all of them in the file.
 
     Raises:
-        ValueError: it is something else. A tensor without strides of its own, or on no device, could claim any size.
+        ValueError: it is something else, or repeats few numbers so that it could claim any size.
+        RuntimeError: it is sparse.
+        TypeError: it has no numbers.
     """
     if (
         not isinstance(tensor, torch.Tensor)
-        or tensor.layout is not torch.strided
-        or tensor.device.type != "cpu"
         or tuple(tensor.shape) != shape
         or not tensor.is_contiguous()
         or tensor.is_complex()
