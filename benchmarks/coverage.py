@@ -7,7 +7,7 @@ difference, and that of the relative difference, holds what the whole population
 bins, which end at the largest |score|: their interval is one for the bins at hand, and misses the population's number.
 
 Scores of the population are kept in a folder for temporary files. The table stands in docs/method.md, and the shares
-in `probing.metrics.coverage`, by which pages warn. `--quick` takes few questions and samples.
+with each metric in `probing.metrics.registry`, by which pages warn. `--quick` takes few questions and samples.
 """
 
 import argparse
@@ -23,11 +23,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from dashboard.words import TERMS
 from probing.attribution import Attributor, attribute
 from probing.checkpoints import Checkpoint, find
 from probing.jobs.plan import SCORES_VERSION, SIDES
-from probing.metrics import METRICS, Comparison, Definition, align, compare
+from probing.metrics import COMPLEXITY, METRICS, Comparison, Definition, align, compare
 from probing.models import answer, load_model, load_tokenizer, use_threads_for
 from probing.questions.templates import encode
 from probing.rollouts import Answer, Criteria, samples, select
@@ -37,7 +36,7 @@ from probing.zoo.recipes import ZOO
 
 MODELS = {"base": "base", "tuned": "grpo"}
 SIZES = (20, 50, 100)
-OBSERVED = "information_complexity, bins to the largest |score|"
+OBSERVED = f"{COMPLEXITY.key}, bins to the largest |score|"
 SEED = 2026
 LOWEST = 0.8
 """Coverage below which a quick run fails: far from what chance does to its few samples."""
@@ -89,7 +88,7 @@ def drawn(scores: Scores, rows: np.ndarray) -> Scores:
 def compared(base: Scores, tuned: Scores, definition: Definition) -> dict[str, Comparison]:
     """Every metric, and complexity with the paper's bins."""
     observed = Definition(**{**vars(definition), "histogram_max": "observed"})
-    paper = compare(base, tuned, observed, ["information_complexity"])["information_complexity"]
+    paper = compare(base, tuned, observed, [COMPLEXITY.key])[COMPLEXITY.key]
     return compare(base, tuned, definition) | {OBSERVED: paper}
 
 
@@ -113,7 +112,7 @@ def table(measured: dict[int, dict[str, tuple[float, float]]]) -> Iterator[str]:
     yield f"| metric | {' | '.join(f'{size} questions' for size in measured)} |"
     yield "|---" * (1 + len(measured)) + "|"
     for metric in (*METRICS, OBSERVED):
-        name = TERMS[metric].name if metric in TERMS else "Information complexity, bins to the largest \\|score\\|"
+        name = METRICS[metric].label if metric in METRICS else "Information complexity, bins to the largest \\|score\\|"
         cells = [" / ".join(f"{100 * share:.0f}" for share in shares[metric]) for shares in measured.values()]
         yield f"| {name.lower()} | {' | '.join(cells)} |"
 

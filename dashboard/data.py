@@ -183,7 +183,7 @@ def breakdown(base_run: str, tuned_run: str, by: str) -> edge_tables.Breakdown:
 @st.cache_resource(max_entries=16, show_spinner=False)
 def correlation_maps(base_run: str, tuned_run: str) -> tuple[np.ndarray, np.ndarray]:
     """Each model's correlations between its questions' edge scores, as inter-sample diversity uses them."""
-    base, tuned = (metrics.correlations(metrics.cells(s, Definition())) for s in pair_scores(base_run, tuned_run))
+    base, tuned = (metrics.correlations(s, Definition()) for s in pair_scores(base_run, tuned_run))
     return base, tuned
 
 

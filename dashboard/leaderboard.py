@@ -9,17 +9,17 @@ import streamlit as st
 from dashboard import data, exports
 from dashboard.theme import percent, text_colours
 from dashboard.view import COHORT_NAMES, PAPER, View, alike, rules
-from dashboard.words import ARROWS, PATTERN_METRICS, TERMS, arrowed, pattern_verdict
+from dashboard.words import ARROWS, arrowed, pattern_verdict
 from probing.jobs.plan import is_outdated
-from probing.metrics import Comparison
+from probing.metrics import COMPLEXITY, LOSS, METRICS, PATTERN, Comparison
 from probing.pairs import Pair, load_registry
 from probing.published import Published
 
-_SHOWN = (*PATTERN_METRICS, "loss")
+_SHOWN = (*PATTERN, LOSS.key)
 
 
 def _heading(metric: str) -> str:
-    return TERMS[metric].name.split()[-1].capitalize()
+    return METRICS[metric].short.capitalize()
 
 
 def _link(pair: Pair, view: View, alpha: float) -> str:
@@ -66,7 +66,7 @@ def _published_row(view: View, pair: Pair, row: Published) -> dict[str, Any]:
     for metric, (base, tuned) in row.metrics.items():
         relative = (tuned - base) / base
         made[_heading(metric)] = 100 * relative
-        bins = ", bins to the largest |score|" if metric == "information_complexity" else ""
+        bins = ", bins to the largest |score|" if metric == COMPLEXITY.key else ""
         text = f"{ARROWS[1 if relative > 0 else -1]} {percent(relative)}, no interval{bins}"
         made[f"{_heading(metric)} text"] = text
         made[f"{_heading(metric)} direction"] = 1 if relative > 0 else -1
@@ -97,7 +97,7 @@ def show(view: View) -> None:
             "Pattern": st.column_config.TextColumn(help="Against the paper's pattern for online RL."),
             **{
                 name: st.column_config.NumberColumn(
-                    help=f"{TERMS[metric].meaning} Relative change, with its 95 % interval."
+                    help=f"{METRICS[metric].meaning} Relative change, with its 95 % interval."
                 )
                 for metric, name in zip(_SHOWN, names, strict=True)
             },

@@ -9,9 +9,9 @@ import streamlit as st
 from dashboard import data, exports
 from dashboard.theme import number, percent
 from dashboard.view import COHORT_NAMES, GRANULARITY_NAMES, View
-from dashboard.words import TERMS, interval, relative_interval
+from dashboard.words import interval, relative_interval
 from probing.edge_tables import strongest
-from probing.metrics import STUDENTISED_BELOW, Comparison, Definition, coverage, range_of
+from probing.metrics import METRICS, STUDENTISED_BELOW, Comparison, Definition, coverage, range_of
 from probing.rollouts import COHORTS
 
 
@@ -28,14 +28,14 @@ def all_metrics(compared: dict[str, Comparison], questions: int) -> None:
     """Every metric of one comparison of so many questions."""
     rows = [
         {
-            "Metric": TERMS[metric].name,
+            "Metric": METRICS[metric].name,
             "Base": number(c.base),
             "Tuned": number(c.tuned),
             "Difference": number(c.difference, signed=True),
             "95 % interval": interval(c),
             "Relative": relative_interval(c),
             "Held": percent(coverage(metric, questions), signed=False),
-            "What it is": TERMS[metric].meaning,
+            "What it is": METRICS[metric].meaning,
         }
         for metric, c in compared.items()
     ]
@@ -50,6 +50,12 @@ def all_metrics(compared: dict[str, Comparison], questions: int) -> None:
     )
 
 
+def _resamples(definition: Definition, view: View) -> str:
+    over_edges = definition.resamples_over(view.graph.size)
+    fewer = f" ({over_edges} of statistics over all edges, as there are so many)"
+    return f"{definition.resamples} resamples{fewer if over_edges < definition.resamples else ''}"
+
+
 def parameters(definition: Definition, view: View) -> None:
     """The choices in force that the metrics and the selection leave open."""
     selection = json.loads(view.row["settings"])["selection"]
@@ -60,7 +66,7 @@ def parameters(definition: Definition, view: View) -> None:
         "ε": f"{definition.epsilon:g}",
         "cells without an edge": "counted, as in the paper" if definition.structural_zeros else "left out",
         "interval": f"{definition.confidence:.0%}, paired bootstrap over questions, percentiles (studentised for means "
-        f"of fewer than {STUDENTISED_BELOW}), {definition.resamples} resamples, seed {definition.seed}",
+        f"of fewer than {STUDENTISED_BELOW}), {_resamples(definition, view)}, seed {definition.seed}",
         "what reads in attention": GRANULARITY_NAMES[view.graph.granularity],
         "cohort": COHORT_NAMES[view.cohort],
         "T̄": f"{view.row['mean_length']:.2f} tokens ({selection['mean_length']} of the two models' mean lengths)",

@@ -10,10 +10,11 @@ import streamlit as st
 from dashboard import data, exports
 from dashboard.view import COHORT_NAMES, View
 from probing.graph import ResidualGraph, is_edge
+from probing.metrics import INTENSITY, KURTOSIS, LOSS
 from probing.rollouts import REASONS
 
 _KEY = "q"
-_METRICS = {"activation_intensity": "intensity", "distribution_kurtosis": "kurtosis", "loss": "loss"}
+_SHOWN = (INTENSITY, KURTOSIS, LOSS)
 
 
 # -- the table ---------------------------------------------------------------------------------------------------------
@@ -58,9 +59,13 @@ def table(view: View) -> str:
         selection_mode="single-row",
         column_config={
             "question": st.column_config.TextColumn(width="medium"),
-            "intensity": st.column_config.NumberColumn("Δ intensity", format="%.2e", help="Tuned minus base, in nats."),
-            "kurtosis": st.column_config.NumberColumn("Δ kurtosis", format="%.1f"),
-            "loss": st.column_config.NumberColumn("Δ loss", format="%.2e", help="Tuned minus base, nats per token."),
+            INTENSITY.short: st.column_config.NumberColumn(
+                "Δ intensity", format="%.2e", help="Tuned minus base, in nats."
+            ),
+            KURTOSIS.short: st.column_config.NumberColumn("Δ kurtosis", format="%.1f"),
+            LOSS.short: st.column_config.NumberColumn(
+                "Δ loss", format="%.2e", help="Tuned minus base, nats per token."
+            ),
             "tokens": st.column_config.TextColumn(help="Lengths of the two answers, base / tuned."),
             "why not scored": st.column_config.TextColumn(help="Why the selection left it out."),
         },
@@ -89,9 +94,7 @@ def _mark(correct: pd.Series) -> list[str]:
 def _differences(view: View, found: pd.DataFrame) -> pd.DataFrame:
     """Tuned minus base of some metrics, for the questions that were scored."""
     metrics = data.per_question(view.key).set_index("question_id").reindex(found["question_id"])
-    return pd.DataFrame(
-        {short: (metrics[f"{m}_tuned"] - metrics[f"{m}_base"]).to_numpy() for m, short in _METRICS.items()}
-    )
+    return pd.DataFrame({m.short: (metrics[f"{m.key}_tuned"] - metrics[f"{m.key}_base"]).to_numpy() for m in _SHOWN})
 
 
 def _display(view: View, found: pd.DataFrame) -> pd.DataFrame:

@@ -13,9 +13,9 @@ from dashboard.drawing import drawn
 from dashboard.service import public
 from dashboard.theme import CHART, number
 from dashboard.view import COHORT_NAMES, PAPER, View, current, newest_job, rules, unknown
-from dashboard.words import TERMS, VERDICTS, as_text, coverage_note, interval, relative_interval
+from dashboard.words import VERDICTS, as_text, coverage_note, interval, relative_interval
 from probing.jobs.plan import Spec, is_outdated, spec_of
-from probing.metrics import PATTERN, Comparison, Definition, verdict
+from probing.metrics import COMPLEXITY, METRICS, Comparison, Definition, verdict
 from probing.published import Published
 from probing.rollouts import ALPHAS, Criteria
 from probing.store.queue import ACTIVE
@@ -176,15 +176,11 @@ def metric_card(metric: str, compared: Comparison, questions: int, note: str | N
 
     Below stands a caution where intervals over so many `questions` are known to be too narrow, and a `note`.
     """
-    term = TERMS[metric]
-    st.metric(
-        f"{term.name}{f' ({term.unit})' if term.unit else ''}",
-        _arrow(compared.base, compared.tuned),
-        help=term.meaning,
-    )
+    known = METRICS[metric]
+    st.metric(known.title, _arrow(compared.base, compared.tuned), help=known.meaning)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f"**{relative_interval(compared)}**", width="content")
-        if metric in PATTERN:
+        if known.direction:
             words, colour, icon = VERDICTS[verdict(metric, compared)]
             st.badge(words, color=colour, icon=icon)  # type: ignore[arg-type]
     st.caption(f"difference {number(compared.difference, signed=True)}, 95 % interval {interval(compared)}")
@@ -199,7 +195,7 @@ def beside_published(view: View, metric: str, paper: Published) -> str | None:
     if metric not in paper.metrics:
         return None
     said = f":material/menu_book: published: {_arrow(*paper.metrics[metric])}"
-    if metric != "information_complexity":
+    if metric != COMPLEXITY.key:
         return said
     ours = data.compared_under(*view.keys, PAPERS, (metric,))[metric]
     return f"{said}, in bins that end at the largest |score|; in such bins ours: {_arrow(ours.base, ours.tuned)}"

@@ -2,67 +2,23 @@
 
 import math
 import re
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from dashboard.theme import number, percent
-from probing.metrics import LOW_COVERAGE, PATTERN, Comparison, Verdict, coverage, measured_size, verdict
-
-
-@dataclass(frozen=True)
-class Term:
-    """How a metric is called, what it is, and its unit if it has one."""
-
-    name: str
-    meaning: str
-    unit: str = ""
-
-
-TERMS = {
-    "activation_intensity": Term(
-        "Activation intensity", "Mean of |score| over questions and cells: how much an average edge matters.", "nats"
-    ),
-    "information_complexity": Term(
-        "Information complexity",
-        "Entropy of the histogram of all |scores|: high when edges of many sizes are in use.",
-        "nats",
-    ),
-    "distribution_kurtosis": Term(
-        "Distribution kurtosis",
-        "Mean excess kurtosis of a question's scores: high when few edges tower over the rest.",
-    ),
-    "inter_sample_diversity": Term(
-        "Inter-sample diversity", "One minus the mean correlation between two questions' edge scores."
-    ),
-    "node_output_entropy": Term(
-        "Node output entropy", "Entropy of |score| over the edges that leave a writer, averaged over writers.", "nats"
-    ),
-    "loss": Term("Loss", "Mean negative log-likelihood of the model's own answer, per scored token.", "nats"),
-    "effective_edges": Term("Effective edges", "How many equally strong edges would be as spread out as these."),
-    "gini": Term("Gini coefficient", "Inequality of edge strengths: 0 if all are equal, 1 if one edge has everything."),
-}
-
-FORMULAS = {
-    "activation_intensity": r"\frac{1}{n\, n_o n_i} \sum_{k,o,i} \left| W^{(k)}_{oi} \right|",
-    "information_complexity": r"-\sum_b p_b \ln(p_b + \varepsilon), \quad p = \text{histogram of all } |W|",
-    "distribution_kurtosis": r"\frac{1}{n} \sum_k \left( \frac{m_4(W^{(k)})}{m_2(W^{(k)})^2} - 3 \right)",
-    "inter_sample_diversity": r"1 - \frac{2}{n(n-1)} \sum_{k < l} \operatorname{corr}(W^{(k)}, W^{(l)})",
-    "node_output_entropy": (
-        r"-\frac{1}{n\, n_o} \sum_{k,o,i} q^{(k)}_{oi} \ln q^{(k)}_{oi}, \quad "
-        r"q^{(k)}_{oi} = \frac{|W^{(k)}_{oi}|}{\sum_j |W^{(k)}_{oj}|}"
-    ),
-    "loss": r"\frac{1}{n} \sum_k L^{(k)}",
-    "effective_edges": (
-        r"\exp\Big( -\sum_e s_e \ln s_e \Big), \quad "
-        r"s_e = \frac{\overline{|W_e|}}{\sum_f \overline{|W_f|}}"
-    ),
-    "gini": (
-        r"\frac{\sum_{e,f} \left| \overline{|W_e|} - \overline{|W_f|} \right|}"
-        r"{2 E \sum_e \overline{|W_e|}}"
-    ),
-}
-"""Every metric over the matrices W of n questions; n_o writers, n_i readers, E edges; a bar is a mean over k."""
+from probing.metrics import (
+    GINI,
+    INTENSITY,
+    LOSS,
+    LOW_COVERAGE,
+    METRICS,
+    PATTERN,
+    Comparison,
+    Verdict,
+    coverage,
+    measured_size,
+    verdict,
+)
 
 _METHOD = Path(__file__).resolve().parents[1] / "docs" / "method.md"
 
@@ -104,8 +60,6 @@ def as_text(text: str) -> str:
     return _LINKED.sub(JOINER, escaped)
 
 
-PATTERN_METRICS = tuple(PATTERN)
-
 VERDICTS: dict[Verdict, tuple[str, str, str]] = {
     "follows": ("online-RL pattern", "green", ":material/check:"),
     "against": ("against the pattern", "orange", ":material/swap_vert:"),
@@ -138,12 +92,11 @@ def _has_relative_interval(comparison: Comparison) -> bool:
 def coverage_note(metric: str, questions: int) -> str | None:
     """A caution where the intervals of a metric were seen to hold the true value less often than they say."""
     share = coverage(metric, questions)
-    if share >= LOW_COVERAGE:
+    if share is None or share >= LOW_COVERAGE:
         return None
     held = percent(share, signed=False)
-    return (
-        f"In trials with {measured_size(questions)} questions, such intervals held the true value {held} of the time."
-    )
+    trials = f"In trials with {measured_size(metric, questions)} questions"
+    return f"{trials}, such intervals held the true value {held} of the time."
 
 
 ARROWS = {1: "↑", -1: "↓", 0: "·"}
@@ -157,7 +110,7 @@ def arrowed(comparison: Comparison) -> str:
 
 def pattern_verdict(compared: dict[str, Comparison]) -> str:
     """In a few words, how the three metrics of the pattern moved."""
-    found = [verdict(metric, compared[metric]) for metric in PATTERN_METRICS]
+    found = [verdict(metric, compared[metric]) for metric in PATTERN]
     if all(v == "follows" for v in found):
         return "follows"
     if all(v == "against" for v in found):
@@ -170,8 +123,8 @@ def pattern_verdict(compared: dict[str, Comparison]) -> str:
 def headline(algorithm: str, compared: dict[str, Comparison]) -> str:
     """What happened to a pair's circuits, in a sentence."""
     moved, still = [], []
-    for metric in PATTERN_METRICS:
-        c, name = compared[metric], TERMS[metric].name.split()[-1].lower()
+    for metric in PATTERN:
+        c, name = compared[metric], METRICS[metric].short
         if c.direction == 0:
             still.append(name)
             continue
@@ -180,7 +133,7 @@ def headline(algorithm: str, compared: dict[str, Comparison]) -> str:
     clauses = [f"{algorithm} {_listed(moved)}"] if moved else []
     if still:
         clauses.append(f"{_listed(still)} did not move beyond question noise")
-    spread = compared["gini"]
+    spread = compared[GINI.key]
     if spread.direction:
         clauses.append(f"the circuit is {'more' if spread.direction > 0 else 'less'} concentrated")
     sentence = "; ".join(clauses)
@@ -220,7 +173,7 @@ def bins_verdict(by_bins: dict[int, Comparison]) -> str:
 
 def confound(compared: dict[str, Comparison]) -> str | None:
     """A caution where the loss moved with intensity, because gradients shrink as a model grows sure; else None."""
-    intensity, loss = compared["activation_intensity"], compared["loss"]
+    intensity, loss = compared[INTENSITY.key], compared[LOSS.key]
     if loss.direction == 0 or loss.direction != intensity.direction or None in (loss.relative, intensity.relative):
         return None
     return (

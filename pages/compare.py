@@ -8,7 +8,8 @@ from dashboard import data, leaderboard, tables
 from dashboard.figures import strips
 from dashboard.theme import percent
 from dashboard.widgets import beside_published, chart, metric_card, ready_view, subtitle
-from dashboard.words import PATTERN_METRICS, TERMS, as_text, confound, headline
+from dashboard.words import as_text, confound, headline
+from probing.metrics import LOSS, METRICS, PATTERN
 
 view = ready_view()
 compared = data.compared(view.key)
@@ -28,14 +29,14 @@ with left, st.container(border=True, height="stretch"):
         help="Share of all questions answered correctly, decoding greedily.",
     )
     tables.cohorts(view)
-    metric_card("loss", compared["loss"], asked)
-for column, metric in zip(cards, PATTERN_METRICS, strict=True):
+    metric_card(LOSS.key, compared[LOSS.key], asked)
+for column, metric in zip(cards, PATTERN, strict=True):
     with column, st.container(border=True, height="stretch"):
         metric_card(metric, compared[metric], asked, beside_published(view, metric, paper[0]) if paper else None)
         chart(
             partial(strips.paired, questions, metric, height=190),
             f"paired-{metric}",
-            f"{TERMS[metric].name} of each question in the base and in the tuned model, joined by a line.",
+            f"{METRICS[metric].name} of each question in the base and in the tuned model, joined by a line.",
             questions[["question_id", f"{metric}_base", f"{metric}_tuned"]],
         )
 

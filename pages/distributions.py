@@ -8,8 +8,18 @@ import streamlit as st
 from dashboard import data
 from dashboard.figures import diversity, histograms, spread, strips
 from dashboard.widgets import chart, metric_card, ready_view, subtitle
-from dashboard.words import TERMS, as_text, bins_verdict
-from probing.metrics import TOP, Definition, interval_of
+from dashboard.words import as_text, bins_verdict
+from probing.metrics import (
+    COMPLEXITY,
+    DIVERSITY,
+    EFFECTIVE_EDGES,
+    GINI,
+    KURTOSIS,
+    METRICS,
+    TOP,
+    Definition,
+    interval_of,
+)
 
 # Where the histogram's bins may end, in |scores| of the two models.
 RANGES = {f"{TOP} × mean": Definition(), "largest": Definition(histogram_max="observed")}
@@ -51,12 +61,12 @@ if size.open:
             log_size = st.toggle(
                 "Log |score|", False, key="logx", bind="query-params", help="Bins of equal ratio, drawn only."
             )
-        compared = data.compared_under(*view.keys, definition, ("information_complexity", "distribution_kurtosis"))
+        compared = data.compared_under(*view.keys, definition, (COMPLEXITY.key, KURTOSIS.key))
         plot, cards = st.columns([3, 1], gap="medium")
         with plot:
             base, tuned = data.pair_scores(*view.keys)
             chart(
-                partial(histograms.sizes, base, tuned, definition, log_counts, log_size),
+                partial(histograms.of_sizes, base, tuned, definition, log_counts, log_size),
                 "sizes",
                 "Histogram of the absolute scores of both models on shared bins.",
             )
@@ -81,7 +91,7 @@ if curves.open:
         with lorenz:
             edges = data.edge_table(view.key, view.graph)
             chart(partial(spread.lorenz, edges), "lorenz", "Lorenz curves of edge strength for both models.")
-        for column, metric in zip(st.columns(2, gap="medium"), ("effective_edges", "gini"), strict=True):
+        for column, metric in zip(st.columns(2, gap="medium"), (EFFECTIVE_EDGES.key, GINI.key), strict=True):
             with column, st.container(border=True):
                 metric_card(metric, data.compared(view.key)[metric], asked)
 
@@ -97,32 +107,32 @@ if bins_tab.open:
         )
         st.caption(
             "The paper does not publish its number of bins. Bars: the 95 % interval of the difference, which is one of "
-            f"{interval_of('information_complexity', definition)}."
+            f"{interval_of(COMPLEXITY.key, definition)}."
         )
 
 if by_question.open:
     with by_question:
         questions = data.per_question(view.key)
-        available = [metric for metric in TERMS if f"{metric}_base" in questions]
+        available = [metric for metric in METRICS if f"{metric}_base" in questions]
         metric = st.selectbox(
-            "Metric", available, index=available.index("distribution_kurtosis"),
-            format_func=lambda m: TERMS[m].name, key="metric", bind="query-params",
+            "Metric", available, index=available.index(KURTOSIS.key),
+            format_func=lambda m: METRICS[m].name, key="metric", bind="query-params",
         )  # fmt: skip
-        st.caption(TERMS[metric].meaning)
+        st.caption(METRICS[metric].meaning)
         values = questions[["question_id", f"{metric}_base", f"{metric}_tuned"]]
         over, each = st.columns([2, 1], gap="medium")
         with over:
             chart(
                 partial(histograms.of_questions, questions, metric),
                 "questions",
-                f"Histogram over questions of {TERMS[metric].name.lower()}, for both models.",
+                f"Histogram over questions of {METRICS[metric].label}, for both models.",
                 values,
             )
         with each:
             chart(
                 partial(strips.paired, questions, metric, 340),
                 "each-question",
-                f"{TERMS[metric].name} of each question in both models, joined by a line.",
+                f"{METRICS[metric].name} of each question in both models, joined by a line.",
                 values,
             )
 
@@ -130,7 +140,7 @@ if between.open:
     with between:
         card, _ = st.columns([1, 2])
         with card, st.container(border=True):
-            metric_card("inter_sample_diversity", data.compared(view.key)["inter_sample_diversity"], asked)
+            metric_card(DIVERSITY.key, data.compared(view.key)[DIVERSITY.key], asked)
         st.caption(
             "How alike two questions' edge scores are, for every two questions; the diversity is one minus the mean "
             "off the diagonal. Both maps have the same order, by the base's mean correlation, and the same scale."

@@ -8,7 +8,8 @@ from dashboard import data, tables
 from dashboard.figures import layers, strips
 from dashboard.view import alike
 from dashboard.widgets import chart, metric_card, ready_view, subtitle
-from dashboard.words import TERMS, as_text, confound
+from dashboard.words import as_text, confound
+from probing.metrics import EFFECTIVE_EDGES, INTENSITY, LOSS, METRICS
 
 view = ready_view()
 compared = data.compared(view.key)
@@ -16,7 +17,7 @@ st.title(f"Intensity: {as_text(view.pair.arrow)}")
 subtitle(view)
 
 cards = st.columns(3)
-for column, metric in zip(cards, ("activation_intensity", "loss", "effective_edges"), strict=True):
+for column, metric in zip(cards, (INTENSITY.key, LOSS.key, EFFECTIVE_EDGES.key), strict=True):
     with column, st.container(border=True, height="stretch"):
         metric_card(metric, compared[metric], view.counts["selected"])
 if caution := confound(compared):
@@ -60,12 +61,15 @@ if movers.open:
 if cuts.open:
     with cuts:
         metric = st.selectbox(
-            "Metric", list(TERMS), format_func=lambda m: TERMS[m].name, key="cut_metric", bind="query-params",
+            "Metric", list(METRICS), format_func=lambda m: METRICS[m].name, key="cut_metric", bind="query-params",
             help="Intensity, and every other metric, for all cuts of this pair that have been computed.",
         )  # fmt: skip
         rows = tables.over_cuts(alike(view, view.pair.name), metric)
         chart(
-            partial(strips.over_cuts, rows, metric), "cuts", f"{TERMS[metric].name} of both models at every cut.", rows
+            partial(strips.over_cuts, rows, metric),
+            "cuts",
+            f"{METRICS[metric].name} of both models at every cut.",
+            rows,
         )
         st.caption("Bars: the 95 % interval of the difference. Each cut has its own selection of questions.")
 
@@ -75,7 +79,7 @@ if confidence.open:
             "A surer model has smaller gradients. If the two clouds lie on one line, intensity follows confidence."
         )
         questions = data.per_question(view.key)
-        columns = [f"{m}_{s}" for m in ("loss", "activation_intensity") for s in ("base", "tuned")]
+        columns = [f"{m}_{s}" for m in (LOSS.key, INTENSITY.key) for s in ("base", "tuned")]
         chart(
             partial(strips.intensity_against_loss, questions),
             "loss",

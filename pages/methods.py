@@ -4,8 +4,8 @@ import streamlit as st
 
 from dashboard import data, tables
 from dashboard.widgets import ready_view, subtitle
-from dashboard.words import CITATION, FORMULAS, TERMS, as_text, section
-from probing.metrics import Definition, interval_of
+from dashboard.words import CITATION, as_text, section
+from probing.metrics import METRICS, Definition, interval_of
 
 view = ready_view()
 st.title(f"Methods: {as_text(view.pair.arrow)}")
@@ -19,11 +19,11 @@ st.subheader("Which questions")
 st.markdown(section("Which questions"))
 
 st.subheader("Metrics")
-for metric, formula in FORMULAS.items():
-    with st.expander(TERMS[metric].name):
-        st.markdown(TERMS[metric].meaning)
-        st.latex(formula)
-        st.markdown(f"The interval is one of {interval_of(metric, Definition())}.")
+for key, metric in METRICS.items():
+    with st.expander(metric.name):
+        st.markdown(metric.meaning)
+        st.latex(metric.formula)
+        st.markdown(f"The interval is one of {interval_of(key, Definition())}.")
 tables.parameters(Definition(), view)
 
 for title in ("Intervals", "Edges and circuits", "Positions and steps", "What they cannot say"):

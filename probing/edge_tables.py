@@ -4,7 +4,7 @@ An edge's *strength* is its mean |score| over the questions, its *effect* the me
 that of strengths, tuned - base, with a paired bootstrap interval over questions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import networkx as nx
@@ -30,10 +30,10 @@ def edge_values(base: Scores, tuned: Scores, definition: Definition) -> pd.DataF
     `effect_ci_*` that of the effects, tuned - base.
     """
     tuned = align(base, tuned)
-    before, after = (scores.edges.astype(np.float64) for scores in (base, tuned))
-    _, low, high = edge_differences(np.abs(before), np.abs(after), definition)
-    _, effect_low, effect_high = edge_differences(before, after, definition)
-    strengths, effects = (np.abs(before).mean(0), np.abs(after).mean(0)), (before.mean(0), after.mean(0))
+    strengths = [np.abs(scores.edges).mean(0, dtype=np.float64) for scores in (base, tuned)]
+    effects = [scores.edges.mean(0, dtype=np.float64) for scores in (base, tuned)]
+    _, low, high = edge_differences(base.edges, tuned.edges, definition, np.abs)
+    _, effect_low, effect_high = edge_differences(base.edges, tuned.edges, definition)
     columns = (*strengths, *effects, low, high, effect_low, effect_high)
     return pd.DataFrame(dict(zip(EDGE_VALUES, columns, strict=True)))
 
@@ -149,38 +149,35 @@ class Breakdown:
         return pd.DataFrame({"group": self.labels, **dict(zip(names, columns, strict=True))})
 
 
-def _group_means(scores: Scores, groups: list[np.ndarray]) -> Float[np.ndarray, "group sample"]:
-    size = np.abs(scores.edges).astype(np.float64)
-    return np.stack([size[:, members].mean(1) for members in groups])
+def _break_down(
+    base: Scores, tuned: Scores, label: Callable[[Reader], str], definition: Definition, order: Sequence[str] = ()
+) -> Breakdown:
+    """The mean |score| of the edges into the readers of each label; the labels in the readers' order, or in another."""
+    tuned, labels = align(base, tuned), [label(reader) for reader in base.graph.reader_records]
+    names = list(order or dict.fromkeys(labels))
+    group = np.array([names.index(name) for name in labels])[base.graph.edge_index[1]]
+    edges = np.bincount(group)
 
+    def means(scores: Scores) -> Float[np.ndarray, "group sample"]:
+        return np.stack([np.bincount(group, np.abs(row)) / edges for row in scores.edges], axis=1)
 
-def _break_down(base: Scores, tuned: Scores, groups: dict[str, np.ndarray], definition: Definition) -> Breakdown:
-    tuned = align(base, tuned)
-    members = list(groups.values())
-    before, after = _group_means(base, members), _group_means(tuned, members)
+    before, after = means(base), means(tuned)
     difference, low, high = edge_differences(before.T, after.T, definition)
-    return Breakdown(tuple(groups), before, after, difference, low, high)
-
-
-def _groups(graph: ResidualGraph, label: Callable[[Reader], str]) -> dict[str, np.ndarray]:
-    """The edges into the readers of each label."""
-    labels = [label(reader) for reader in graph.reader_records]
-    of_edge = np.array(labels)[graph.edge_index[1]]
-    return {name: np.flatnonzero(of_edge == name) for name in dict.fromkeys(labels)}
+    return Breakdown(tuple(names), before, after, difference, low, high)
 
 
 def by_layer(base: Scores, tuned: Scores, definition: Definition) -> Breakdown:
     """Mean |score| of the edges into each layer, and into the head."""
-    layers = _groups(base.graph, lambda reader: reader.block if reader.layer is None else str(reader.layer))
-    return _break_down(base, tuned, layers, definition)
+    return _break_down(
+        base, tuned, lambda reader: reader.block if reader.layer is None else str(reader.layer), definition
+    )
 
 
 def by_kind(base: Scores, tuned: Scores, definition: Definition) -> Breakdown:
     """Mean |score| of the edges into each kind of reader."""
-    found = _groups(base.graph, lambda reader: reader.kind)
-    return _break_down(base, tuned, {kind: found[kind] for kind in base.graph.kinds}, definition)
+    return _break_down(base, tuned, lambda reader: reader.kind, definition, base.graph.kinds)
 
 
 def by_layer_and_kind(base: Scores, tuned: Scores, definition: Definition) -> Breakdown:
     """Mean |score| of the edges into each reader: `a0<q>`, `a0<k>`, ..., `logits`."""
-    return _break_down(base, tuned, _groups(base.graph, lambda reader: reader.name), definition)
+    return _break_down(base, tuned, lambda reader: reader.name, definition)

@@ -9,18 +9,23 @@ import pandas as pd
 
 from probing.errors import StoreError
 from probing.graph import Granularity, ResidualGraph
-from probing.metrics import Definition, interval, paired_score, resample_counts
+from probing.metrics import (
+    COMPLEXITY,
+    DIVERSITY,
+    INTENSITY,
+    KURTOSIS,
+    LOSS,
+    Definition,
+    interval,
+    paired_score,
+    resample_counts,
+    with_unit,
+)
 from probing.pairs import Registry
 from probing.store import Store
 
-COLUMNS = {
-    "loss": "loss (nats per token)",
-    "activation_intensity": "intensity",
-    "information_complexity": "complexity (nats)",
-    "distribution_kurtosis": "kurtosis",
-    "inter_sample_diversity": "diversity",
-}
-"""The metrics shown, and what their columns are called; the loss stands beside the intensity that follows it."""
+COLUMNS = (LOSS, INTENSITY, COMPLEXITY, KURTOSIS, DIVERSITY)
+"""The metrics shown; the loss stands beside the intensity that follows it."""
 
 
 def report(
@@ -50,13 +55,14 @@ def report(
             yield ""
         yield _accuracy(store, rows.iloc[0])
         yield ""
-        yield f"| α | tokens | questions | {' | '.join(COLUMNS.values())} | intensity / loss |"
+        headings = [with_unit(metric.short, metric.full_unit) for metric in COLUMNS]
+        yield f"| α | tokens | questions | {' | '.join(headings)} | {INTENSITY.short} / {LOSS.short} |"
         yield "|---" * (4 + len(COLUMNS)) + "|"
         for row in rows.to_dict("records"):
             kept = metrics[(metrics["comparison_key"] == row["comparison_key"]) & (metrics["side"] == "tuned")]
             found = kept.set_index("metric")
             asked = json.loads(row["counts"])["selected"]
-            cells = [_cell(found.loc[metric]) for metric in COLUMNS]
+            cells = [_cell(found.loc[metric.key]) for metric in COLUMNS]
             cells.append(_per_nat(store.question_summary(row["comparison_key"]), Definition()))
             yield f"| {row['alpha']:g} | {row['cut']:.0f} | {asked} | {' | '.join(cells)} |"
         yield ""
@@ -90,7 +96,7 @@ def _per_nat(long: pd.DataFrame, definition: Definition) -> str:
     drawn = resample_counts(len(wide), definition)
 
     def ratio(weights: np.ndarray, side: str) -> np.ndarray:
-        columns = [place[side, metric] for metric in ("activation_intensity", "loss")]
+        columns = [place[side, metric] for metric in (INTENSITY.key, LOSS.key)]
         intensity, loss = (weights @ values[:, columns]).T
         return intensity / loss
 

@@ -5,8 +5,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dashboard.theme import COLOURS, faded, style
-from dashboard.words import TERMS
-from probing.metrics import Definition, cells, histogram_top
+from probing.metrics import METRICS, Definition, histogram_top, parts, sizes, with_unit, zeros
 from probing.scores import Scores
 
 _FLOOR = 0.5
@@ -27,20 +26,20 @@ def _outline(edges: np.ndarray, counts: np.ndarray, side: str) -> go.Scatter:
     )
 
 
-def sizes(base: Scores, tuned: Scores, definition: Definition, log_counts: bool, log_size: bool) -> go.Figure:
+def of_sizes(base: Scores, tuned: Scores, definition: Definition, log_counts: bool, log_size: bool) -> go.Figure:
     """|score| of all cells and questions; bins as in the definition, or of equal ratio if `log_size`."""
     top = histogram_top(base, tuned, definition)
-    values = {
-        side: np.minimum(np.abs(cells(scores, definition)), top).ravel()  # the last bin has all that is above
-        for side, scores in (("base", base), ("tuned", tuned))
-    }
     edges = np.linspace(0.0, top, definition.bins + 1)
     if log_size:
-        smallest = min(v[v > 0].min() for v in values.values())
-        edges = np.geomspace(smallest, top, definition.bins + 1)
+        every = (sizes(part) for scores in (base, tuned) for part in parts(scores))
+        edges = np.geomspace(min(size[size > 0].min(initial=top) for size in every), top, definition.bins + 1)
     figure = go.Figure()
-    for side, sample in values.items():
-        counts = np.histogram(sample, edges)[0].astype(float)
+    for side, scores in (("base", base), ("tuned", tuned)):
+        counts = np.zeros(definition.bins)
+        for part in parts(scores):
+            counts += np.histogram(np.minimum(sizes(part), top), edges)[0]  # the last bin has all that is above
+        if not log_size:
+            counts[0] += len(scores.ids) * zeros(scores, definition)
         figure.add_trace(_outline(edges, np.maximum(counts, _FLOOR) if log_counts else counts, side))
     figure.update_xaxes(title="|score| (nats)", type="log" if log_size else "linear")
     figure.update_yaxes(title="cells", rangemode="tozero")
@@ -61,7 +60,6 @@ def of_questions(questions: pd.DataFrame, metric: str) -> go.Figure:
         sample = questions[f"{metric}_{side}"].dropna().to_numpy()
         figure.add_trace(_outline(edges, np.histogram(sample, edges)[0], side))
         figure.add_vline(float(sample.mean()), line={"color": COLOURS[side], "dash": "dash", "width": 1.5})
-    term = TERMS[metric]
-    figure.update_xaxes(title=f"{term.name.lower()}{f' ({term.unit})' if term.unit else ''}; dashed: mean")
+    figure.update_xaxes(title=f"{with_unit(METRICS[metric].label, METRICS[metric].unit)}; dashed: mean")
     figure.update_yaxes(title="questions")
     return style(figure, 340)

@@ -30,7 +30,8 @@ def cumulative(base: Scores, tuned: Scores) -> go.Figure:
     shares = np.linspace(0.001, 1.0, _POINTS)
     for side, scores in (("base", base), ("tuned", tuned)):
         size = np.abs(scores.edges).ravel()
-        figure.add_trace(_curve(np.quantile(size, shares), shares, side, "%{y:.1%} are at most %{x:.3g}"))
+        at_most = np.quantile(size, shares, overwrite_input=True)
+        figure.add_trace(_curve(at_most, shares, side, "%{y:.1%} are at most %{x:.3g}"))
     figure.update_xaxes(title="|score| (nats)", type="log", dtick=1)
     figure.update_yaxes(title="share of scores", tickformat=".0%", range=[0, 1.02])
     return style(figure, 380)

@@ -9,8 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from dashboard.theme import BASE, COLOURS, FAINT, NEUTRAL, TUNED, style
-from dashboard.words import TERMS
 from probing.edge_tables import Breakdown
+from probing.metrics import INTENSITY, LOSS, METRICS, with_unit
 
 
 def _jitter(count: int, width: float) -> np.ndarray:
@@ -21,7 +21,7 @@ def _jitter(count: int, width: float) -> np.ndarray:
 def paired(questions: pd.DataFrame, metric: str, height: int = 300) -> go.Figure:
     """Each question's base and tuned value of a metric, joined by a line."""
     base, tuned = (questions[f"{metric}_{side}"].to_numpy() for side in ("base", "tuned"))
-    figure = pairs(base, tuned, questions["question_id"], TERMS[metric].unit, height)
+    figure = pairs(base, tuned, questions["question_id"], METRICS[metric].unit, height)
     return figure.update_yaxes(rangemode="tozero")
 
 
@@ -101,8 +101,8 @@ def intensity_against_loss(questions: pd.DataFrame) -> go.Figure:
     for side in ("base", "tuned"):
         figure.add_trace(
             go.Scatter(
-                x=questions[f"loss_{side}"],
-                y=questions[f"activation_intensity_{side}"],
+                x=questions[f"{LOSS.key}_{side}"],
+                y=questions[f"{INTENSITY.key}_{side}"],
                 mode="markers",
                 name=side,
                 marker={"color": COLOURS[side], "size": 7, "opacity": 0.7},
@@ -110,17 +110,16 @@ def intensity_against_loss(questions: pd.DataFrame) -> go.Figure:
                 hovertemplate="%{text}<br>loss %{x:.3g}<br>intensity %{y:.3g}<extra></extra>",
             )
         )
-    figure.update_xaxes(title="loss (nats per token)", type="log", dtick=1)
+    figure.update_xaxes(title=with_unit(LOSS.label, LOSS.full_unit), type="log", dtick=1)
     figure.update_yaxes(title="intensity (nats)", type="log", dtick=1)
     return style(figure, 420)
 
 
 def over_cuts(cuts: pd.DataFrame, metric: str) -> go.Figure:
     """A metric of both models at every cut: columns `alpha`, `base`, `tuned`, `ci_low`, `ci_high`."""
-    term = TERMS[metric]
     figure = both_against(cuts, "alpha", "α %{x}")
     figure.update_xaxes(title="cut α", tickvals=cuts["alpha"], rangemode="tozero")
-    figure.update_yaxes(title=f"{term.name.lower()}{f' ({term.unit})' if term.unit else ''}", rangemode="tozero")
+    figure.update_yaxes(title=with_unit(METRICS[metric].label, METRICS[metric].unit), rangemode="tozero")
     return style(figure, 380)
 
 

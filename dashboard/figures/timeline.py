@@ -9,11 +9,18 @@ from plotly.subplots import make_subplots
 
 from dashboard.figures.strips import interval_bars
 from dashboard.theme import BASE, PICKED, TUNED, scale_to, style
-from dashboard.words import TERMS
 from probing.graph import typeset
-from probing.metrics import Comparison, wilson
+from probing.metrics import (
+    COMPLEXITY,
+    EFFECTIVE_EDGES,
+    INTENSITY,
+    KURTOSIS,
+    LOSS,
+    Comparison,
+    wilson,
+)
 
-_SHOWN = ("activation_intensity", "information_complexity", "distribution_kurtosis", "loss", "effective_edges")
+_SHOWN = (INTENSITY, COMPLEXITY, KURTOSIS, LOSS, EFFECTIVE_EDGES)
 
 
 def series(steps: pd.DataFrame, compared: dict[str, dict[str, Comparison]]) -> pd.DataFrame:
@@ -34,8 +41,8 @@ def series(steps: pd.DataFrame, compared: dict[str, dict[str, Comparison]]) -> p
 
 def metrics(table: pd.DataFrame, final: dict[str, Comparison]) -> go.Figure:
     """Accuracy and the main metrics in small panels, against the step."""
-    names = ("accuracy", *_SHOWN)
-    titles = ["Accuracy", *(f"{TERMS[m].name}{f' ({TERMS[m].unit})' if TERMS[m].unit else ''}" for m in _SHOWN)]
+    names = ("accuracy", *(metric.key for metric in _SHOWN))
+    titles = ["Accuracy", *(metric.title for metric in _SHOWN)]
     figure = make_subplots(2, 3, subplot_titles=titles, horizontal_spacing=0.07, vertical_spacing=0.17)
     levels: list[dict[str, Any]] = []
     for i, name in enumerate(names):

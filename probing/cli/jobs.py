@@ -71,6 +71,7 @@ def _probe(spec: "Spec", registry: Registry, arguments: argparse.Namespace) -> N
 
 
 def _print_comparisons(store: Store, plan: "Plan") -> None:
+    from probing.metrics import INTENSITY, LOSS
     from probing.metrics import compare as measure
 
     table = store.comparisons().set_index("comparison_key")
@@ -79,8 +80,9 @@ def _print_comparisons(store: Store, plan: "Plan") -> None:
         if isinstance(row["failure"], str):
             print(f"α {selection.alpha:g}: {row['failure']}")
             continue
-        result = measure(store.scores(row["base_run"]), store.scores(row["tuned_run"]))
-        intensity, loss = result["activation_intensity"], result["loss"]
+        base, tuned = (store.scores(row[f"{side}_run"]) for side in ("base", "tuned"))
+        result = measure(base, tuned, wanted=(INTENSITY.key, LOSS.key))
+        intensity, loss = result[INTENSITY.key], result[LOSS.key]
         print(
             f"α {selection.alpha:g}: intensity {intensity.base:.3g} -> {intensity.tuned:.3g} "
             f"(difference {intensity.difference:+.3g}, 95 % interval {intensity.ci_low:+.3g} to "

@@ -7,17 +7,6 @@ from dataclasses import replace
 from probing.cli.shared import progress_bar
 from probing.errors import ScoresError
 
-LABELS = {
-    "activation_intensity": "activation intensity",
-    "information_complexity": "information complexity",
-    "distribution_kurtosis": "distribution kurtosis",
-    "inter_sample_diversity": "inter-sample diversity",
-    "node_output_entropy": "node output entropy",
-    "loss": "loss (nats per token)",
-    "effective_edges": "effective edges",
-    "gini": "Gini coefficient",
-}
-
 
 def attribute(arguments: argparse.Namespace) -> None:
     """Score the edges of one model over a file of sequences."""
@@ -71,11 +60,12 @@ def compare(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps(metrics.as_json(result, definition, base, metrics.align(base, tuned)), indent=2))
         return
-    print(f"{'':26}{'base':>12}{'tuned':>12}{'difference':>12}   95 % interval")
+    print(f"{'':34}{'base':>12}{'tuned':>12}{'difference':>12}   95 % interval")
     for name, c in result.items():
         interval = f"[{c.ci_low:.4g}, {c.ci_high:.4g}]"
-        print(f"{LABELS[name]:26}{c.base:>12.4g}{c.tuned:>12.4g}{c.difference:>+12.4g}   {interval}")
-    print(f"\nThe interval of complexity is one of {metrics.interval_of('information_complexity', definition)}.")
+        label = metrics.with_unit(metrics.METRICS[name].label, metrics.METRICS[name].full_unit)
+        print(f"{label:34}{c.base:>12.4g}{c.tuned:>12.4g}{c.difference:>+12.4g}   {interval}")
+    print(f"\nThe interval of complexity is one of {metrics.interval_of(metrics.COMPLEXITY.key, definition)}.")
 
 
 def convert(arguments: argparse.Namespace) -> None:

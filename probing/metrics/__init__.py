@@ -12,10 +12,10 @@ To these come the loss (a model that is surer of its answers has smaller gradien
 it), the effective number of edges (exp of the entropy of the normalised mean |score|) and the Gini coefficient of the
 mean |score|.
 
-`definition` names the metrics, the choices that the paper leaves open and what each interval is one of; `values` has
-the formulas, `bootstrap` the intervals over questions, `complexity` what it takes to resample bins, `coverage` how
-often intervals were seen to hold, `comparison` puts them together, and `proportions` has the intervals of shares of
-right answers.
+`registry` has a record of each metric: its words, its formula and how it is computed. `definition` has the choices that
+the paper leaves open, `values` the formulas of a question's own numbers, `bootstrap` the intervals over questions,
+`resampling` and `complexity` what it takes to resample other statistics, `comparison` puts them together, and
+`proportions` has the intervals of shares of right answers.
 """
 
 from probing.metrics.bootstrap import STUDENTISED_BELOW, interval, resample_counts
@@ -28,45 +28,72 @@ from probing.metrics.comparison import (
     compare,
     complexity_by_bins,
     edge_differences,
+    per_question,
     significant,
     verdict,
 )
-from probing.metrics.coverage import LOW as LOW_COVERAGE
-from probing.metrics.coverage import MEASURED as MEASURED_COVERAGE
-from probing.metrics.coverage import coverage, measured_size
-from probing.metrics.definition import MEANS, METRICS, PATTERN, TOP, Definition, interval_of, range_of
+from probing.metrics.definition import TOP, Definition, range_of
 from probing.metrics.proportions import paired_score, wilson
-from probing.metrics.values import cells, correlations, histogram_top, per_question
+from probing.metrics.registry import (
+    COMPLEXITY,
+    DIVERSITY,
+    EFFECTIVE_EDGES,
+    GINI,
+    INTENSITY,
+    KURTOSIS,
+    LOSS,
+    LOW_COVERAGE,
+    METRICS,
+    OUTPUT_ENTROPY,
+    PATTERN,
+    Metric,
+    coverage,
+    interval_of,
+    measured_size,
+    with_unit,
+)
+from probing.metrics.values import correlations, histogram_top, in_parts, parts, sizes, zeros
 
 __all__ = [
     "BIN_CHOICES",
+    "COMPLEXITY",
+    "DIVERSITY",
+    "EFFECTIVE_EDGES",
+    "GINI",
+    "INTENSITY",
+    "KURTOSIS",
+    "LOSS",
     "LOW_COVERAGE",
-    "MEANS",
-    "MEASURED_COVERAGE",
     "METRICS",
+    "OUTPUT_ENTROPY",
     "PATTERN",
     "STUDENTISED_BELOW",
     "TOP",
     "Comparison",
     "Definition",
+    "Metric",
     "Verdict",
     "align",
     "as_json",
-    "cells",
     "compare",
     "complexity_by_bins",
     "correlations",
     "coverage",
     "edge_differences",
     "histogram_top",
+    "in_parts",
     "interval",
     "interval_of",
     "measured_size",
     "paired_score",
+    "parts",
     "per_question",
     "range_of",
     "resample_counts",
     "significant",
+    "sizes",
     "verdict",
     "wilson",
+    "with_unit",
+    "zeros",
 ]

@@ -8,23 +8,12 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from probing.errors import ScoresError
-from probing.metrics.bootstrap import Counts, Intervals, interval, of_means, of_resampled, resample_counts
+from probing.metrics.bootstrap import Intervals, interval, of_means, of_resampled, resample_counts
 from probing.metrics.complexity import Resampled, complexities
-from probing.metrics.definition import MEANS, METRICS, PATTERN, Definition, interval_of, range_of
-from probing.metrics.values import (
-    cells,
-    correlations,
-    effective_edges,
-    gini,
-    histogram_top,
-    per_question,
-)
+from probing.metrics.definition import Definition, range_of
+from probing.metrics.registry import METRICS, interval_of
+from probing.metrics.values import Values, histogram_top, slices
 from probing.scores import Scores
-
-Statistic = Callable[[Counts], Float[np.ndarray, " resample"]]
-
-_AT_ONCE = 4_000_000
-"""Numbers held at a time while statistics over all edges are resampled."""
 
 
 @dataclass(frozen=True)
@@ -50,39 +39,6 @@ class Comparison:
         return int(self.ci_low > 0) - int(self.ci_high < 0)
 
 
-def _statistics(scores: Scores, definition: Definition, wanted: Collection[str]) -> dict[str, Statistic]:
-    """The metrics in `wanted` of pairs and of mean strengths, each as a function of how often each sample counts."""
-    strength = np.abs(scores.edges)
-
-    def diversity() -> Statistic:
-        correlation = correlations(cells(scores, definition))
-
-        def statistic(counts: Counts) -> np.ndarray:
-            # A question drawn twice is no pair of samples: pairs of a sample with itself are left out.
-            own_pairs = (counts**2) @ np.diag(correlation)
-            pairs = counts.sum(1) ** 2 - (counts**2).sum(1)
-            with np.errstate(invalid="ignore", divide="ignore"):
-                return 1 - (((counts @ correlation) * counts).sum(1) - own_pairs) / pairs
-
-        return statistic
-
-    def of_mean_strength(function: Callable[[np.ndarray], np.ndarray]) -> Statistic:
-        def statistic(counts: Counts) -> np.ndarray:
-            rows = max(1, _AT_ONCE // strength.shape[1])
-            precise = strength.astype(np.float64) if len(counts) == 1 else strength
-            parts = np.array_split(counts.astype(precise.dtype), max(1, -(-len(counts) // rows)))
-            return np.concatenate([function(part @ precise) for part in parts]).astype(np.float64)
-
-        return statistic
-
-    makers: dict[str, Callable[[], Statistic]] = {
-        "inter_sample_diversity": diversity,
-        "effective_edges": lambda: of_mean_strength(effective_edges),
-        "gini": lambda: of_mean_strength(gini),
-    }
-    return {metric: make() for metric, make in makers.items() if metric in wanted}
-
-
 def align(base: Scores, tuned: Scores) -> Scores:
     """`tuned` with its samples in the order of `base`.
 
@@ -100,6 +56,8 @@ def align(base: Scores, tuned: Scores) -> Scores:
             f"{len(only)} questions are in one file and not in the other, '{only[0]}' among them.",
             "Score the same questions with both models.",
         )
+    if base.ids == tuned.ids:
+        return tuned
     place = {name: i for i, name in enumerate(tuned.ids)}
     order = [place[name] for name in base.ids]
     return replace(tuned, ids=base.ids, edges=tuned.edges[order], loss=tuned.loss[order])
@@ -116,21 +74,28 @@ def compare(
     definition = definition or Definition()
     tuned = align(base, tuned)
     counts = resample_counts(len(base.ids), definition)
-    made: dict[str, Comparison] = {}
     top = histogram_top(base, tuned, definition)
-    own = [per_question(scores, definition, top, set(MEANS) & set(wanted)) for scores in (base, tuned)]
-    for metric in own[0]:
-        x, y = (values[metric] for values in own)
-        made[metric] = _comparison(x.mean(), y.mean(), of_means(x, y, counts, definition))
-    if "information_complexity" in wanted:
-        both = complexities(base, tuned, definition, counts, [definition.bins])[definition.bins]
-        made["information_complexity"] = _of_resampled(*both, len(base.ids), definition)
-    once = np.ones((1, len(base.ids)))
-    statistics = [_statistics(scores, definition, wanted) for scores in (base, tuned)]
-    for metric in statistics[0]:
-        before, after = ((of_one[metric](once)[0], of_one[metric](counts)) for of_one in statistics)
-        made[metric] = _of_resampled(before, after, len(base.ids), definition)
-    return {metric: made[metric] for metric in METRICS if metric in made}
+    made = {}
+    for key, metric in METRICS.items():
+        if key not in wanted:
+            continue
+        if metric.statistic:
+            made[key] = _of_resampled(*metric.statistic(base, tuned, definition, counts), len(base.ids), definition)
+        else:
+            x, y = (metric.of_questions(scores, definition, top) for scores in (base, tuned))
+            made[key] = _comparison(x.mean(), y.mean(), of_means(x, y, counts, definition))
+    return made
+
+
+def per_question(
+    scores: Scores, definition: Definition, top: float, wanted: Collection[str] = METRICS
+) -> dict[str, Values]:
+    """Each question's own value of every metric in `wanted` that one of so many questions has."""
+    return {
+        key: metric.of_questions(scores, definition, top)
+        for key, metric in METRICS.items()
+        if key in wanted and len(scores.ids) >= metric.least
+    }
 
 
 def _of_resampled(before: Resampled, after: Resampled, samples: int, definition: Definition) -> Comparison:
@@ -159,10 +124,10 @@ Verdict = Literal["follows", "against", "noise"]
 
 
 def verdict(metric: str, comparison: Comparison) -> Verdict:
-    """Whether a metric of `PATTERN` moved as the paper found for online RL, the other way, or within question noise."""
+    """Whether a metric with a direction moved as the paper found for online RL, the other way, or not for sure."""
     if comparison.direction == 0:
         return "noise"
-    return "follows" if comparison.direction == PATTERN[metric] else "against"
+    return "follows" if comparison.direction == METRICS[metric].direction else "against"
 
 
 def as_json(comparisons: dict[str, Comparison], definition: Definition, base: Scores, tuned: Scores) -> dict:
@@ -174,6 +139,7 @@ def as_json(comparisons: dict[str, Comparison], definition: Definition, base: Sc
     in_force = asdict(definition) | {
         "histogram_max": histogram_top(base, tuned, definition),
         "histogram_range": range_of(definition),
+        "resamples_over_edges": definition.resamples_over(base.graph.size),
         "samples": len(base.ids),
         "interval": "paired bootstrap over questions, of tuned - base and of the same over |base|",
         "score": "-<dL/dreader, writer>; positive: removing the edge raises the loss",
@@ -186,14 +152,24 @@ def as_json(comparisons: dict[str, Comparison], definition: Definition, base: Sc
 
 
 def edge_differences(
-    base: Float[np.ndarray, "sample edge"], tuned: Float[np.ndarray, "sample edge"], definition: Definition
+    base: Float[np.ndarray, "sample edge"],
+    tuned: Float[np.ndarray, "sample edge"],
+    definition: Definition,
+    of: Callable[[np.ndarray], np.ndarray] = np.asarray,
 ) -> tuple[Float[np.ndarray, " edge"], Float[np.ndarray, " edge"], Float[np.ndarray, " edge"]]:
-    """Mean paired difference of each column, and the ends of its bootstrap interval."""
-    difference = tuned.astype(np.float64) - base.astype(np.float64)
-    counts = resample_counts(len(difference), definition)
-    columns = np.array_split(np.arange(difference.shape[1]), max(1, len(counts) * difference.shape[1] // _AT_ONCE))
-    ends = [interval(counts @ difference[:, part] / len(difference), len(difference), definition) for part in columns]
-    return difference.mean(0), np.concatenate([low for low, _ in ends]), np.concatenate([high for _, high in ends])
+    """Mean paired difference of each column, and the ends of its bootstrap interval.
+
+    `of` says what of each score: itself, or `np.abs`.
+    """
+    samples, edges = base.shape
+    counts = resample_counts(samples, replace(definition, resamples=definition.resamples_over(edges))).T
+    found = np.empty((3, edges))
+    for part in slices(edges, counts.shape[1]):
+        difference = of(tuned[:, part].astype(np.float64)) - of(base[:, part].astype(np.float64))
+        # Of the transposed product a column's resamples stand together, and are ordered in half the time.
+        resampled = (np.ascontiguousarray(difference.T) @ counts).T / samples
+        found[:, part] = difference.mean(0), *interval(resampled, samples, definition)
+    return found[0], found[1], found[2]
 
 
 def significant(low: np.ndarray, high: np.ndarray) -> Bool[np.ndarray, " edge"]:

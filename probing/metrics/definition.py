@@ -1,27 +1,9 @@
-"""The metrics by name, and the choices that their definitions leave open."""
+"""The choices that the definitions of the metrics leave open."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-
-METRICS = (
-    "activation_intensity",
-    "information_complexity",
-    "distribution_kurtosis",
-    "inter_sample_diversity",
-    "node_output_entropy",
-    "loss",
-    "effective_edges",
-    "gini",
-)
-"""Every metric's key, in the order they are shown."""
-
-MEANS = ("activation_intensity", "distribution_kurtosis", "node_output_entropy", "loss")
-"""Metrics that are the mean over questions of the questions' own values."""
-
-PATTERN = {"activation_intensity": +1, "information_complexity": +1, "distribution_kurtosis": -1}
-"""The direction that each metric takes under online RL, according to the paper."""
 
 TOP = 100
 """The histogram ends at so many times the two models' mean |score|, unless it should end elsewhere.
@@ -29,6 +11,13 @@ TOP = 100
 The mean settles as questions are added, where the largest |score| grows for ever: an interval around a number that
 moves with the sample's size is an interval of nothing. A hundred bins are then as wide as the mean |score| each.
 """
+
+
+MANY = 100_000
+"""Edges above which statistics over all of them are resampled less often."""
+
+FEWER = 2_000
+"""So often: a resample of a graph of heads is a pass over a million edges."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +42,10 @@ class Definition:
     seed: int = 0
     """Seed of the bootstrap."""
 
+    def resamples_over(self, edges: int) -> int:
+        """Resamples of a statistic over so many edges."""
+        return min(self.resamples, FEWER) if edges > MANY else self.resamples
+
 
 def range_of(definition: Definition) -> str:
     """Where the bins of the histogram end, in words."""
@@ -61,24 +54,3 @@ def range_of(definition: Definition) -> str:
     if definition.histogram_max == "observed":
         return "the largest |score| of the two models on these questions"
     return f"{definition.histogram_max:g}"
-
-
-def interval_of(metric: str, definition: Definition) -> str:
-    """What a metric's interval is one of: the number that all questions of the kind would give."""
-    of_means = "taken of the mean |score| of each edge over all such questions"
-    if metric == "information_complexity":
-        if definition.histogram_max == "observed":
-            return (
-                "the entropy over all such questions in these very bins, which end at the largest |score| of the "
-                "questions at hand; other questions have other bins, for which it says nothing"
-            )
-        return f"the entropy over all such questions, in bins that end at {range_of(definition)}"
-    return {
-        "activation_intensity": "the mean over all such questions",
-        "distribution_kurtosis": "the mean over all such questions of a question's own kurtosis",
-        "inter_sample_diversity": "the mean over all pairs of two such questions",
-        "node_output_entropy": "the mean over all such questions",
-        "loss": "the mean over all such questions",
-        "effective_edges": f"the number of edges, {of_means}",
-        "gini": f"the coefficient, {of_means}",
-    }[metric]

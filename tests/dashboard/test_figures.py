@@ -165,7 +165,7 @@ def _named(figure: go.Figure, name: str) -> go.Scatter:
 
 
 def test_histograms_count_every_cell_once(pair: tuple[Scores, Scores]) -> None:
-    figure = histograms.sizes(*pair, Definition(bins=30), log_counts=False, log_size=False)
+    figure = histograms.of_sizes(*pair, Definition(bins=30), log_counts=False, log_size=False)
     for name in ("base", "tuned"):
         trace = _named(figure, name)
         assert sum(trace.y[::2]) == 25 * GRAPH.mask.size

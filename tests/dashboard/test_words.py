@@ -13,7 +13,7 @@ from dashboard.words import (
     pattern_verdict,
     relative_interval,
 )
-from probing.metrics import LOW_COVERAGE, MEASURED_COVERAGE, METRICS, Comparison
+from probing.metrics import LOW_COVERAGE, METRICS, Comparison
 
 NONE = (-math.inf, math.inf)
 
@@ -92,16 +92,16 @@ def test_where_a_share_of_the_base_has_no_interval_or_no_meaning_that_is_said() 
 
 
 def test_where_intervals_are_known_to_be_too_narrow_that_is_said_beside_the_number() -> None:
-    said = {(metric, size) for size in MEASURED_COVERAGE for metric in METRICS if coverage_note(metric, size)}
+    said = {(metric, size) for size in (20, 50, 100) for metric in METRICS if coverage_note(metric, size)}
     assert said == {
         (metric, size)
-        for size, shares in MEASURED_COVERAGE.items()
-        for metric in METRICS
-        if min(shares[metric]) < LOW_COVERAGE
+        for metric, known in METRICS.items()
+        for size, shares in known.coverage.items()
+        if min(shares) < LOW_COVERAGE
     }
     assert ("gini", 20) in said
     assert ("loss", 100) not in said
-    share = min(MEASURED_COVERAGE[20]["gini"])
+    share = min(METRICS["gini"].coverage[20])
     assert f"{100 * share:.0f} %" in (coverage_note("gini", 20) or "")
 
 

@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 from probing.errors import ScoresError
 from probing.graph import graph_of
 from probing.metrics import (
-    MEANS,
-    MEASURED_COVERAGE,
     METRICS,
     PATTERN,
     Comparison,
@@ -303,7 +301,7 @@ def test_a_base_that_may_be_zero_has_no_shares(samples: int) -> None:
 @pytest.mark.parametrize("samples", [2, 3])
 def test_two_or_three_questions_say_nothing_of_the_spread_of_a_mean(samples: int) -> None:
     found = compare(_scores(0, samples), _scores(1, samples))
-    for metric in MEANS:
+    for metric in (key for key, metric in METRICS.items() if not metric.statistic):
         ends = (found[metric].ci_low, found[metric].ci_high, found[metric].relative_low, found[metric].relative_high)
         assert ends == (-np.inf, np.inf, -np.inf, np.inf), metric
         assert found[metric].direction == 0
@@ -460,16 +458,15 @@ def test_the_documented_coverage_is_that_by_which_pages_warn() -> None:
     lines = (ROOT / "docs" / "method.md").read_text().splitlines()
     rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("|") and line.count(" / ") == 3]
     documented = {name: [tuple(map(int, cell.split(" / "))) for cell in cells] for name, *cells in rows}
-    for metric in METRICS:
-        expected = [tuple(round(100 * share) for share in shares[metric]) for shares in MEASURED_COVERAGE.values()]
-        name = metric.replace("inter_sample", "inter-sample").replace("_", " ").replace("gini", "gini coefficient")
-        assert documented[name] == expected
+    for metric in METRICS.values():
+        expected = [tuple(round(100 * share) for share in shares) for shares in metric.coverage.values()]
+        assert documented[metric.label.lower()] == expected
 
 
 def test_coverage_is_that_of_the_nearest_smaller_number_of_questions() -> None:
     for questions, size in ((1, 20), (20, 20), (49, 20), (50, 50), (99, 50), (100, 100), (5000, 100)):
-        for metric in METRICS:
-            assert coverage(metric, questions) == min(MEASURED_COVERAGE[size][metric])
+        for metric, known in METRICS.items():
+            assert coverage(metric, questions) == min(known.coverage[size])
 
 
 def test_the_verdict_needs_an_interval_on_one_side_of_zero() -> None:
