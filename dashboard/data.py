@@ -8,12 +8,13 @@ written to; of a table everybody gets their own.
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import wraps
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import pandas as pd
 import streamlit as st
 
+from dashboard.keeping import Keeper
 from dashboard.service import store
 from probing import edge_tables, metrics
 from probing.graph import ResidualGraph
@@ -22,6 +23,26 @@ from probing.metrics import METRICS, Comparison, Definition
 from probing.scores import Scores
 
 P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@st.cache_resource(show_spinner=False)
+def _keeper() -> Keeper:
+    return Keeper()
+
+
+def _kept(entries: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Keep the last used things that a function makes, as long as all such things together are not too large."""
+
+    def keep(make: Callable[P, T]) -> Callable[P, T]:
+        @wraps(make)
+        def kept(*args: P.args, **kwargs: P.kwargs) -> T:
+            key = (args, tuple(kwargs.items()))
+            return _keeper().get(make.__name__, key, lambda: make(*args, **kwargs), entries)
+
+        return kept
+
+    return keep
 
 
 def _table(entries: int) -> Callable[[Callable[P, pd.DataFrame]], Callable[P, pd.DataFrame]]:
@@ -32,7 +53,7 @@ def _table(entries: int) -> Callable[[Callable[P, pd.DataFrame]], Callable[P, pd
     """
 
     def keep(make: Callable[P, pd.DataFrame]) -> Callable[P, pd.DataFrame]:
-        @st.cache_resource(max_entries=entries, show_spinner=False)
+        @_kept(entries)
         @wraps(make)
         def columns(*args: P.args, **kwargs: P.kwargs) -> dict[str, Any]:
             made = make(*args, **kwargs)
@@ -129,7 +150,7 @@ def _comparison(row: dict) -> Comparison:
 # -- what is derived from finished runs --------------------------------------------------------------------------------
 
 
-@st.cache_resource(max_entries=16, show_spinner=False)
+@_kept(16)
 def pair_scores(base_run: str, tuned_run: str) -> tuple[Scores, Scores]:
     """The scores of both runs, their samples in the same order."""
     base, tuned = store().scores(base_run), store().scores(tuned_run)
@@ -223,7 +244,7 @@ def positions(run: str, question: str) -> np.ndarray | None:
     return _positions(opened, results, run, question)
 
 
-@st.cache_resource(max_entries=16, show_spinner=False)
+@_kept(16)
 def _positions(opened: int, results: int, run: str, question: str) -> np.ndarray | None:
     return store().positions(run, question)
 

@@ -4,6 +4,7 @@ Most of the time that a page takes goes into building its figures, and most view
 """
 
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Hashable
 from functools import partial
@@ -23,8 +24,9 @@ MOST = 150
 SMALL = 10_000
 """Values in an array that is compared value by value."""
 
-_figures: OrderedDict[Hashable, tuple[go.Figure, list[object]]] = OrderedDict()
-"""Each with the arguments that are known by their identity, which no other object can get while they are here."""
+_figures: OrderedDict[Hashable, tuple[go.Figure, list[weakref.ref[Any]]]] = OrderedDict()
+"""Each with the arguments that are known by their identity, which another object may get once they are gone: a figure
+does not keep the scores that it was drawn from."""
 _lock = threading.Lock()
 
 
@@ -37,12 +39,14 @@ def drawn(draw: "partial[go.Figure]", dark: bool) -> go.Figure:
     known: list[object] = []
     key = (draw.func, _mark(draw.args, known), _mark(draw.keywords, known), dark)
     with _lock:
-        if key in _figures:
+        figure, of = _figures.get(key, (None, []))
+        if figure is not None and all(reference() is not None for reference in of):
             _figures.move_to_end(key)
-            return _figures[key][0]
+            return figure
     figure = ink(draw(), dark)
     with _lock:
-        _figures[key] = figure, known
+        _figures[key] = figure, [weakref.ref(thing) for thing in known]
+        _figures.move_to_end(key)
         while len(_figures) > MOST:
             _figures.popitem(last=False)
     return figure
