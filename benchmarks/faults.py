@@ -71,16 +71,16 @@ class Truth:
             plan = make_plan(spec, load_registry())
             for side in SIDES:
                 key = plan.rollout_key(side)
-                _require(store.answers(key) == self._store.answers(key), f"answers of {side} differ")
+                _require(store.rollouts.answers(key) == self._store.rollouts.answers(key), f"answers of {side} differ")
                 for selection in spec.selections():
-                    run = plan.run_key(selection, side)
-                    ours, theirs = store.scores(run), self._store.scores(run)
+                    run = self._store.comparisons.runs(plan.comparison_key(selection))[side]
+                    ours, theirs = store.runs.scores(run), self._store.runs.scores(run)
                     _require(ours.ids == theirs.ids, f"samples of {side} differ")
                     _require(np.array_equal(ours.edges, theirs.edges), f"scores of {side} differ")
                     _require(np.array_equal(ours.loss, theirs.loss), f"losses of {side} differ")
                     _require(
-                        store.edge_summary(plan.comparison_key(selection)).equals(
-                            self._store.edge_summary(plan.comparison_key(selection))
+                        store.summaries.edges(plan.comparison_key(selection)).equals(
+                            self._store.summaries.edges(plan.comparison_key(selection))
                         ),
                         "summaries differ",
                     )
@@ -104,10 +104,10 @@ def _acknowledged(store: Store, specs: list[Spec]) -> set[tuple[str, str]]:
         plan = make_plan(spec, load_registry())
         for side in SIDES:
             key = plan.rollout_key(side)
-            found |= {(key, question) for question in store.answered(key)}
-            for selection in spec.selections():
-                run = plan.run_key(selection, side)
-                found |= {(run, question) for question in store.scored(run)}
+            found |= {(key, question) for question in store.rollouts.answered(key)}
+        for selection in spec.selections():
+            for run in store.comparisons.runs(plan.comparison_key(selection)).values():
+                found |= {(run, question) for question in store.runs.scored(run)}
     return found
 
 
@@ -143,8 +143,8 @@ class Deaths:
         with closing(open_store(self._path)) as store:
             for spec in self._specs:
                 plan = make_plan(spec, load_registry())
-                if not all(store.settled(plan.request_key(s)) for s in spec.selections()):
-                    store.submit(spec.as_json())
+                if not all(store.comparisons.settled(plan.request_key(s)) for s in spec.selections()):
+                    store.queue.submit(spec.as_json())
 
     def round(self) -> None:
         """Kill one process at a random moment of its work."""
@@ -163,13 +163,13 @@ class Deaths:
         with closing(open_store(self._path)) as store:
             lost = seen - _acknowledged(store, self._specs)
             _require(not lost, f"the death of the {victim} lost {len(lost)} acknowledged results")
-            store.verify()
-            jobs = store.jobs()
+            store.file.verify()
+            jobs = store.queue.jobs()
             done = not jobs["status"].isin(("queued", "running")).any()
         if done:
             self._submit()
             with closing(open_store(self._path)) as store:
-                done = not store.jobs()["status"].isin(("queued", "running")).any()
+                done = not store.queue.jobs()["status"].isin(("queued", "running")).any()
             if done:
                 self.end()
                 self._begin()
@@ -278,8 +278,8 @@ from probing.store import open_store
 try:
     store = open_store(Path(sys.argv[1]))
     try:
-        store.verify()
-        store.comparisons(), store.metric_summaries(), store.jobs(), store.runs()
+        store.file.verify()
+        store.comparisons.table(), store.summaries.metrics(), store.queue.jobs(), store.runs.table()
         print("whole")
     finally:
         store.close()
@@ -293,7 +293,7 @@ def damaged(folder: Path, rounds: int, truth: Truth) -> str:
     good = folder / "good.duckdb"
     with closing(open_store(good)) as store:
         do_all(store, [_spec(1)], _quiet)
-        snapshot = store.snapshot()
+        snapshot = store.file.snapshot()
     rng = random.Random(1)
     content = good.read_bytes()
     path = folder / "damaged" / "store.duckdb"
@@ -332,7 +332,7 @@ def clock_set_back(folder: Path, rounds: int, truth: Truth) -> str:
         return "not tried: the program faketime is not installed"
     path = folder / "store.duckdb"
     with closing(open_store(path)) as store:
-        job = store.submit(_spec(1).as_json())
+        job = store.queue.submit(_spec(1).as_json())
         first = _cli("worker", "--store", str(path))
         while len(_acknowledged(store, [_spec(1)])) < QUESTIONS:
             time.sleep(0.01)
@@ -347,7 +347,7 @@ def clock_set_back(folder: Path, rounds: int, truth: Truth) -> str:
     _require(run.returncode == 0, f"with the clock set back: {run.stderr}")
     with closing(open_store(path)) as store:
         _require(before <= _acknowledged(store, [_spec(1)]), "something was lost")
-        row = store.job(job)
+        row = store.queue.job(job)
         _require(row["status"] == "done" and row["finished"] < row["created"], "the clock was not set back")
         compared = truth.compare(store, [_spec(1)])
     return f"finished {(row['created'] - row['finished']).days} days before it began: {compared:,} scores equal"
@@ -359,7 +359,8 @@ from pathlib import Path
 from probing.store import open_store
 store = open_store(Path(sys.argv[1]))
 for k in range(20):
-    print(json.dumps([store.submit({"number": int(sys.argv[2]) * 1000 + k}), store.submit({"shared": k})]), flush=True)
+    specs = {"number": int(sys.argv[2]) * 1000 + k}, {"shared": k}
+    print(json.dumps([store.queue.submit(spec) for spec in specs]), flush=True)
 print("end", flush=True)
 sys.stdin.readline()
 store.close()
@@ -401,7 +402,7 @@ def owners_racing(folder: Path, rounds: int, truth: Truth) -> str:
             acknowledged |= {job for line in lines for job in json.loads(line)}
             _require(not alive or racer.returncode == 0, f"a racer failed: {errors}")
         with closing(open_store(path)) as store:
-            jobs = store.jobs()
+            jobs = store.queue.jobs()
         _require(acknowledged <= set(jobs["job_id"]), "an acknowledged job is gone")
         _require(jobs["spec"].is_unique, "a job is there twice")
     return f"{rounds} races of {RACERS} processes, two owners killed in each: no job lost or doubled"
@@ -412,17 +413,17 @@ def hanging_worker(folder: Path, rounds: int, truth: Truth) -> str:
     server = Server(folder / "store.duckdb", {"PROBING_PATIENCE": "20"})
     try:
         with closing(open_store(server.store)) as store:
-            job = store.submit(_spec(1).as_json())
+            job = store.queue.submit(_spec(1).as_json())
             deadline = time.monotonic() + 180
             hung: psutil.Process | None = None
-            while store.job(job)["status"] in ("queued", "running") and time.monotonic() < deadline:
-                row = store.job(job)
+            while store.queue.job(job)["status"] in ("queued", "running") and time.monotonic() < deadline:
+                row = store.queue.job(job)
                 if hung is None and row["status"] == "running" and row["stage"]:
                     hung = psutil.Process(int(row["worker"].split("-")[0]))
                     hung.suspend()
                 time.sleep(0.02)
             _require(hung is not None, "the worker was not caught at work")
-            _require(store.job(job)["status"] == "done", "the job was not finished")
+            _require(store.queue.job(job)["status"] == "done", "the job was not finished")
             compared = truth.compare(store, [_spec(1)])
     finally:
         server.stop()
@@ -469,13 +470,13 @@ def strays(folder: Path, rounds: int, truth: Truth) -> str:
     with _process("-c", _OWN, str(path)) as owner:
         owner()
         with closing(open_store(path)) as store, _process("-m", "benchmarks.strays", str(path)) as come_or_leave:
-            job = store.submit({"pair": "none"})
+            job = store.queue.submit({"pair": "none"})
 
             def count(beside: bool) -> None:
                 until = time.monotonic() + _SPAN
                 while time.monotonic() < until:
-                    store.report(job, "stage", calls[beside], 10**6)
-                    store.job(job)
+                    store.queue.report(job, "worker", "stage", calls[beside], 10**6)
+                    store.queue.job(job)
                     calls[beside] += 2
 
             for _ in range(rounds):
@@ -483,7 +484,7 @@ def strays(folder: Path, rounds: int, truth: Truth) -> str:
                 come_or_leave()
                 count(True)
                 come_or_leave()
-            store.close_job(job, "cancelled")
+            store.queue.end(job, "cancelled")
             come_or_leave()
             run = _cli("probe", "small", "--store", str(path), "--samples", "24", "--seed", "1")
             output, _ = run.communicate(timeout=300)

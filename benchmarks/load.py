@@ -159,7 +159,7 @@ def hosted(folder: Path, store: Path | None, first_only: bool = False) -> servin
     else:
         serving.compute_shipped(made, first_only)
     opened = open_store(made)
-    snapshot = opened.snapshot()
+    snapshot = opened.file.snapshot()
     opened.close()
     settings = {"PROBING_MODE": "hosted", "PROBING_ADMIN_TOKEN": "", "PROBING_SNAPSHOT": str(snapshot)}
     return serving.Server(folder / "none.duckdb", settings)

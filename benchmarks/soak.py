@@ -48,16 +48,16 @@ def _errand(store: Path, number: int, folder: Path) -> None:
     kind = number % 5
     if kind == 0:
         with closing(open_store(store)) as opened:
-            opened.submit(Spec("grpo", "addition", (0.3,), Criteria(n=20, seed=number)).as_json())
+            opened.queue.submit(Spec("grpo", "addition", (0.3,), Criteria(n=20, seed=number)).as_json())
     elif kind == 1:
         _command(store, "jobs")
     elif kind == 2:
         with closing(open_store(store)) as opened:
-            job = opened.submit(Spec("ppo", "addition", (0.1,), Criteria(n=20, seed=number)).as_json())
-            opened.close_job(job, "cancelled", "Cancelled.")
+            job = opened.queue.submit(Spec("ppo", "addition", (0.1,), Criteria(n=20, seed=number)).as_json())
+            opened.queue.end(job, "cancelled", "Cancelled.")
     elif kind == 3:
         with closing(open_store(store)) as opened:
-            run = opened.runs()["run_key"].iloc[0]
+            run = opened.runs.table()["run_key"].iloc[0]
         _command(store, "export", run, "--out", str(folder / "run.parquet"))
     else:
         made = folder / "snapshot.duckdb"
@@ -67,7 +67,7 @@ def _errand(store: Path, number: int, folder: Path) -> None:
 
 def _held(store: Path) -> int:
     with closing(open_store(store)) as opened:
-        return opened.memory()
+        return opened.file.memory()
 
 
 async def mixed_use(server: serving.Server, seconds: float, pause: float, folder: Path) -> tuple[Seen, list[tuple]]:
@@ -126,8 +126,8 @@ def main(argv: list[str] | None = None) -> int:
         seen, samples = asyncio.run(mixed_use(server, seconds, 4.0 if arguments.quick else 12.0, folder))
         server.stop()
         with closing(open_store(store)) as opened:
-            opened.verify()
-            done = opened.jobs()["status"].value_counts().to_dict()
+            opened.file.verify()
+            done = opened.queue.jobs()["status"].value_counts().to_dict()
         if seen.errors:
             print(server.log.read_text()[-4000:])
     every = seen.all_seconds

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from probing.graph import graph_of
-from probing.jobs.plan import SIDES, method
+from probing.jobs.plan import SIDES
+from probing.method import Method
 from probing.rollouts import ALPHAS, Answer, Criteria, select
 from probing.scores import Scores
 from probing.store import Store, open_store
@@ -64,35 +65,40 @@ def _fill(store: Store, pair: str, questions: str, rng: np.random.Generator) -> 
     for side, key in zip(SIDES, rollouts, strict=True):
         answers = _answers(side)
         how = {"device": "auto", "dtype": "auto", "attention": "sdpa"}
-        store.start_rollout(key, f"invented/{side}", key, questions, how, QUESTIONS)
+        store.rollouts.start(key, f"invented/{side}", key, questions, how, QUESTIONS)
         texts = tuple(f"Question {k}" for k in range(QUESTIONS))
         pieces = [tuple(tuple(f"t{t} " for t in tokens) for tokens in column) for column in (
             [a.prompt_tokens for a in answers], [a.tokens for a in answers])]  # fmt: skip
         store.spool.put(
             AnswerBatch(key, tuple(range(QUESTIONS)), texts, texts, texts, tuple(answers), pieces[0], pieces[1])
         )
-        store.ingest()
-        store.finish_rollout(key, {}, 1.0)
+        store.batches.ingest()
+        store.rollouts.finish(key, {}, 1.0)
     for alpha in ALPHAS:
         selection = Criteria(alpha=alpha)
         selected = select(_answers("base"), _answers("tuned"), selection)
         comparison = f"{pair}-{questions}-{alpha:g}"
-        settings: dict[str, Any] = {"rollouts": list(rollouts), "selection": vars(selection), "method": method()}
-        store.save_comparison(comparison, pair, questions, (rollouts[0], rollouts[1]), settings, selected)
+        settings: dict[str, Any] = {
+            "rollouts": list(rollouts),
+            "selection": vars(selection),
+            "method": Method().as_json(),
+        }
+        store.comparisons.save(comparison, pair, questions, (rollouts[0], rollouts[1]), settings, selected)
         both = [_run(store, comparison, side, selected.ids, settings, rng.lognormal(0.0, 0.3)) for side in SIDES]
-        store.save_summary(comparison, "tuned", summarise(*both))
+        store.summaries.save(comparison, "tuned", summarise(*both))
 
 
 def _run(store: Store, comparison: str, side: str, ids: tuple[str, ...], settings: dict, scale: float) -> Scores:
     key = f"{comparison}-{side}"
     graph = graph_of(LAYERS)
-    store.start_run(key, comparison, side, f"invented/{side}", key, graph, len(ids), len(ids), settings)
+    store.comparisons.link(comparison, {side: key})
+    store.runs.start(key, f"invented/{side}", key, graph, len(ids), len(ids), settings)
     shape = np.random.default_rng(1).lognormal(-8, 2, len(graph.edges)) * scale
     own = np.random.default_rng(zlib.crc32(key.encode()))
     edges = (own.standard_t(3, (len(ids), len(graph.edges))) * shape).astype(np.float32)
     loss = own.gamma(4.0, 0.05, len(ids)).astype(np.float32)
     store.spool.put(ScoreBatch(key, ids, loss, edges))
-    store.ingest()
+    store.batches.ingest()
     made = {"device": "none", "dtype": "float32"}
-    store.finish_run(key, made, 1.0)
+    store.runs.finish(key, made, 1.0)
     return Scores(graph, ids, edges, loss)

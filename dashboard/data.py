@@ -73,18 +73,18 @@ def _table(entries: int) -> Callable[[Callable[P, pd.DataFrame]], Callable[P, pd
 
 def comparisons() -> pd.DataFrame:
     """Every comparison in the store."""
-    opened, _, results = store().revision()
+    opened, _, results = store().file.revision()
     return _comparisons(opened, results)
 
 
 @_table(2)
 def _comparisons(opened: int, results: int) -> pd.DataFrame:
-    return store().comparisons()
+    return store().comparisons.table()
 
 
 def comparison_rows() -> list[dict[str, Any]]:
     """Every comparison, as a dictionary without what is missing."""
-    opened, _, results = store().revision()
+    opened, _, results = store().file.revision()
     return _comparison_rows(opened, results)
 
 
@@ -96,24 +96,24 @@ def _comparison_rows(opened: int, results: int) -> list[dict[str, Any]]:
 
 def jobs() -> pd.DataFrame:
     """Every job, the newest first."""
-    opened, changes, _ = store().revision()
+    opened, changes, _ = store().file.revision()
     return _jobs(opened, changes)
 
 
 @_table(2)
 def _jobs(opened: int, changes: int) -> pd.DataFrame:
-    return store().jobs()
+    return store().queue.jobs()
 
 
 def steps(comparison: str) -> pd.DataFrame:
     """The training steps that were compared: `step`, `side`, `correct` of `asked` answers, `up_to_date`."""
-    opened, _, results = store().revision()
+    opened, _, results = store().file.revision()
     return _steps(opened, results, comparison)
 
 
 @_table(16)
 def _steps(opened: int, results: int, comparison: str) -> pd.DataFrame:
-    table = store().steps(comparison)
+    table = store().comparisons.steps(comparison)
     return table.assign(step=table["side"].map(step_of_side))
 
 
@@ -124,14 +124,14 @@ def compared(comparison: str, side: str = "tuned") -> dict[str, Comparison]:
 
 def _summary(comparison: str, side: str) -> tuple[int, dict[str, Comparison]]:
     """The version of a comparison's summary (0 if there is none), and its metrics."""
-    opened, _, results = store().revision()
+    opened, _, results = store().file.revision()
     return _summaries(opened, results).get((comparison, side), (0, {}))
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
 def _summaries(opened: int, results: int) -> dict[tuple[str, str], tuple[int, dict[str, Comparison]]]:
     found: dict[tuple[str, str], tuple[int, dict[str, Comparison]]] = {}
-    table = store().metric_summaries()
+    table = store().summaries.metrics()
     for metric in METRICS:
         for row in table[table["metric"] == metric].to_dict("records"):
             _, compared = found.setdefault((row["comparison_key"], row["side"]), (row["version"], {}))
@@ -153,7 +153,7 @@ def _comparison(row: dict) -> Comparison:
 @_kept(16)
 def pair_scores(base_run: str, tuned_run: str) -> tuple[Scores, Scores]:
     """The scores of both runs, their samples in the same order."""
-    base, tuned = store().scores(base_run), store().scores(tuned_run)
+    base, tuned = store().runs.scores(base_run), store().runs.scores(tuned_run)
     return base, metrics.align(base, tuned)
 
 
@@ -178,7 +178,7 @@ def edge_table(comparison: str, graph: ResidualGraph, side: str = "tuned") -> pd
 
 @_table(64)
 def _edge_table(comparison: str, graph: ResidualGraph, side: str, version: int) -> pd.DataFrame:
-    return edge_tables.edge_table(graph, store().edge_summary(comparison, side))
+    return edge_tables.edge_table(graph, store().summaries.edges(comparison, side))
 
 
 def per_question(comparison: str, side: str = "tuned") -> pd.DataFrame:
@@ -188,7 +188,7 @@ def per_question(comparison: str, side: str = "tuned") -> pd.DataFrame:
 
 @_table(64)
 def _per_question(comparison: str, side: str, version: int) -> pd.DataFrame:
-    long = store().question_summary(comparison, side)
+    long = store().summaries.questions(comparison, side)
     wide = long.pivot(index="question_id", columns="metric", values=["base", "tuned"])
     wide.columns = [f"{metric}_{who}" for who, metric in wide.columns]
     return wide.reset_index()
@@ -228,29 +228,29 @@ def question_circuit(base_run: str, tuned_run: str, question: str) -> pd.DataFra
 @_table(16)
 def questions(comparison: str) -> pd.DataFrame:
     """Every question of a comparison with both answers, without the texts of their tokens."""
-    table = store().questions(comparison)
+    table = store().comparisons.questions(comparison)
     return table[[column for column in table if not column.endswith("_pieces")]].copy()
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def question(comparison: str, name: str) -> dict[str, Any]:
     """One question of a comparison, with the texts of both answers' tokens."""
-    return {str(k): v for k, v in store().questions(comparison, name).iloc[0].to_dict().items()}
+    return {str(k): v for k, v in store().comparisons.questions(comparison, name).iloc[0].to_dict().items()}
 
 
 def positions(run: str, question: str) -> np.ndarray | None:
     """One question's scores at every position, [position, edge]; None if they have not been computed."""
-    opened, _, results = store().revision()
+    opened, _, results = store().file.revision()
     return _positions(opened, results, run, question)
 
 
 @_kept(16)
 def _positions(opened: int, results: int, run: str, question: str) -> np.ndarray | None:
-    return store().positions(run, question)
+    return store().runs.positions(run, question)
 
 
 @_table(64)
 def provenance(base_run: str, tuned_run: str) -> pd.DataFrame:
     """Both runs' rows, base first."""
-    runs = store().runs().set_index("run_key")
+    runs = store().runs.table().set_index("run_key")
     return runs.loc[[base_run, tuned_run]].reset_index()

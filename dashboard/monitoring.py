@@ -59,14 +59,14 @@ class _OfTheStore(Collector):
     def collect(self) -> Iterator[Metric]:
         store = self._store()
         jobs = GaugeMetricFamily("probing_jobs", "Jobs in the store", labels=["status"])
-        counted = store.jobs()["status"].value_counts()
+        counted = store.queue.jobs()["status"].value_counts()
         for status in ("queued", "running", "done", "failed", "cancelled"):
             jobs.add_metric([status], int(counted.get(status, 0)))
         yield jobs
         log = store.path.with_name(store.path.name + ".wal")
         size = sum(_size(path) for path in (store.path, log))
         yield GaugeMetricFamily("probing_store_bytes", "Size of the store's file and its log", size)
-        held = store.memory()
+        held = store.file.memory()
         yield GaugeMetricFamily("probing_store_memory_bytes", "Memory that the database holds for the store", held)
         if self._supervisor is not None:
             yield CounterMetricFamily("probing_worker_deaths", "Workers that died or hung", self._supervisor.deaths)

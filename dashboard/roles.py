@@ -156,7 +156,7 @@ def submit(spec: Spec) -> int:
             raise NotAllowedError(f"The queue is full ({QUEUE_LIMIT} jobs).", "Try again when some are done.")
         if (active["requested_by"] == who).sum() >= PERSON_LIMIT:
             raise NotAllowedError(f"You have {PERSON_LIMIT} jobs in the queue.", "Wait until one is done.")
-    return store().submit(spec.as_json(), who)
+    return store().queue.submit(spec.as_json(), who)
 
 
 def may_cancel(job: dict[str, Any]) -> bool:
@@ -171,9 +171,9 @@ def cancel(job: int) -> None:
     Raises:
         NotAllowedError: it is somebody else's.
     """
-    if not may_cancel(store().job(job)):
+    if not may_cancel(store().queue.job(job)):
         raise NotAllowedError("This job is not yours.", "")
-    store().close_job(job, "cancelled", "Cancelled.")
+    store().queue.end(job, "cancelled", "Cancelled.")
 
 
 def sign_in() -> None:

@@ -140,8 +140,8 @@ def queue_shipped() -> None:
     for spec in shipped(registry):
         try:
             request = make_request(spec, registry)
-            if not all(store().settled(request.request_key(s), request.steps) for s in spec.selections()):
-                store().submit(spec.as_json())
+            if not all(store().comparisons.settled(request.request_key(s), request.steps) for s in spec.selections()):
+                store().queue.submit(spec.as_json())
         except PersonError as error:
             log.warning("pair %s: %s", spec.pair, error)
 

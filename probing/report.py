@@ -40,7 +40,7 @@ def report(
     Raises:
         PersonError: there is no such pair, or the store has no finished comparison of it.
     """
-    comparisons, metrics = store.comparisons(), store.metric_summaries()
+    comparisons, metrics = store.comparisons.table(), store.summaries.metrics()
     for name in names:
         pair = registry.pair(name)
         rows = comparisons[comparisons["ready"] & (comparisons["pair"] == name) & (comparisons["cohort"] == cohort)]
@@ -63,14 +63,14 @@ def report(
             found = kept.set_index("metric")
             asked = json.loads(row["counts"])["selected"]
             cells = [_cell(found.loc[metric.key]) for metric in COLUMNS]
-            cells.append(_per_nat(store.question_summary(row["comparison_key"]), Definition()))
+            cells.append(_per_nat(store.summaries.questions(row["comparison_key"]), Definition()))
             yield f"| {row['alpha']:g} | {row['cut']:.0f} | {asked} | {' | '.join(cells)} |"
         yield ""
 
 
 def _accuracy(store: Store, row: pd.Series) -> str:
     base, tuned = (
-        {answer.question_id: answer.correct for answer in store.answers(row[f"{side}_rollout"])}
+        {answer.question_id: answer.correct for answer in store.rollouts.answers(row[f"{side}_rollout"])}
         for side in ("base", "tuned")
     )
     return accuracy_gain([(base[question], tuned[question]) for question in base])

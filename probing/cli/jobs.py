@@ -63,7 +63,8 @@ def _probe(spec: "Spec", registry: Registry, arguments: argparse.Namespace) -> N
         if note := weights_note(*(plan.checkpoints[side] for side in SIDES)):
             print(note, file=sys.stderr)
         if arguments.detach:
-            print(f"job {store.submit(spec.as_json())}; the dashboard's worker does it, or 'python -m probing worker'")
+            job = store.queue.submit(spec.as_json())
+            print(f"job {job}; the dashboard's worker does it, or 'python -m probing worker'")
             return
         with progress_bar() as progress:
             do_all(store, [spec], progress)
@@ -74,13 +75,13 @@ def _print_comparisons(store: Store, plan: "Plan") -> None:
     from probing.metrics import INTENSITY, LOSS
     from probing.metrics import compare as measure
 
-    table = store.comparisons().set_index("comparison_key")
+    table = store.comparisons.table().set_index("comparison_key")
     for selection in plan.spec.selections():
         row = table.loc[plan.comparison_key(selection)]
         if isinstance(row["failure"], str):
             print(f"α {selection.alpha:g}: {row['failure']}")
             continue
-        base, tuned = (store.scores(row[f"{side}_run"]) for side in ("base", "tuned"))
+        base, tuned = (store.runs.scores(row[f"{side}_run"]) for side in ("base", "tuned"))
         result = measure(base, tuned, wanted=(INTENSITY.key, LOSS.key))
         intensity, loss = result[INTENSITY.key], result[LOSS.key]
         print(
@@ -125,7 +126,7 @@ def prepare(arguments: argparse.Namespace) -> None:
 def jobs(arguments: argparse.Namespace) -> None:
     """List the jobs of a store, the newest first."""
     with closing(opened(arguments)) as store:
-        table = store.jobs()
+        table = store.queue.jobs()
     if arguments.json:
         print(table.to_json(orient="records", date_format="iso", indent=2))
         return
@@ -140,10 +141,10 @@ def jobs(arguments: argparse.Namespace) -> None:
 def cancel(arguments: argparse.Namespace) -> None:
     """Cancel a job; what it has finished is kept."""
     with closing(opened(arguments)) as store:
-        job = store.job(arguments.job)
+        job = store.queue.job(arguments.job)
         if job["status"] not in ("queued", "running"):
             raise StoreError(f"Job {arguments.job} is {job['status']} already.")
-        store.close_job(arguments.job, "cancelled", "Cancelled.")
+        store.queue.end(arguments.job, "cancelled", "Cancelled.")
     print(f"job {arguments.job} cancelled; what it has finished is kept")
 
 

@@ -27,7 +27,7 @@ def pairs(arguments: argparse.Namespace) -> None:
 def runs(arguments: argparse.Namespace) -> None:
     """List the runs of a store."""
     with closing(opened(arguments)) as store:
-        table = store.runs()
+        table = store.runs.table()
     if arguments.json:
         print(table.to_json(orient="records", date_format="iso", indent=2))
         return
@@ -53,43 +53,31 @@ def rollouts(arguments: argparse.Namespace) -> None:
     pair = load_registry().pair(arguments.pair)
     questions = arguments.questions or pair.questions[0]
     with closing(opened(arguments)) as store:
-        table = store.comparisons()
+        table = store.comparisons.table()
         rows = table[(table["pair"] == pair.name) & (table["question_set"] == questions)]
         if rows.empty:
             raise StoreError(
                 f"The store has no answers of {pair.name} to {questions}.",
                 f"Run 'python -m probing probe {pair.name}'.",
             )
-        base, tuned = (store.answers(rows.iloc[0][f"{side}_rollout"]) for side in ("base", "tuned"))
-        texts = store.question_texts(rows.iloc[0]["base_rollout"])
+        base, tuned = (store.rollouts.answers(rows.iloc[0][f"{side}_rollout"]) for side in ("base", "tuned"))
+        texts = store.rollouts.texts(rows.iloc[0]["base_rollout"])
     write_rollouts(arguments.out, texts, base, tuned)
     print(f"{arguments.out}: {len(base)} questions, both models' answers")
 
 
 def export(arguments: argparse.Namespace) -> None:
     """Write the scores of a run to a file."""
+    from probing.long_form import write_long
     from probing.scores import write_scores
 
     out = arguments.out or Path(f"{arguments.run_key}.{arguments.format}")
     with closing(opened(arguments)) as store:
-        if arguments.format == "npz":
-            write_scores(out, store.scores(arguments.run_key))
-        else:
-            store.scores(arguments.run_key)  # says so if there is no such run
-            table = store.long_scores(arguments.run_key)
-            part = out.with_name(f".{out.name}.part")
-            try:
-                if arguments.format == "csv":
-                    table.to_csv(part, index=False)
-                else:
-                    table.to_parquet(part, index=False)
-                part.replace(out)
-            except OSError as error:
-                raise StoreError(
-                    f"Cannot write {out}: {error.strerror}.", "Choose another place with --out."
-                ) from error
-            finally:
-                part.unlink(missing_ok=True)
+        scores = store.runs.scores(arguments.run_key)
+    if arguments.format == "npz":
+        write_scores(out, scores)
+    else:
+        write_long(out, scores, arguments.format)
     print(out)
 
 
@@ -98,7 +86,7 @@ def snapshot(arguments: argparse.Namespace) -> None:
     if arguments.out is not None and arguments.out.exists():
         raise StoreError(f"{arguments.out} is there already.", "Name another file.")
     with closing(opened(arguments)) as store:
-        made = store.snapshot()
+        made = store.file.snapshot()
     if arguments.out is not None:
         made = move(made, arguments.out)
     print(made)

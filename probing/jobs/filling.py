@@ -43,14 +43,14 @@ class Source:
 def fill(store: Store, plan: Plan, side: str, find: Callable[[], Source], report: Progress) -> None:
     """Take the answers of a source into the store, unless they are all there; `find` is called only if they are not."""
     key = plan.rollout_key(side)
-    if store.rollout_finished(key):
+    if store.rollouts.finished(key):
         return
     started = time.monotonic()
     source = find()
     total = len(source.ids)
-    store.start_rollout(key, plan.name_of(side), plan.checkpoints[side].identity, plan.question_set.name,
+    store.rollouts.start(key, plan.name_of(side), plan.checkpoints[side].identity, plan.question_set.name,
                         plan.rollout_settings(side), total)  # fmt: skip
-    answered = store.answered(key)
+    answered = store.rollouts.answered(key)
     done = 0
 
     def do(batch: list[int]) -> None:
@@ -61,10 +61,10 @@ def fill(store: Store, plan: Plan, side: str, find: Callable[[], Source], report
         if all(source.ids[i] in answered for i in batch):
             return
         store.spool.put(_graded(source.give(batch, say), key, batch, plan, side, source.tokenizer))
-        store.ingest()
+        store.batches.ingest()
 
     batch_by_batch([list(range(total))[i : i + source.at_once] for i in range(0, total, source.at_once)], do)
-    store.finish_rollout(key, source.provenance, time.monotonic() - started)
+    store.rollouts.finish(key, source.provenance, time.monotonic() - started)
 
 
 def _graded(given: list[Given], key: str, places: list[int], plan: Plan, side: str, tokenizer: Any) -> AnswerBatch:

@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 
 from probing.checkpoints import Checkpoint
-from probing.errors import ModelError, PersonError
+from probing.errors import ModelError, PersonError, SelectionError
 from probing.fitting import (
     Speed,
     activation_bytes,
@@ -28,6 +28,7 @@ from probing.jobs.plan import SIDES, Numerics, Plan, Spec, find_side
 from probing.models import DTYPES, describe, load_tokenizer, pick_device
 from probing.pairs import Pair, QuestionSet, Registry, Shape
 from probing.questions import TEMPLATES, Question, load_questions, prompt_for
+from probing.rollouts import Answer, Criteria, select
 from probing.sameness import weights_note
 from probing.store import Store
 
@@ -144,7 +145,7 @@ class Forecast:
         key, done = "", False
         if self.plan is not None:
             key = f" [{self.plan.rollout_key(side)}]"
-            done = self.store is not None and self.store.rollout_finished(self.plan.rollout_key(side))
+            done = self.store is not None and self.store.rollouts.finished(self.plan.rollout_key(side))
         if done:
             return f"already computed{key}", 0.0
         shape = self.models[side].shape
@@ -159,13 +160,34 @@ class Forecast:
             seconds,
         )
 
+    def _run(self, selection: Criteria, side: str) -> str | None:
+        """The key of one side's scores, which nobody knows before there are answers to select from."""
+        if self.plan is None or self.store is None:
+            return None
+        linked = self.store.comparisons.runs(self.plan.comparison_key(selection))
+        if side in linked or self._answered is None:
+            return linked.get(side)
+        try:
+            return self.plan.run_key(select(*self._answered, selection), side)
+        except SelectionError:
+            return None
+
+    @cached_property
+    def _answered(self) -> tuple[list[Answer], list[Answer]] | None:
+        """Both sides' answers, if they are all there."""
+        if self.plan is None or self.store is None:
+            return None
+        base, tuned = (self.plan.rollout_key(side) for side in SIDES)
+        if not (self.store.rollouts.finished(base) and self.store.rollouts.finished(tuned)):
+            return None
+        return self.store.rollouts.answers(base), self.store.rollouts.answers(tuned)
+
     def _scores(self, alpha: float, side: str) -> tuple[str, float]:
-        key, done = "", False
         selection = next(s for s in self.spec.selections() if s.alpha == alpha)
-        if self.plan is not None:
-            run = self.plan.run_key(selection, side)
-            key = f" [{run}]"
-            done = self.store is not None and self.store.run_finished(run)
+        run = self._run(selection, side)
+        known = run or (self.plan and self.plan.comparison_key(selection))
+        key = f" [{known}]" if known else ""
+        done = run is not None and self.store is not None and self.store.runs.finished(run)
         if done:
             return f"already computed{key}", 0.0
         shape = self.models[side].shape

@@ -78,7 +78,7 @@ class Job:
         fill(self.store, self.plan, side, partial(self._generator, side), self.report)
 
     def _answers(self, side: str) -> list[Answer]:
-        return self.store.answers(self.plan.rollout_key(side))
+        return self.store.rollouts.answers(self.plan.rollout_key(side))
 
     def _generator(self, side: str) -> Source:
         """Answers that the model gives."""
@@ -115,11 +115,11 @@ class Job:
         except SelectionError as error:
             failure = str(error)
         key = plan.comparison_key(criteria)
-        if not self.store.has_comparison(key):
+        if not self.store.comparisons.saved(key):
             models = [plan.checkpoints[side] for side in SIDES]
             notes = (find_weights_note(*models), selected.warning if selected else None, _tokenizer_note(*models))
             warning = " ".join(filter(None, notes)) or None
-            self.store.save_comparison(
+            self.store.comparisons.save(
                 key, plan.pair.name, plan.question_set.name, (plan.rollout_key("base"), plan.rollout_key("tuned")),
                 plan.comparison_settings(criteria), selected, warning, failure,
             )  # fmt: skip
@@ -127,22 +127,25 @@ class Job:
 
     # -- scores ----------------------------------------------------------------------------------------------------
 
+    def _runs(self, selected: Selected) -> dict[str, str]:
+        """The runs that a cut's comparison is made of, which may be there already."""
+        return self.store.comparisons.link(self.plan.comparison_key(selected.selection), self.plan.run_keys(selected))
+
     def _attribute(self, side: str, selected: Selected, chosen: list[Sample]) -> None:
         """Score the edges of one side at one cut."""
         plan, criteria = self.plan, selected.selection
-        key = plan.run_key(criteria, side)
-        if self.store.run_finished(key):
+        key = self._runs(selected)[side]
+        if self.store.runs.finished(key):
             return
         started = time.monotonic()
         attributor, tokenizer = self._load(side, plan.numerics.scores)
         attributor.check(chosen)
-        of_side = {"rollout": plan.rollout_key(side), "tokenizer": vocabulary_digest(tokenizer)}
-        batch_size = self.store.start_run(
-            key, plan.comparison_key(criteria), side, plan.name_of(side), plan.checkpoints[side].identity,
-            attributor.graph, len(chosen), len(attributor.batches(chosen)[0]),
-            plan.comparison_settings(criteria) | of_side,
+        batch_size = self.store.runs.start(
+            key, plan.name_of(side), plan.checkpoints[side].identity, attributor.graph, len(chosen),
+            len(attributor.batches(chosen)[0]),
+            plan.run_settings(selected, side) | {"tokenizer": vocabulary_digest(tokenizer)},
         )  # fmt: skip
-        scored = self.store.scored(key)
+        scored = self.store.runs.scored(key)
         done = 0
         stage = f"{plan.name_of(side)} edges, α {criteria.alpha:g}"
 
@@ -154,35 +157,36 @@ class Job:
                 return
             part = attributor.score([chosen[i] for i in batch])
             self.store.spool.put(ScoreBatch(key, part.ids, part.loss, part.edges))
-            self.store.ingest()
+            self.store.batches.ingest()
 
         largest = batch_by_batch(attributor.batches(chosen, batch_size), do)
         batches = f"{batch_size}" if largest in (batch_size, len(chosen)) else f"{batch_size}, then {largest}"
         made = self.models.provenance() | {"batch size": batches}
-        self.store.finish_run(key, made, time.monotonic() - started)
+        self.store.runs.finish(key, made, time.monotonic() - started)
 
     def _summarise(self, side: str, selected: Selected) -> None:
         """Compare the base with `side`, and keep what pages show of it at once."""
         plan, criteria = self.plan, selected.selection
         key = plan.comparison_key(criteria)
-        if self.store.has_summary(key, side):
+        if self.store.summaries.saved(key, side):
             return
         self.report(f"{plan.name_of(side)} compared, α {criteria.alpha:g}", 0, 1)
-        base, tuned = (self.store.scores(plan.run_key(criteria, s)) for s in ("base", side))
-        self.store.save_summary(key, side, summarise(base, tuned))
+        runs = self._runs(selected)
+        base, tuned = (self.store.runs.scores(runs[s]) for s in ("base", side))
+        self.store.summaries.save(key, side, summarise(base, tuned))
 
     def _resolve(self, side: str, selected: Selected, chosen: list[Sample], question: str) -> None:
         """Score one question at every position."""
         plan = self.plan
-        key = plan.run_key(selected.selection, side)
-        if self.store.positions(key, question) is not None:
+        key = self._runs(selected)[side]
+        if self.store.runs.positions(key, question) is not None:
             return
         sample = next((sample for sample in chosen if sample.id == question), None)
         if sample is None:
             raise SelectionError(f"Question '{question}' is not among those that were scored.", "Choose another.")
         self.report(f"{plan.name_of(side)} token by token", SIDES.index(side), len(SIDES))
         attributor, _ = self._load(side, plan.numerics.scores)
-        self.store.save_positions(key, question, attributor.score_positions(sample))
+        self.store.runs.save_positions(key, question, attributor.score_positions(sample))
 
 
 def _cut(answers: list[Answer], cuts: list[Selected]) -> list[tuple[Selected, list[Sample]]]:

@@ -17,7 +17,7 @@ from probing.graph import Granularity
 from probing.jobs.plan import Numerics
 from probing.jobs.progress import Progress
 from probing.models import DTYPES, load_model, load_tokenizer, pick_device, use_threads_for
-from probing.store.sharing import try_lock
+from probing.store.files import try_lock
 
 
 def gpu_lock(device: torch.device) -> Path:

@@ -2,9 +2,10 @@
 
 Everything that could change a result goes into its key, so that the same key is never computed twice and results of
 different settings are never mixed up: a rollout's holds the model's identity, the question set's content, template and
-decoding; a comparison's the two rollouts' and the selection; a run's the comparison's and the side. Devices and dtypes
-go in as they are, not as they were wished for. Whoever may not look at a device (the web process) knows a comparison
-by its `request_key`, which leaves them out.
+decoding; a comparison's the two rollouts' and the selection; a run's the model's identity, the samples that it is
+scored on (whose answers, which questions, cut where) and the method, whoever asks for it: comparisons that need the
+same scores share them. Devices and dtypes go in as they are, not as they were wished for. Whoever may not look at a
+device (the web process) knows a comparison by its `request_key`, which leaves them out.
 """
 
 import hashlib
@@ -14,22 +15,15 @@ from typing import Any
 
 from probing.checkpoints import Checkpoint, find
 from probing.graph import Granularity
+from probing.method import SCORES_VERSION, Method
 from probing.pairs import Pair, QuestionSet, Registry
 from probing.questions import Question, check_template, digest, load_questions
-from probing.rollouts import ALPHAS, Criteria
+from probing.rollouts import ALPHAS, Criteria, Selected
 
 ANSWERS_VERSION = 3
 """Raised when the code that answers and grades changes its results."""
 
-SCORES_VERSION = 1
-"""Raised when the code that selects and scores changes its results."""
-
 SIDES = ("base", "tuned")
-
-
-def method(granularity: Granularity = "projections") -> dict[str, Any]:
-    """How the scores of a comparison are made: edge attribution patching, -<dL/dreader, writer>."""
-    return {"method": "eap", "reference": "zero", "granularity": granularity, "version": SCORES_VERSION}
 
 
 @dataclass(frozen=True)
@@ -53,6 +47,11 @@ class Spec:
     rollouts: str | None = None
     """Digest of answers that were made elsewhere and imported; None where the models are to answer."""
     granularity: Granularity = "projections"
+
+    @property
+    def method(self) -> Method:
+        """How its scores are made."""
+        return Method(self.granularity)
 
     def as_json(self) -> dict[str, Any]:
         """What the store keeps of it."""
@@ -122,7 +121,7 @@ class Request:
     def _compared(self, selection: Criteria) -> dict[str, Any]:
         return {
             "selection": asdict(selection),
-            "method": method(self.spec.granularity),
+            "method": self.spec.method.as_json(),
             **({"answers": "imported"} if self.spec.rollouts else {}),
         }
 
@@ -165,12 +164,27 @@ class Plan(Request):
         """Key of the comparison that this pair makes with this selection."""
         return _key({"pair": self.pair.name, **self._deciding(selection)})
 
-    def run_key(self, selection: Criteria, side: str) -> str:
-        """Key of the scores of one side."""
-        return _key({"comparison": self.comparison_key(selection), "side": side})
+    def run_settings(self, selected: Selected, side: str) -> dict[str, Any]:
+        """All that decides the scores of one side's model on the samples that a selection makes of its answers."""
+        return {
+            "model": self.checkpoints[side].identity,
+            "rollout": self.rollout_key(side),
+            "questions": _key(sorted(selected.ids)),
+            "cut": selected.cut,
+            "method": self.spec.method.as_json(),
+            "scored": self.numerics.settings(self.numerics.scores),
+        }
+
+    def run_key(self, selected: Selected, side: str) -> str:
+        """Key of those scores."""
+        return _key(self.run_settings(selected, side))
+
+    def run_keys(self, selected: Selected) -> dict[str, str]:
+        """Those of all sides."""
+        return {side: self.run_key(selected, side) for side in (*SIDES, *self.steps)}
 
 
-def _key(settings: dict[str, Any]) -> str:
+def _key(settings: Any) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 

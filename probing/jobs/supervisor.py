@@ -15,6 +15,7 @@ from pathlib import Path
 from probing.errors import PersonError
 from probing.store import Store
 from probing.store.files import private
+from probing.store.leases import patience
 from probing.store.queue import ACTIVE
 
 log = logging.getLogger(__name__)
@@ -32,25 +33,6 @@ LOG_SIZE = 5 * 1024 * 1024
 def log_path(store: Path) -> Path:
     """Where a worker's log lies, if it is kept in a file."""
     return store.with_name(store.name + ".log")
-
-
-def patience() -> float:
-    """Seconds that a worker may be silent: `PROBING_PATIENCE`, or half an hour.
-
-    A worker is heard of once it has started, twice a second while it waits for work, at every batch, and every few
-    seconds while it generates; loading a large model takes longest.
-
-    Raises:
-        PersonError: `PROBING_PATIENCE` is not a positive number.
-    """
-    text = os.environ.get("PROBING_PATIENCE", "1800")
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not seconds > 0:
-        raise PersonError(f"PROBING_PATIENCE is '{text}'.", "It is a number of seconds.")
-    return seconds
 
 
 class Supervisor:
@@ -76,13 +58,15 @@ class Supervisor:
                     if code is None:
                         self._kill_if_silent(self._worker)
                         continue
+                    if code:
+                        self._store.queue.bury(self._worker.pid)
                     self._worker = None
                     in_a_row = in_a_row + 1 if code else 0
                     if code:
                         self.deaths += 1
                         log.warning("the worker ended with code %d", code)
                         self._ending.wait(min(_LONGEST_PAUSE, _PAUSE * 2**in_a_row))
-                if self._store.jobs()["status"].isin(ACTIVE).any() and not self._ending.is_set():
+                if self._store.queue.jobs()["status"].isin(ACTIVE).any() and not self._ending.is_set():
                     self._worker = self._start()
                     self._started = time.monotonic()
             except (PersonError, OSError) as error:
@@ -96,7 +80,7 @@ class Supervisor:
 
     def _kill_if_silent(self, worker: subprocess.Popen) -> None:
         age = time.monotonic() - self._started  # one that never came through is as old as its silence
-        silent = min(age, self._store.silent_for(worker.pid))
+        silent = min(age, self._store.queue.silent_for(worker.pid))
         if silent > self._patience:
             log.warning("the worker has not been heard of for %.0f s and is killed", silent)
             worker.kill()

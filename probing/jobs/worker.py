@@ -23,7 +23,8 @@ from probing.jobs.plan import SIDES, Plan, Spec
 from probing.jobs.progress import Progress
 from probing.pairs import load_registry
 from probing.store import Store
-from probing.store.sharing import try_lock
+from probing.store.files import try_lock
+from probing.store.leases import sign_of_life
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +46,12 @@ class Worker:
     name: str = field(default_factory=lambda: f"{os.getpid()}-{uuid.uuid4().hex[:8]}")
     progress: Progress = lambda stage, done, total: None
     models: Models = field(default_factory=Models)
+    _alive: IO[bytes] | None = None
 
     def work(self, job_id: int | None = None) -> bool:
         """Do the next job in the queue (or the one named); False if there is none."""
-        claimed = self.store.claim(self.name, job_id)
+        self._alive = self._alive or sign_of_life(self.store.path, self.name)
+        claimed = self.store.queue.claim(self.name, job_id)
         if claimed is None:
             return False
         number, spec = claimed
@@ -59,21 +62,24 @@ class Worker:
             log.info("job %d: stopped", number)
         except PersonError as error:
             log.warning("job %d: %s", number, error)
-            self.store.close_job(number, "failed", str(error))
+            self.store.queue.end(number, "failed", str(error), self.name)
+        except KeyboardInterrupt:
+            self.store.queue.release(self.name)
+            raise
         except Exception as error:
             log.exception("job %d", number)
             reason = f"A fault in the program: {type(error).__name__}. See the log."
             if is_out_of_memory(error):
                 reason = "The device ran out of memory with a single question. Try --dtype bfloat16, or shorter ones."
-            self.store.close_job(number, "failed", reason)
+            self.store.queue.end(number, "failed", reason, self.name)
         else:
-            self.store.close_job(number, "done")
+            self.store.queue.end(number, "done", worker=self.name)
         return True
 
     def _run(self, job_id: int, plan: Plan) -> None:
         def report(stage: str, done: int, total: int) -> None:
             self.progress(stage, done, total)
-            if not self.store.report(job_id, stage, done, total):
+            if not self.store.queue.report(job_id, self.name, stage, done, total):
                 raise Cancelled
 
         if note := find_weights_note(*(plan.checkpoints[side] for side in SIDES)):
@@ -93,7 +99,7 @@ def serve(store: Store, parent: int, idle: float = 60.0, pause: float = 0.5) -> 
         return os.getppid() == parent and time.monotonic() < last + idle
 
     while is_wanted():
-        store.greet(worker.name)
+        store.queue.greet(worker.name)
         lock = worker_lock(store)
         if lock is not None:
             with lock:
@@ -109,7 +115,7 @@ def do_all(store: Store, specs: Iterable[Spec], progress: Progress) -> None:
         StoreError: one of them failed.
     """
     for spec in specs:
-        job = follow(store, store.submit(spec.as_json()), progress)
+        job = follow(store, store.queue.submit(spec.as_json()), progress)
         if job["status"] != "done":
             raise StoreError(job["message"] or f"The job was {job['status']}.")
 
@@ -117,7 +123,7 @@ def do_all(store: Store, specs: Iterable[Spec], progress: Progress) -> None:
 def follow(store: Store, job_id: int, progress: Progress, pause: float = 0.2) -> dict[str, Any]:
     """See a job to its end: do it here if no other worker is at work, else watch; returns its final row."""
     worker = Worker(store, progress=progress)
-    while (job := store.job(job_id))["status"] in ("queued", "running"):
+    while (job := store.queue.job(job_id))["status"] in ("queued", "running"):
         lock = worker_lock(store)
         if lock is not None:
             with lock:

@@ -1,7 +1,7 @@
 """An open DuckDB file: reads with a cursor of their own, writes one after the other, errors as sentences.
 
-Methods of the classes that build on it take and return plain values, arrays and frames, so that `sharing` can pass them
-between processes. Each may be called from any thread. Repeating a write changes nothing.
+The tables of a store each have one. Their methods take and return plain values, arrays and frames, so that `sharing`
+can pass them between processes. Each may be called from any thread. Repeating a write changes nothing.
 """
 
 import threading
@@ -19,7 +19,9 @@ import pyarrow as pa
 from probing.errors import StoreError
 from probing.store.files import private_part
 from probing.store.schema import migrate
-from probing.store.spool import Spool
+
+_AT_ONCE = 1_000_000
+"""Rows in a piece of a large result."""
 
 
 def now() -> datetime:
@@ -28,7 +30,7 @@ def now() -> datetime:
 
 
 class Connection:
-    """An open store: its file, and the two ways in. With `read_only` others may read the file too, and none writes it.
+    """The file of an open store, and the ways in. With `read_only` others may read it too, and none writes it.
 
     Raises:
         StoreError: the file is not a store, is of a later version, is held by another program or cannot be written.
@@ -37,8 +39,8 @@ class Connection:
     def __init__(self, path: Path, read_only: bool = False) -> None:
         self.path = path
         self.read_only = read_only
-        self.spool = Spool(path)
-        self._write = threading.RLock()
+        self.writing = threading.RLock()
+        """Held by whoever writes."""
         self._opened = time.time_ns()
         self._revision = 0
         self._jobs_revision = 0
@@ -78,7 +80,7 @@ class Connection:
 
     def close(self) -> None:
         """Close the file."""
-        with self._write:
+        with self.writing:
             self._connection.close()
             if not self.read_only:
                 with suppress(OSError):  # they are in use, or gone
@@ -93,8 +95,8 @@ class Connection:
         Raises:
             StoreError: one cannot be read.
         """
-        for (table,) in self._rows("SELECT table_name FROM duckdb_tables() ORDER BY ALL"):
-            self._rows(f"SELECT bit_xor(hash(row)) FROM {table} AS row")
+        for (table,) in self.rows("SELECT table_name FROM duckdb_tables() ORDER BY ALL"):
+            self.rows(f"SELECT bit_xor(hash(row)) FROM {table} AS row")
 
     @property
     def _log(self) -> Path:
@@ -119,7 +121,7 @@ class Connection:
         target = self._snapshots / f"{now():%Y-%m-%dT%H-%M-%S}-{time.time_ns() % 10**9:09d}.duckdb"
         try:
             self._snapshots.mkdir(mode=0o700, exist_ok=True)
-            with private_part(target) as part, self._write:
+            with private_part(target) as part, self.writing:
                 cursor = self._connection.cursor()
                 source = cursor.execute("SELECT current_database()").fetchall()[0][0]
                 cursor.execute(f"ATTACH '{_quoted(part)}' AS copied")
@@ -133,13 +135,15 @@ class Connection:
 
     # -- the two ways in ------------------------------------------------------------------------------------------
 
-    def _rows(self, sql: str, *parameters: Any) -> list[tuple]:
+    def rows(self, sql: str, *parameters: Any) -> list[tuple]:
+        """What a query finds."""
         try:
             return self._connection.cursor().execute(sql, parameters).fetchall()
         except duckdb.Error as error:
             raise _cannot_read(self.path, error) from error
 
-    def _frame(self, sql: str, *parameters: Any) -> pd.DataFrame:
+    def frame(self, sql: str, *parameters: Any) -> pd.DataFrame:
+        """What a query finds, as a table."""
         try:
             return self._connection.cursor().execute(sql, parameters).df()
         except duckdb.Error as error:
@@ -151,19 +155,29 @@ class Connection:
 
     def memory(self) -> int:
         """Bytes in which DuckDB keeps indexes, what it has read, and what it has yet to write away."""
-        return int(self._rows("SELECT coalesce(sum(memory_usage_bytes), 0) FROM duckdb_memory()")[0][0])
-
-    def _arrow(self, sql: str, *parameters: Any) -> pa.Table:
-        try:
-            return self._connection.cursor().sql(sql, params=list(parameters)).to_arrow_table()
-        except duckdb.Error as error:
-            raise _cannot_read(self.path, error) from error
+        return int(self.rows("SELECT coalesce(sum(memory_usage_bytes), 0) FROM duckdb_memory()")[0][0])
 
     @contextmanager
-    def _transaction(self, of_jobs: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+    def batches(self, sql: str, *parameters: Any) -> Iterator[pa.RecordBatchReader]:
+        """What a query finds, piece by piece: for what should not lie in memory twice."""
+        cursor = self._connection.cursor()
+        try:
+            yield cursor.sql(sql, params=list(parameters)).to_arrow_reader(_AT_ONCE)
+        except (duckdb.Error, pa.ArrowException) as error:
+            raise _cannot_read(self.path, error) from error
+        finally:
+            cursor.close()
+
+    @contextmanager
+    def transaction(self, of_jobs: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
+        """All or nothing of what is written within.
+
+        Raises:
+            StoreError: the store is only read here, or could not be written.
+        """
         if self.read_only:
             raise StoreError("This store is a snapshot that is only read here.", "Nothing can be computed into it.")
-        with self._write:
+        with self.writing:
             cursor = self._connection.cursor()
             try:
                 self._make_log()
@@ -181,14 +195,26 @@ class Connection:
                 cursor.close()  # rolls back what was not committed
 
 
-def insert(cursor: duckdb.DuckDBPyConnection, table: str, columns: dict[str, Any] | pd.DataFrame) -> None:
-    """Insert columns of equal length; rows that are there already stay as they are."""
+def insert(
+    cursor: duckdb.DuckDBPyConnection,
+    table: str,
+    columns: dict[str, Any] | pd.DataFrame,
+    unique: bool = True,
+    returning: str = "",
+) -> list[tuple]:
+    """Insert columns of equal length, and give what is to be returned of the rows that are new.
+
+    Where rows are `unique`, those that are there already stay as they are.
+    """
     rows = (
         pa.Table.from_pandas(columns, preserve_index=False) if isinstance(columns, pd.DataFrame) else pa.table(columns)
     )
     cursor.register("batch", rows)
-    cursor.execute(f"INSERT INTO {table} BY NAME SELECT * FROM batch ON CONFLICT DO NOTHING")
+    sql = f"INSERT INTO {table} BY NAME SELECT * FROM batch"
+    sql += " ON CONFLICT DO NOTHING" if unique else ""
+    found = cursor.execute(sql + (f" RETURNING {returning}" if returning else "")).fetchall()
     cursor.unregister("batch")
+    return found
 
 
 def _quoted(path: Path) -> str:
@@ -215,7 +241,7 @@ def _cannot_make(path: Path, error: OSError) -> StoreError:
     return StoreError(f"Cannot make {path}: {error.strerror}.", "Free some disk space, or name another file.")
 
 
-def _cannot_read(path: Path, error: duckdb.Error) -> StoreError:
+def _cannot_read(path: Path, error: Exception) -> StoreError:
     return StoreError(f"The store {path} could not be read: {_first_line(error)}.", "Restart, or restore a snapshot.")
 
 

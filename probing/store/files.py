@@ -1,11 +1,14 @@
 """Files for this user only, whatever the umask: stores hold questions, answers and the addresses of who asked."""
 
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
+
+from probing.errors import StoreError
 
 
 def private(path: Path, mode: str) -> IO[bytes]:
@@ -33,3 +36,24 @@ def private_part(target: Path) -> Iterator[Path]:
         yield part
         part.chmod(0o600)
         part.replace(target)
+
+
+def try_lock(path: Path) -> IO[bytes] | None:
+    """Lock a file, which is made if need be, until the returned handle is closed; None if another holds it.
+
+    Raises:
+        StoreError: the file cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = private(path, "ab")
+    except OSError as error:
+        raise StoreError(
+            f"Cannot write in {path.parent}: {error.strerror}.", "Name another place with --store or PROBING_STORE."
+        ) from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        handle.close()
+        return None
+    return handle

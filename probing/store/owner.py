@@ -114,7 +114,7 @@ class Owner:
             raise _cannot_write(path, error) from error
         self.database = Database(path)
         try:
-            self.database.ingest()
+            self.database.batches.ingest()
             self._listener, self._place = _listen()
             try:
                 self._tell()
@@ -215,10 +215,10 @@ class Owner:
     def _answer(self, question: bytes) -> bytes:
         """What a query gives, or the error that it ends with."""
         try:
-            name, args, kwargs = pickle.loads(question)
-            if name not in QUERIES:
-                raise AttributeError(f"A store is not asked for '{name}' by others.")
-            return pickle.dumps((True, getattr(self.database, name)(*args, **kwargs)))
+            part, name, args, kwargs = pickle.loads(question)
+            if name not in QUERIES.get(part, ()):
+                raise AttributeError(f"A store is not asked for '{part}.{name}' by others.")
+            return pickle.dumps((True, getattr(getattr(self.database, part), name)(*args, **kwargs)))
         except Exception as error:
             return pickle.dumps((False, error))
 

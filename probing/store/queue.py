@@ -1,14 +1,18 @@
-"""The queue of jobs, and what has become of them."""
+"""The queue of jobs, and what has become of them.
+
+A running job is lent to its worker, until that gives it back, is known to be dead, or has been silent for too long.
+"""
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
+import duckdb
 import pandas as pd
 from prometheus_client import Histogram
 
 from probing.errors import StoreError
+from probing.store import leases
 from probing.store.connection import Connection, now
 
 DEATHS = 3
@@ -24,11 +28,11 @@ BATCH_SECONDS = Histogram(
 """Observed by the process that owns the store."""
 
 
-class Queue(Connection):
+class Queue:
     """Jobs, by number."""
 
-    def __init__(self, path: Path, read_only: bool = False) -> None:
-        super().__init__(path, read_only)
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self._opened_at = time.monotonic()
         self._heard: dict[str, float] = {}
         self._batches: dict[int, tuple[str, int, float]] = {}
@@ -36,7 +40,7 @@ class Queue(Connection):
     def submit(self, spec: dict[str, Any], requested_by: str | None = None) -> int:
         """Queue a job, or return the one with the same spec that is queued or running."""
         text = json.dumps(spec, sort_keys=True)
-        with self._transaction(of_jobs=True) as cursor:
+        with self._connection.transaction(of_jobs=True) as cursor:
             same = cursor.execute(
                 "SELECT job_id FROM jobs WHERE status IN ('queued', 'running') AND spec::VARCHAR = ?", [text]
             ).fetchone()
@@ -50,51 +54,79 @@ class Queue(Connection):
             return new[0]
 
     def claim(self, worker: str, job_id: int | None = None) -> tuple[int, dict[str, Any]] | None:
-        """Give the next queued job (or the one named) to `worker`, which holds the worker's lock.
+        """Lend the next queued job (or the one named) to `worker`, which does no other.
 
-        Jobs that a dead worker left running are queued again first, unless their workers died `DEATHS` times in a row
-        at the same batch: `attempts` counts those.
+        Jobs of workers that are dead, or have been silent for longer than `leases.patience`, are queued again first.
         """
         self.greet(worker)
-        with self._transaction(of_jobs=True) as cursor:
-            cursor.execute(
-                "UPDATE jobs SET attempts = CASE WHEN died_at = stage || ' ' || done THEN attempts + 1 ELSE 1 END, "
-                "died_at = stage || ' ' || done WHERE status = 'running' AND worker != ?",
-                [worker],
-            )
-            cursor.execute(
-                "UPDATE jobs SET status = 'failed', finished = ?, message = 'Its worker died or hung ' || attempts || "
-                "' times at the same batch (' || stage || ', ' || done || ' of ' || total || "
-                "'). See the log, then try again.' WHERE status = 'running' AND worker != ? AND attempts >= ?",
-                [now(), worker, DEATHS],
-            )
-            cursor.execute("UPDATE jobs SET status = 'queued' WHERE status = 'running' AND worker != ?", [worker])
+        with self._connection.transaction(of_jobs=True) as cursor:
+            self._give_back(cursor, worker)
+            self._take_back(cursor, [name for name in self._working(cursor) if self._is_gone(name)])
             job = cursor.execute(
                 "SELECT job_id, spec FROM jobs WHERE status = 'queued' AND ($1 IS NULL OR job_id = $1) "
                 "ORDER BY job_id LIMIT 1",
                 [job_id],
             ).fetchone()
-            if job is None:
-                return None
-            cursor.execute(
-                "UPDATE jobs SET status = 'running', worker = ?, started = coalesce(started, ?) WHERE job_id = ?",
-                [worker, now(), job[0]],
-            )
-            return job[0], json.loads(job[1])
+            if job is not None:
+                cursor.execute(
+                    "UPDATE jobs SET status = 'running', worker = ?, started = coalesce(started, ?) WHERE job_id = ?",
+                    [worker, now(), job[0]],
+                )
+            leases.tidy(self._connection.path, self._working(cursor))
+        return None if job is None else (job[0], json.loads(job[1]))
 
-    def report(self, job_id: int, stage: str, done: int, total: int) -> bool:
-        """Note how far a running job is; False if it should stop. Says too that its worker is alive."""
-        self._time_batch(job_id, stage, done)
-        with self._transaction(of_jobs=True) as cursor:
-            cursor.execute(
+    def release(self, worker: str | None = None) -> None:
+        """Take the job of a worker that stops working back into the queue; or the jobs of all, as none is left."""
+        with self._connection.transaction(of_jobs=True) as cursor:
+            self._give_back(cursor, worker)
+
+    def _give_back(self, cursor: duckdb.DuckDBPyConnection, worker: str | None) -> None:
+        running = "status = 'running' AND ($1 IS NULL OR worker = $1)"
+        cursor.execute(f"UPDATE jobs SET status = 'queued' WHERE {running}", [worker])
+
+    def bury(self, pid: int) -> None:
+        """Take the job of a worker whose process has died back into the queue, or give it up."""
+        with self._connection.transaction(of_jobs=True) as cursor:
+            self._take_back(cursor, [name for name in self._working(cursor) if _process_of(name) == str(pid)])
+
+    def _working(self, cursor: duckdb.DuckDBPyConnection) -> list[str]:
+        """The workers that have a job."""
+        return [row[0] for row in cursor.execute("SELECT worker FROM jobs WHERE status = 'running'").fetchall()]
+
+    def _is_gone(self, worker: str) -> bool:
+        silent = time.monotonic() - self._heard.get(worker, self._opened_at)
+        return leases.is_dead(self._connection.path, worker) or silent > leases.patience()
+
+    def _take_back(self, cursor: duckdb.DuckDBPyConnection, dead: list[str]) -> None:
+        """Queue the jobs of dead workers again, unless their workers died `DEATHS` times in a row at the same batch:
+        `attempts` counts those."""
+        theirs = "WHERE status = 'running' AND worker IN (SELECT unnest($1::VARCHAR[]))"
+        cursor.execute(
+            "UPDATE jobs SET attempts = CASE WHEN died_at = stage || ' ' || done THEN attempts + 1 ELSE 1 END, "
+            f"died_at = stage || ' ' || done {theirs}",
+            [dead],
+        )
+        cursor.execute(
+            "UPDATE jobs SET status = 'failed', finished = $2, message = 'Its worker died or hung ' || attempts || "
+            "' times at the same batch (' || stage || ', ' || done || ' of ' || total || "
+            f"'). See the log, then try again.' {theirs} AND attempts >= $3",
+            [dead, now(), DEATHS],
+        )
+        cursor.execute(f"UPDATE jobs SET status = 'queued' {theirs}", [dead])
+
+    def report(self, job_id: int, worker: str, stage: str, done: int, total: int) -> bool:
+        """Note how far `worker` is with a job; False if it should stop. Says too that the worker is alive."""
+        self.greet(worker)
+        with self._connection.transaction(of_jobs=True) as cursor:
+            its = cursor.execute(
                 "UPDATE jobs SET stage_started = CASE WHEN stage = $1 THEN coalesce(stage_started, $4) ELSE $4 END, "
-                "stage = $1, done = $2, total = $3 WHERE job_id = $5",
-                [stage, done, total, now(), job_id],
-            )
-            row = cursor.execute("SELECT status, worker FROM jobs WHERE job_id = ?", [job_id]).fetchone()
-        if row is not None and row[1] is not None:
-            self.greet(row[1])
-        return row is not None and row[0] == "running"
+                "stage = $1, done = $2, total = $3 WHERE job_id = $5 AND status = 'running' AND worker = $6 "
+                "RETURNING job_id",
+                [stage, done, total, now(), job_id, worker],
+            ).fetchall()
+        if its:
+            self._time_batch(job_id, stage, done)
+        return bool(its)
 
     def _time_batch(self, job_id: int, stage: str, done: int) -> None:
         now = time.monotonic()
@@ -107,29 +139,37 @@ class Queue(Connection):
 
     def greet(self, worker: str) -> None:
         """Note that a worker, whose name begins with its process and a dash, is there."""
-        self._heard[worker.partition("-")[0]] = time.monotonic()
+        self._heard[worker] = time.monotonic()
 
     def silent_for(self, pid: int) -> float:
         """Seconds since the worker in a process was last heard of, or since the store was opened if it never was."""
-        return time.monotonic() - self._heard.get(str(pid), self._opened_at)
+        heard = [at for worker, at in list(self._heard.items()) if _process_of(worker) == str(pid)]
+        return time.monotonic() - max(heard, default=self._opened_at)
 
-    def close_job(self, job_id: int, status: str, message: str = "") -> None:
-        """End a job as `done`, `failed` or `cancelled`; one that has ended stays as it is."""
-        with self._transaction(of_jobs=True) as cursor:
+    def end(self, job_id: int, status: str, message: str = "", worker: str | None = None) -> None:
+        """End a job as `done`, `failed` or `cancelled`; one that has ended stays as it is.
+
+        With `worker`, only if it is lent to that one.
+        """
+        with self._connection.transaction(of_jobs=True) as cursor:
             cursor.execute(
-                "UPDATE jobs SET status = ?, message = ?, finished = ? "
-                "WHERE job_id = ? AND status IN ('queued', 'running')",
-                [status, message, now(), job_id],
+                "UPDATE jobs SET status = $1, message = $2, finished = $3 WHERE job_id = $4 "
+                "AND status IN ('queued', 'running') AND ($5 IS NULL OR (status = 'running' AND worker = $5))",
+                [status, message, now(), job_id, worker],
             )
         self._batches.pop(job_id, None)
 
     def jobs(self) -> pd.DataFrame:
         """Every job, the newest first."""
-        return self._frame("SELECT * FROM jobs ORDER BY job_id DESC")
+        return self._connection.frame("SELECT * FROM jobs ORDER BY job_id DESC")
 
     def job(self, job_id: int) -> dict[str, Any]:
         """One job's row."""
-        frame = self._frame("SELECT * FROM jobs WHERE job_id = ?", job_id)
+        frame = self._connection.frame("SELECT * FROM jobs WHERE job_id = ?", job_id)
         if frame.empty:
             raise StoreError(f"There is no job {job_id}.", "")
         return {str(k): v for k, v in frame.iloc[0].to_dict().items()}
+
+
+def _process_of(worker: str) -> str:
+    return worker.partition("-")[0]

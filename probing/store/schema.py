@@ -1,9 +1,11 @@
 """The tables of a store, and the steps that bring an older store to the present version.
 
-Scores of a sample are one array in the canonical order of its graph's edges (`ResidualGraph.edges`); the view
-`scores_long` presents them as rows of (run, question, edge, score) for people who write SQL. The `*_summaries` hold
-what pages show of a comparison at once; their `side` is what the base is compared with: `tuned`, or a step of its
-training.
+A graph may have a million edges, and a store many runs of a hundred samples each. What there is of each edge is
+therefore in tables without an index, `scores` and `edge_values`, whose other columns are small numbers in order, which
+take next to no room. Their `edge` is a place in the canonical order of a graph's edges (`ResidualGraph.edges`); the
+view `edges` names it, and `scores_long` presents scores as rows of (run, question, edge, score) for people who write
+SQL. `comparison_runs` says which runs a comparison is made of. The `*_summaries` hold what pages show of a comparison
+at once; their `side` is what the base is compared with: `tuned`, or a step of its training.
 """
 
 import duckdb
@@ -122,6 +124,62 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE metric_summaries ADD COLUMN relative_low DOUBLE",
         "ALTER TABLE metric_summaries ADD COLUMN relative_high DOUBLE",
         "ALTER TABLE metric_summaries ADD COLUMN version INTEGER",
+    ),
+    (
+        "DROP VIEW scores_long",
+        "DROP TABLE edge_moments",
+        """CREATE TABLE comparison_runs (
+            comparison_key VARCHAR NOT NULL, side VARCHAR NOT NULL, run_key VARCHAR NOT NULL,
+            PRIMARY KEY (comparison_key, side))""",
+        "INSERT INTO comparison_runs SELECT comparison_key, side, run_key FROM runs",
+        *(f"ALTER TABLE runs DROP COLUMN {column}" for column in ("comparison_key", "side")),
+        """CREATE TABLE graphs (
+            graph VARCHAR PRIMARY KEY, writers VARCHAR[] NOT NULL, readers VARCHAR[] NOT NULL,
+            writers_before INTEGER[] NOT NULL)""",
+        """INSERT INTO graphs
+            SELECT graph, writers, readers, writers_before FROM (
+                SELECT graph, list(writer ORDER BY first) AS writers
+                FROM (SELECT graph, writer, min(edge) AS first FROM edge_names GROUP BY ALL) GROUP BY graph)
+            JOIN (
+                SELECT graph, list(reader ORDER BY first) AS readers, list(before ORDER BY first) AS writers_before
+                FROM (SELECT graph, reader, min(edge) AS first, count(*) AS before FROM edge_names GROUP BY ALL)
+                GROUP BY graph) USING (graph)""",
+        "DROP TABLE edge_names",
+        """CREATE VIEW edges AS
+            SELECT graph, (row_number() OVER (PARTITION BY graph ORDER BY w, r) - 1)::INTEGER AS edge,
+                writer || '->' || reader AS name, writer, reader
+            FROM (SELECT graph, unnest(writers) AS writer, unnest(range(len(writers))) AS w FROM graphs)
+            JOIN (SELECT graph, unnest(readers) AS reader, unnest(range(len(readers))) AS r,
+                      unnest(writers_before) AS before FROM graphs) USING (graph)
+            WHERE w < before""",
+        "ALTER TABLE samples RENAME TO arrays",
+        "CREATE SEQUENCE sample_numbers",
+        """CREATE TABLE samples (
+            run_key VARCHAR NOT NULL, question_id VARCHAR NOT NULL, loss FLOAT NOT NULL,
+            sample INTEGER NOT NULL DEFAULT nextval('sample_numbers'), PRIMARY KEY (run_key, question_id))""",
+        "INSERT INTO samples (run_key, question_id, loss) SELECT run_key, question_id, loss FROM arrays",
+        "CREATE TABLE scores (sample INTEGER NOT NULL, edge INTEGER NOT NULL, score FLOAT NOT NULL)",
+        """INSERT INTO scores SELECT sample, unnest(range(len(scores))), unnest(scores)
+            FROM arrays JOIN samples USING (run_key, question_id)""",
+        "DROP TABLE arrays",
+        """CREATE VIEW scores_long AS
+            SELECT run_key, question_id, name AS edge, writer, reader, score
+            FROM samples JOIN runs USING (run_key) JOIN scores USING (sample) JOIN edges USING (graph, edge)""",
+        "ALTER TABLE edge_summaries RENAME TO kept",
+        "CREATE SEQUENCE summary_numbers",
+        """CREATE TABLE edge_summaries (
+            comparison_key VARCHAR NOT NULL, side VARCHAR NOT NULL,
+            summary INTEGER NOT NULL DEFAULT nextval('summary_numbers'), PRIMARY KEY (comparison_key, side))""",
+        "INSERT INTO edge_summaries (comparison_key, side) SELECT DISTINCT comparison_key, side FROM kept",
+        """CREATE TABLE edge_values (
+            summary INTEGER NOT NULL, edge INTEGER NOT NULL, base_strength DOUBLE NOT NULL,
+            tuned_strength DOUBLE NOT NULL, base_effect DOUBLE NOT NULL, tuned_effect DOUBLE NOT NULL,
+            ci_low DOUBLE NOT NULL, ci_high DOUBLE NOT NULL, effect_ci_low DOUBLE NOT NULL,
+            effect_ci_high DOUBLE NOT NULL)""",
+        """INSERT INTO edge_values BY NAME SELECT * EXCLUDE (comparison_key, side)
+            FROM kept JOIN edge_summaries USING (comparison_key, side) ORDER BY summary, edge""",
+        "DROP TABLE kept",
+        "UPDATE jobs SET status = 'queued' WHERE status = 'running'",
     ),
 )
 """Statements that lead from each version to the next; an empty file has version 0."""

@@ -6,22 +6,23 @@ methods run. When the owner ends, or is killed, whichever process calls next tak
 """
 
 import contextlib
-import fcntl
 import functools
 import os
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from probing.errors import StoreError
 from probing.pairs import DATA
+from probing.store import protocol
 from probing.store.database import Database
-from probing.store.files import private, private_part
+from probing.store.files import private_part, try_lock
 from probing.store.owner import PATIENCE, Owner, UnreachableError, reach
-from probing.store.protocol import QUERIES, Store
+from probing.store.protocol import PARTS, QUERIES, Store
 from probing.store.spool import Spool
 
 
@@ -36,30 +37,9 @@ def open_store(path: Path | None = None) -> Store:
     Raises:
         StoreError: the file is not a store, is of a later version, or cannot be written.
     """
-    shared = SharedStore((path or default_path()).absolute())  # type: ignore[abstract]  # its methods are made below
+    shared = SharedStore((path or default_path()).absolute())
     shared.connect()
     return shared
-
-
-def try_lock(path: Path) -> IO[bytes] | None:
-    """Lock a file, which is made if need be, until the returned handle is closed; None if another holds it.
-
-    Raises:
-        StoreError: the file cannot be made.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = private(path, "ab")
-    except OSError as error:
-        raise StoreError(
-            f"Cannot write in {path.parent}: {error.strerror}.", "Name another place with --store or PROBING_STORE."
-        ) from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        handle.close()
-        return None
-    return handle
 
 
 def open_snapshot(path: Path) -> Store:
@@ -121,7 +101,8 @@ def _copy_of(snapshot: Path, part: Path) -> None:
     try:
         shutil.copyfile(snapshot, part)
         with contextlib.closing(Database(part)) as restored:
-            restored.verify()
+            restored.file.verify()
+            restored.queue.release()
     except StoreError as error:
         raise StoreError(f"{snapshot} cannot be restored: {error.what}".replace(str(part), str(snapshot))) from error
 
@@ -134,10 +115,17 @@ def _rename_with_log(path: Path, target: Path) -> None:
         log.replace(target.with_name(target.name + ".wal"))
 
 
-class SharedStore(Store):
+class SharedStore:
     """Passes calls on to the database: directly in the process that owns it, else over a connection to that one."""
 
     read_only = False
+    file: protocol.ConnectionQueries
+    batches: protocol.BatchesQueries
+    queue: protocol.QueueQueries
+    rollouts: protocol.RolloutsQueries
+    comparisons: protocol.ComparisonsQueries
+    runs: protocol.RunsQueries
+    summaries: protocol.SummariesQueries
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -145,6 +133,8 @@ class SharedStore(Store):
         self._owner: Owner | None = None
         self._becoming = threading.Lock()
         self._local = threading.local()
+        for part in PARTS:
+            setattr(self, part, _PASSED_ON[part](functools.partial(self._call, part)))
 
     def connect(self) -> None:
         """Own the store or reach its owner.
@@ -176,17 +166,17 @@ class SharedStore(Store):
                 raise
             return True
 
-    def _call(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _call(self, part: str, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         while True:
             owner = self._owner
             if owner is not None:
-                return getattr(owner.database, name)(*args, **kwargs)
+                return getattr(getattr(owner.database, part), name)(*args, **kwargs)
             connection: Connection | None = getattr(self._local, "connection", None)
             if connection is None:
                 self.connect()
                 continue
             try:
-                connection.send((name, args, kwargs))
+                connection.send((part, name, args, kwargs))
                 while not connection.poll(PATIENCE):
                     reach(self.path).close()  # a call may take its time, but its owner still greets who comes
                 worked, result = connection.recv()
@@ -208,13 +198,26 @@ class SharedStore(Store):
             self._owner = None
 
 
-def _passed_on(name: str) -> Any:
-    @functools.wraps(getattr(Store, name))
-    def call(self: SharedStore, *args: Any, **kwargs: Any) -> Any:
-        return self._call(name, args, kwargs)
+Call = Callable[[str, tuple[Any, ...], dict[str, Any]], Any]
+
+
+class _Part:
+    """A part of a store whose methods are passed on."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+
+def _passed_on(query: Any) -> Any:
+    @functools.wraps(query)
+    def call(self: _Part, *args: Any, **kwargs: Any) -> Any:
+        return self._call(query.__name__, args, kwargs)
 
     return call
 
 
-for _name in QUERIES:
-    setattr(SharedStore, _name, _passed_on(_name))
+_PASSED_ON = {
+    part: type(queries.__name__, (_Part,), {name: _passed_on(getattr(queries, name)) for name in QUERIES[part]})
+    for part, queries in PARTS.items()
+}
+"""For each part of a store, a class with the methods of its protocol."""

@@ -49,7 +49,7 @@ def fresh_server(tmp_path: Path) -> Iterator[Server]:
 def specs_of(store: Path) -> list[dict]:
     """The specs of all jobs that a store ever had."""
     opened = open_store(store)
-    specs = [json.loads(text) for text in opened.jobs()["spec"]]
+    specs = [json.loads(text) for text in opened.queue.jobs()["spec"]]
     opened.close()
     return specs
 

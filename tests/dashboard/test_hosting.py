@@ -39,7 +39,7 @@ def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("PROBING_PAIRS", str(small_registry(folder)))
         compute_shipped(folder / "store.duckdb")
         store = open_store(folder / "store.duckdb")
-        made = store.snapshot().rename(folder / "snapshot.duckdb")
+        made = store.file.snapshot().rename(folder / "snapshot.duckdb")
         store.close()
         yield made
 
@@ -110,17 +110,17 @@ def test_a_demo_that_computes_begins_as_the_snapshot_and_leaves_the_work_to_anot
     try:
         store = open_store(tmp_path / "store.duckdb")
         original = open_snapshot(snapshot)
-        assert len(store.runs()) == len(original.runs()) > 0
+        assert len(store.runs.table()) == len(original.runs.table()) > 0
         original.close()
-        job = store.submit({"pair": "none"})
+        job = store.queue.submit({"pair": "none"})
         command = [sys.executable, "-m", "probing", "worker", "--store", str(tmp_path / "store.duckdb")]
         assert not psutil.Process(server.process.pid).children()
         worker = subprocess.Popen(command, cwd=ROOT, env=os.environ | settings)
         for _ in range(600):
-            if store.job(job)["status"] == "failed":
+            if store.queue.job(job)["status"] == "failed":
                 break
             asyncio.run(asyncio.sleep(0.1))
-        assert store.job(job)["status"] == "failed", "it was worked on"
+        assert store.queue.job(job)["status"] == "failed", "it was worked on"
         store.close()
         worker.terminate()
         assert worker.wait(timeout=30) == 0
@@ -340,8 +340,8 @@ def _all_texts(app: AppTest) -> str:
 @pytest.mark.parametrize("page", ["compare", "circuits", "distributions", "questions", "timeline", "runs", "methods"])
 def test_viewers_see_no_folder(full: Path, page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store = service.store()
-    job = store.submit({**json.loads(store.jobs()["spec"].iloc[-1]), "pair": "mistral"})
-    store.close_job(job, "failed", f"Cannot read {ROOT}/data/pairs.toml: No such file or directory.")
+    job = store.queue.submit({**json.loads(store.queue.jobs()["spec"].iloc[-1]), "pair": "mistral"})
+    store.queue.end(job, "failed", f"Cannot read {ROOT}/data/pairs.toml: No such file or directory.")
     monkeypatch.setenv("PROBING_MODE", "hosted")
     monkeypatch.setenv("PROBING_ADMIN_TOKEN", TOKEN)
     app = AppTest.from_file(str(ROOT / "dashboard" / "shell.py"), default_timeout=60).run()

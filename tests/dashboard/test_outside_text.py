@@ -70,8 +70,8 @@ def evil(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         compute_shipped(folder / "store.duckdb")
         service.store.cache_clear()
         store = service.store()
-        job = store.submit(Spec("small", "few", (0.7,)).as_json())
-        store.close_job(job, "failed", f"It failed: {EVIL}")
+        job = store.queue.submit(Spec("small", "few", (0.7,)).as_json())
+        store.queue.end(job, "failed", f"It failed: {EVIL}")
         yield folder
         service.store().close()
         service.store.cache_clear()

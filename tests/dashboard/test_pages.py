@@ -15,7 +15,7 @@ from probing.jobs.plan import SIDES, Spec
 from probing.jobs.worker import follow
 from probing.metrics import Definition, compare
 from probing.rollouts import Criteria
-from probing.store.database import Database
+from probing.store.connection import Connection
 from tests.conftest import ROOT
 
 PAGES = ("compare", "circuits", "distributions", "intensity", "questions", "timeline", "methods")
@@ -33,7 +33,7 @@ def _open(page: str, **state: object) -> AppTest:
 
 def _compute(spec: Spec) -> None:
     store = service.store()
-    assert follow(store, store.submit(spec.as_json()), lambda stage, done, total: None)["status"] == "done"
+    assert follow(store, store.queue.submit(spec.as_json()), lambda stage, done, total: None)["status"] == "done"
 
 
 def _text(app: AppTest) -> str:
@@ -66,7 +66,7 @@ def test_the_empty_states_button_queues_the_job(empty: Path) -> None:
     app = _open("compare", cohort="tuned_only")
     app.button[0].click().run()
     assert not app.exception
-    (job,) = service.store().jobs().to_dict("records")
+    (job,) = service.store().queue.jobs().to_dict("records")
     assert '"cohort": "tuned_only"' in job["spec"]
     assert "Being computed" in app.info[0].value
 
@@ -92,8 +92,8 @@ def test_a_comparison_that_cannot_be_made_says_why(full: Path, page: str) -> Non
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_failed_job_is_shown_as_a_message_with_a_way_out(empty: Path, page: str) -> None:
-    job = service.store().submit(Spec("grpo", "addition").as_json())
-    service.store().close_job(job, "failed", "The device ran out of memory.")
+    job = service.store().queue.submit(Spec("grpo", "addition").as_json())
+    service.store().queue.end(job, "failed", "The device ran out of memory.")
     app = _open(page)
     assert not app.exception
     assert "The device ran out of memory." in app.error[0].value
@@ -102,16 +102,16 @@ def test_a_failed_job_is_shown_as_a_message_with_a_way_out(empty: Path, page: st
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_store_that_became_unreadable_is_a_message(full: Path, page: str) -> None:
-    service.store()._owner.database._connection.execute("DROP TABLE metric_summaries")  # type: ignore[attr-defined]
+    service.store()._owner.database.file._connection.execute("DROP TABLE metric_summaries")  # type: ignore[attr-defined]
     app = _open(page)
     assert not app.exception
     assert "could not be read" in app.error[0].value
 
 
 def test_the_compare_pages_numbers_are_the_metrics(full: Path) -> None:
-    table = service.store().comparisons()
+    table = service.store().comparisons.table()
     row = table[(table["pair"] == "dpo") & (table["alpha"] == 0.3)].iloc[0]
-    expected = compare(service.store().scores(row["base_run"]), service.store().scores(row["tuned_run"]))
+    expected = compare(service.store().runs.scores(row["base_run"]), service.store().runs.scores(row["tuned_run"]))
     app = _open("compare", pair="dpo")
     shown = {metric.label: metric.value for metric in app.metric}
     for label, name in (
@@ -137,8 +137,8 @@ def test_the_leaderboard_has_every_pair_at_every_cut_as_numbers_and_links(full: 
     assert pd.api.types.is_numeric_dtype(table["Intensity"]), "sorted as numbers, not as words"
     asked = parse_qs(urlsplit(table["Pair"][19]).query)
     assert asked == {"pair": ["Other seed"], "questions": ["Addition"], "cohort": ["both correct"], "alpha": ["0.5"]}
-    compared = service.store().metric_summaries()
-    keys = service.store().comparisons().set_index(["pair", "alpha"])["comparison_key"]
+    compared = service.store().summaries.metrics()
+    keys = service.store().comparisons.table().set_index(["pair", "alpha"])["comparison_key"]
     row = compared[(compared["comparison_key"] == keys["seed", 0.5]) & (compared["metric"] == "loss")]
     row = row[row["side"] == "tuned"].iloc[0]
     assert table["Loss"][19] == pytest.approx(100 * row["relative"])
@@ -237,8 +237,8 @@ def test_the_papers_bins_can_be_chosen_and_their_interval_is_named_one_for_them(
         app = _open("distributions", part=part, range="largest")
         assert not app.exception
         assert "the entropy over all such questions in these very bins" in _text(app)
-    row = service.store().comparisons().set_index(["pair", "alpha"]).loc[("grpo", 0.3)]
-    both = (service.store().scores(row["base_run"]), service.store().scores(row["tuned_run"]))
+    row = service.store().comparisons.table().set_index(["pair", "alpha"]).loc[("grpo", 0.3)]
+    both = (service.store().runs.scores(row["base_run"]), service.store().runs.scores(row["tuned_run"]))
     c = compare(*both, Definition(histogram_max="observed"))["information_complexity"]
     app = _open("distributions", range="largest")
     (shown,) = [m.value for m in app.metric if m.label == "Information complexity (nats)"]
@@ -296,7 +296,7 @@ def test_token_by_token_is_computed_on_demand_and_adds_up(full: Path) -> None:
     next(button for button in app.button if button.label == "Compute token by token").click().run()
     assert not app.exception
     store = service.store()
-    job = int(store.jobs()["job_id"].max())
+    job = int(store.queue.jobs()["job_id"].max())
     assert follow(store, job, lambda stage, done, total: None)["status"] == "done"
     app = _open("questions", element="a5->logits")
     assert not app.exception
@@ -311,8 +311,8 @@ def test_the_timeline_ends_where_the_pair_does(full: Path) -> None:
     app.select_slider(key="step").set_value(20).run()
     assert not app.exception
     store = service.store()
-    metrics = store.metric_summaries().set_index(["comparison_key", "side", "metric"])["tuned"]
-    table = store.comparisons().set_index(["pair", "alpha"])["comparison_key"]
+    metrics = store.summaries.metrics().set_index(["comparison_key", "side", "metric"])["tuned"]
+    table = store.comparisons.table().set_index(["pair", "alpha"])["comparison_key"]
     for pair, last in (("grpo", "step-000120"), ("ppo", "step-000100")):
         key = table[pair, 0.3]
         assert metrics[key, last, "activation_intensity"] == pytest.approx(
@@ -330,7 +330,7 @@ def test_a_cut_without_a_timeline_offers_to_compute_it(full: Path) -> None:
     assert "0 of 10 checkpoints" in app.info[0].value
     next(button for button in app.button if button.label == "Compute the timeline").click().run()
     assert not app.exception
-    spec = json.loads(service.store().jobs()["spec"][0])
+    spec = json.loads(service.store().queue.jobs()["spec"][0])
     assert (spec["timeline"], spec["alphas"]) == (True, [0.5])
 
 
@@ -347,14 +347,14 @@ def test_few_questions_are_said_to_be_few(full: Path) -> None:
 def test_no_rerun_queries_what_it_already_has(full: Path, page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     app = _open(page)
     queries: list[str] = []
-    for way in ("_rows", "_frame", "_arrow"):
-        real = getattr(Database, way)
+    for way in ("rows", "frame", "batches"):
+        real = getattr(Connection, way)
 
-        def counted(self: Database, sql: str, *parameters: object, real: Callable = real) -> object:
+        def counted(self: Connection, sql: str, *parameters: object, real: Callable = real) -> object:
             queries.append(sql)
             return real(self, sql, *parameters)
 
-        monkeypatch.setattr(Database, way, counted)
+        monkeypatch.setattr(Connection, way, counted)
     app.run()
     assert not app.exception
     assert queries == []
@@ -391,9 +391,16 @@ def test_the_papers_values_stand_beside_ours_where_the_pair_is_the_same(
     app = _open("compare", pair="grpo")
     assert not app.exception
     assert "published: 4.49×10⁻⁴ → 4.92×10⁻⁴" in _text(app)
-    row = service.store().comparisons().set_index(["pair", "alpha"]).loc[("grpo", 0.3)].sort_values("created").iloc[0]
+    row = (
+        service.store()
+        .comparisons.table()
+        .set_index(["pair", "alpha"])
+        .loc[("grpo", 0.3)]
+        .sort_values("created")
+        .iloc[0]
+    )
     ours = compare(
-        *(service.store().scores(row[f"{side}_run"]) for side in SIDES), Definition(histogram_max="observed")
+        *(service.store().runs.scores(row[f"{side}_run"]) for side in SIDES), Definition(histogram_max="observed")
     )["information_complexity"]
     assert f"such bins ours: {number(ours.base)} → {number(ours.tuned)}" in _text(app), (
         "the paper's bins, and no others"
@@ -413,8 +420,8 @@ def test_a_circuit_file_limits_the_page_to_its_edges(full: Path) -> None:
     from probing.graph import graph_of
 
     store = service.store()
-    row = store.comparisons().iloc[0]
-    table = edge_table(graph_of(6), store.edge_summary(row["comparison_key"]))
+    row = store.comparisons.table().iloc[0]
+    table = edge_table(graph_of(6), store.summaries.edges(row["comparison_key"]))
     mine = CircuitFile.shown(graph_of(6), table, {"m0->m1", "a5->logits"})
     app = _open("circuits")
     app.file_uploader(key="circuit-file").set_value(("mine.json", as_eap_json(mine).encode(), "application/json")).run()

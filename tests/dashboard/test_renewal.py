@@ -29,13 +29,13 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of one comparison, whose summary the first version made."""
     path = tmp_path_factory.mktemp("old") / "store.duckdb"
     store = open_store(path)
-    assert follow(store, store.submit(SPEC.as_json()), lambda *_: None)["status"] == "done"
+    assert follow(store, store.queue.submit(SPEC.as_json()), lambda *_: None)["status"] == "done"
     store.close()
     aged = f"version = NULL, relative_low = NULL, relative_high = NULL, base = {WRONG}"
     with duckdb.connect(path) as connection:
         connection.execute(f"UPDATE metric_summaries SET {aged}")
         connection.execute(f"UPDATE question_summaries SET base = {WRONG}")
-        connection.execute(f"UPDATE edge_summaries SET base_strength = {WRONG}")
+        connection.execute(f"UPDATE edge_values SET base_strength = {WRONG}")
     return path
 
 
@@ -51,7 +51,7 @@ def here(old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 def _row(store: Database) -> dict:
-    (row,) = store.comparisons().to_dict("records")
+    (row,) = store.comparisons.table().to_dict("records")
     return row
 
 
@@ -61,24 +61,24 @@ def test_an_old_summary_is_made_again_without_scoring(here: Database) -> None:
     row = _row(here)
     assert row["ready"]
     assert is_outdated(row)
-    assert not here.has_summary(row["comparison_key"], "tuned")
-    assert not here.settled(asked)
-    runs = here.runs()
-    here.submit(spec_of(row).as_json())
+    assert not here.summaries.saved(row["comparison_key"], "tuned")
+    assert not here.comparisons.settled(asked)
+    runs = here.runs.table()
+    here.queue.submit(spec_of(row).as_json())
     worker = Worker(here)
     assert worker.work()
     assert not worker.models.provenance(), "no model was needed"
-    pd.testing.assert_frame_equal(here.runs(), runs)
+    pd.testing.assert_frame_equal(here.runs.table(), runs)
     row = _row(here)
     assert row["ready"]
     assert not is_outdated(row)
-    assert here.settled(asked)
-    summary = here.metric_summaries()
+    assert here.comparisons.settled(asked)
+    summary = here.summaries.metrics()
     assert len(summary) == 8, "in place of the old one"
     assert not (summary["base"] == WRONG).any()
     assert summary["relative_high"].notna().all()
-    assert not (here.question_summary(row["comparison_key"])["base"] == WRONG).any()
-    edges = here.edge_summary(row["comparison_key"])
+    assert not (here.summaries.questions(row["comparison_key"])["base"] == WRONG).any()
+    edges = here.summaries.edges(row["comparison_key"])
     assert len(edges) == 163
     assert not (edges["base_strength"] == WRONG).any()
 
@@ -94,7 +94,7 @@ def test_pages_show_an_old_summary_say_so_and_offer_to_make_it_again(here: Datab
     (again,) = [button for button in runs.button if button.label == "Compute it again"]
     again.click().run()
     assert not runs.exception
-    (job,) = [job for job in here.jobs().to_dict("records") if job["status"] == "queued"]
+    (job,) = [job for job in here.queue.jobs().to_dict("records") if job["status"] == "queued"]
     assert json.loads(job["spec"])["pair"] == "grpo"
     assert Worker(here).work(job["job_id"])
     app.run()
@@ -108,7 +108,9 @@ def test_pages_show_an_old_summary_say_so_and_offer_to_make_it_again(here: Datab
 def test_a_server_queues_shipped_pairs_whose_summaries_are_old(here: Database) -> None:
     def queued() -> list[int]:
         service.queue_shipped()
-        jobs = [job | json.loads(job["spec"]) for job in here.jobs().to_dict("records") if job["status"] == "queued"]
+        jobs = [
+            job | json.loads(job["spec"]) for job in here.queue.jobs().to_dict("records") if job["status"] == "queued"
+        ]
         shipped = ("grpo", [0.3], False)
         return [job["job_id"] for job in jobs if (job["pair"], job["alphas"], job["timeline"]) == shipped]
 

@@ -47,7 +47,7 @@ def test_a_job_is_queued_once_and_cancelled_and_tried_again(empty: Path) -> None
     app.selectbox(key="run_granularity").set_value("blocks").run()
     app = _button(app, "Queue it")
     assert "Job 1 is queued." in _texts(app)
-    assert Spec.from_json(json.loads(service.store().job(1)["spec"])) == Spec(
+    assert Spec.from_json(json.loads(service.store().queue.job(1)["spec"])) == Spec(
         "grpo", "addition", (0.1, 0.5), Criteria(n=20), granularity="blocks"
     )
     app = _button(app, "Queue it")
@@ -55,19 +55,19 @@ def test_a_job_is_queued_once_and_cancelled_and_tried_again(empty: Path) -> None
     said = "GRPO · addition · both correct · α 0.1, 0.5 · 20 questions · attention blocks as one reader"
     assert said in _texts(app)
     app = _button(app, "Cancel")
-    assert service.store().job(1)["status"] == "cancelled"
+    assert service.store().queue.job(1)["status"] == "cancelled"
     app = _open()
     assert "**Job 1**, cancelled" in _texts(app)
     _button(app, "Try again")
-    assert service.store().job(2)["status"] == "queued"
-    assert service.store().job(2)["spec"] == service.store().job(1)["spec"]
+    assert service.store().queue.job(2)["status"] == "queued"
+    assert service.store().queue.job(2)["spec"] == service.store().queue.job(1)["spec"]
 
 
 def test_a_running_job_shows_how_far_it_is(empty: Path) -> None:
-    job = service.store().submit(Spec("ppo", "addition", (0.3,)).as_json())
-    service.store().claim("worker")
-    service.store().report(job, "base answers", 0, 500)
-    service.store().report(job, "base answers", 128, 500)
+    job = service.store().queue.submit(Spec("ppo", "addition", (0.3,)).as_json())
+    service.store().queue.claim("worker")
+    service.store().queue.report(job, "worker", "base answers", 0, 500)
+    service.store().queue.report(job, "worker", "base answers", 128, 500)
     app = _open()
     assert not app.exception
     (bar,) = [bar for bar in app.get("progress") if "128 of 500" in bar.proto.text][-1:]
@@ -96,8 +96,8 @@ def test_nothing_of_a_job_is_lost_on_its_way_to_the_forecast(empty: Path) -> Non
     app = AppTest.from_function(page, default_timeout=120, args=(spec,)).run()
     (shown,) = [code.value for code in app.code]
     plan = make_plan(spec, load_registry())
-    runs = [plan.run_key(selection, side) for selection in spec.selections() for side in SIDES]
-    assert re.findall(r"\[(\w+)\]", shown) == [*(plan.rollout_key(side) for side in SIDES), *runs]
+    compared = [plan.comparison_key(selection) for selection in spec.selections() for _ in SIDES]
+    assert re.findall(r"\[(\w+)\]", shown) == [*(plan.rollout_key(side) for side in SIDES), *compared]
 
 
 def test_a_job_that_is_done_shows_with_what_it_was_made(full: Path) -> None:
@@ -156,7 +156,7 @@ def test_nobody_can_queue_where_nobody_can_sign_in(full: Path, monkeypatch: pyte
     assert not app.button
     assert "nothing new is computed here" in _texts(app)
     with pytest.raises(StoreError, match="only read"):
-        service.store().submit({})
+        service.store().queue.submit({})
 
 
 def test_a_wrong_token_unlocks_nothing_and_the_right_one_does(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +173,7 @@ def test_a_wrong_token_unlocks_nothing_and_the_right_one_does(empty: Path, monke
     assert "Signed in as admin." in _texts(app)
     app = _button(app, "Queue it")
     assert "Job 1 is queued." in _texts(app)
-    assert service.store().job(1)["requested_by"] == "admin"
+    assert service.store().queue.job(1)["requested_by"] == "admin"
 
 
 class _Clock:

@@ -35,7 +35,7 @@ def _worker_of(server: Server) -> int | None:
 
 
 def _answers(store: Store) -> int:
-    return sum(len(store.answered(key)) for key in _rollouts())
+    return sum(len(store.rollouts.answered(key)) for key in _rollouts())
 
 
 def _rollouts() -> list[str]:
@@ -58,8 +58,8 @@ def test_a_killed_dashboard_loses_no_finished_batch_and_the_next_start_resumes(t
     second = Server(first.store)
     again = open_store(second.store)
     assert _answers(again) >= seen
-    until(lambda: again.comparisons()["base_run"].notna().any(), 300)
-    assert len(again.jobs()["spec"].unique()) == len(again.jobs()), "no job was queued twice"
+    until(lambda: again.comparisons.table()["base_run"].notna().any(), 300)
+    assert len(again.queue.jobs()["spec"].unique()) == len(again.queue.jobs()), "no job was queued twice"
     again.close()
     second.stop()
 
@@ -71,7 +71,7 @@ def test_a_killed_worker_is_started_again_and_the_server_never_loads_pytorch(tmp
     worker = _worker_of(server)
     assert worker is not None
     os.kill(worker, signal.SIGKILL)
-    until(lambda: store.comparisons()["base_run"].notna().any(), 300)
+    until(lambda: store.comparisons.table()["base_run"].notna().any(), 300)
     assert _worker_of(server) != worker
     assert "libtorch" not in Path(f"/proc/{server.process.pid}/maps").read_text()
     store.close()

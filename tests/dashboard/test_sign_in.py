@@ -127,7 +127,7 @@ def test_who_has_signed_in_computes_under_their_name_until_they_sign_out(provide
         page.get_by_role("button", name="Queue").click()
         expect(page.get_by_text("is queued.")).to_be_visible()
         store = open_store(server.store)
-        assert "Ada@example.org" in store.jobs()["requested_by"].tolist()
+        assert "Ada@example.org" in store.queue.jobs()["requested_by"].tolist()
         store.close()
         page.get_by_role("button", name="Sign out").click()
         page.wait_for_url(f"{server.url}/")

@@ -235,8 +235,8 @@ def test_probe_works_while_another_process_has_the_store_and_export_gives_the_sa
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith("α 0.3: intensity")
     assert run.stderr == ""
-    key = str(owner.runs()["run_key"][0])
-    expected = owner.scores(key)
+    key = str(owner.runs.table()["run_key"][0])
+    expected = owner.runs.scores(key)
     code, out, _ = _run(capsys, "runs", "--store", path)
     assert code == 0
     assert key in out
@@ -333,7 +333,7 @@ def test_a_job_that_follows_on_one_with_pickles_may_read_them_too(
     code, _, err = _run(capsys, *few, "--pickled")
     assert code == 0, err
     with closing(open_store(path)) as store:
-        (row,) = store.comparisons().to_dict("records")
-        job = follow(store, store.submit(spec_of(row, timeline=True).as_json()), lambda *_: None)
+        (row,) = store.comparisons.table().to_dict("records")
+        job = follow(store, store.queue.submit(spec_of(row, timeline=True).as_json()), lambda *_: None)
         assert (job["status"], job["message"]) == ("done", "")
-        assert set(store.steps(row["comparison_key"])["side"]) == {"step-000000"}
+        assert set(store.comparisons.steps(row["comparison_key"])["side"]) == {"step-000000"}

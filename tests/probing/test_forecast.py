@@ -73,13 +73,14 @@ def test_what_has_been_computed_is_said_with_the_keys_of_the_job(tmp_path: Path)
     store = open_store(tmp_path / "store.duckdb")
     before = list(forecast(SPEC, load_registry(), store).lines())
     assert not any("already computed" in line for line in before)
-    job = follow(store, store.submit(replace(SPEC, alphas=(0.3,)).as_json()), lambda *_: None)
+    job = follow(store, store.queue.submit(replace(SPEC, alphas=(0.3,)).as_json()), lambda *_: None)
     assert job["status"] == "done"
     after = list(forecast(SPEC, load_registry(), store).lines())
     plan = make_plan(SPEC, load_registry())
+    runs = store.comparisons.runs(plan.comparison_key(SPEC.selections()[1]))
     for side in SIDES:
         assert f"answers    {side}: already computed [{plan.rollout_key(side)}]" in after
-        assert f"α 0.3      {side}: already computed [{plan.run_key(SPEC.selections()[1], side)}]" in after
+        assert f"α 0.3      {side}: already computed [{runs[side]}]" in after
     assert sum("to be scored" in line for line in after) == 2
     store.close()
 

@@ -41,17 +41,21 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store in which the job ran to its end."""
     path = tmp_path_factory.mktemp("undisturbed") / "store.duckdb"
     store = open_store(path)
-    job = follow(store, store.submit(SPEC.as_json()), _quiet)
+    job = follow(store, store.queue.submit(SPEC.as_json()), _quiet)
     store.close()
     assert job["status"] == "done"
     return path
 
 
+def _run(store: Store, plan: Plan, selection: Criteria, side: str) -> str:
+    return store.comparisons.runs(plan.comparison_key(selection))[side]
+
+
 def _same_results(one: Store, other: Store) -> None:
     plan, selection = _plan(), SPEC.selections()[0]
     for side in SIDES:
-        assert one.answers(plan.rollout_key(side)) == other.answers(plan.rollout_key(side))
-        a, b = (store.scores(plan.run_key(selection, side)) for store in (one, other))
+        assert one.rollouts.answers(plan.rollout_key(side)) == other.rollouts.answers(plan.rollout_key(side))
+        a, b = (store.runs.scores(_run(store, plan, selection, side)) for store in (one, other))
         assert a.ids == b.ids
         np.testing.assert_array_equal(a.edges, b.edges)
         np.testing.assert_array_equal(a.loss, b.loss)
@@ -59,10 +63,10 @@ def _same_results(one: Store, other: Store) -> None:
 
 def test_a_job_leaves_a_comparison_with_provenance(undisturbed: Path) -> None:
     store = open_store(undisturbed)
-    (row,) = store.comparisons().to_dict("records")
+    (row,) = store.comparisons.table().to_dict("records")
     assert (row["pair"], row["cohort"], row["alpha"]) == ("grpo", "both_correct", 0.3)
     assert row["tuned_accuracy"] > row["base_accuracy"] + 0.2
-    runs = store.runs()
+    runs = store.runs.table()
     assert list(runs["scored"]) == [40, 40]
     assert set(runs["side"]) == set(SIDES)
     for text in runs["provenance"]:
@@ -70,9 +74,9 @@ def test_a_job_leaves_a_comparison_with_provenance(undisturbed: Path) -> None:
         assert '"dtype": "float32"' in text
         assert '"torch"' in text
         assert '"batch size": "40"' in text
-    result = compare(store.scores(row["base_run"]), store.scores(row["tuned_run"]))
+    result = compare(store.runs.scores(row["base_run"]), store.runs.scores(row["tuned_run"]))
     assert result["loss"].tuned < result["loss"].base
-    questions = store.questions(row["comparison_key"])
+    questions = store.comparisons.questions(row["comparison_key"])
     assert len(questions) == 500
     assert questions["reason"].isna().sum() == 40
     store.close()
@@ -80,7 +84,7 @@ def test_a_job_leaves_a_comparison_with_provenance(undisturbed: Path) -> None:
 
 def test_the_texts_of_an_answers_tokens_make_the_answer(undisturbed: Path) -> None:
     store = open_store(undisturbed)
-    questions = store.questions(store.comparisons()["comparison_key"][0])
+    questions = store.comparisons.questions(store.comparisons.table()["comparison_key"][0])
     for row in questions.head(50).itertuples():
         assert "".join(row.tuned_answer_pieces).removesuffix("</s>") == row.tuned_answer
         assert "".join(row.base_prompt_pieces).removeprefix("<s>") == row.prompt
@@ -90,18 +94,18 @@ def test_the_texts_of_an_answers_tokens_make_the_answer(undisturbed: Path) -> No
 
 def test_scores_of_a_question_at_every_position_add_up_to_its_scores(undisturbed: Path, tmp_path: Path) -> None:
     store = open_store(Path(shutil.copy(undisturbed, tmp_path / "store.duckdb")))
-    (row,) = store.comparisons().to_dict("records")
-    scores = store.scores(row["tuned_run"])
+    (row,) = store.comparisons.table().to_dict("records")
+    scores = store.runs.scores(row["tuned_run"])
     asked = scores.ids[7]
     spec = spec_of(row, question=asked)
     assert _plan(spec).comparison_key(SPEC.selections()[0]) == row["comparison_key"]
-    assert follow(store, store.submit(spec.as_json()), _quiet)["status"] == "done"
-    found = store.positions(row["tuned_run"], asked)
+    assert follow(store, store.queue.submit(spec.as_json()), _quiet)["status"] == "done"
+    found = store.runs.positions(row["tuned_run"], asked)
     assert found is not None
     np.testing.assert_allclose(found.sum(0), scores.edges[7], rtol=1e-3, atol=1e-7)
-    assert store.positions(row["base_run"], asked) is not None
-    other = next(q for q in store.questions(row["comparison_key"])["question_id"] if q not in scores.ids)
-    job = follow(store, store.submit(replace(spec, question=other).as_json()), _quiet)
+    assert store.runs.positions(row["base_run"], asked) is not None
+    other = next(q for q in store.comparisons.questions(row["comparison_key"])["question_id"] if q not in scores.ids)
+    job = follow(store, store.queue.submit(replace(spec, question=other).as_json()), _quiet)
     assert job["status"] == "failed"
     assert f"Question '{other}' is not among those that were scored" in job["message"]
     store.close()
@@ -111,26 +115,23 @@ def test_attention_blocks_as_one_reader_are_a_comparison_of_their_own(undisturbe
     store = open_store(Path(shutil.copy(undisturbed, tmp_path / "store.duckdb")))
     spec = replace(SPEC, granularity="blocks")
     stages: list[str] = []
-    job = follow(store, store.submit(spec.as_json()), lambda stage, done, total: stages.append(stage))
+    job = follow(store, store.queue.submit(spec.as_json()), lambda stage, done, total: stages.append(stage))
     assert job["status"] == "done"
     assert not any("answers" in stage for stage in stages), "the answers are those that were there"
-    table = store.comparisons()
+    table = store.comparisons.table()
     rows = table.set_index(table["graph"].map(lambda text: ResidualGraph.from_text(text).granularity))
     assert sorted(rows.index) == ["blocks", "projections"]
     assert rows["ready"].all()
     assert spec_of(rows.loc["blocks"].to_dict()) == replace(spec, device="cpu", dtype="float32")
     for side in ("base_run", "tuned_run"):
-        apart, together = (store.scores(rows.loc[name, side]) for name in ("projections", "blocks"))
+        apart, together = (store.runs.scores(rows.loc[name, side]) for name in ("projections", "blocks"))
         assert together.ids == apart.ids
         assert together.graph == apart.graph.at("blocks")
         np.testing.assert_allclose(together.edges, apart.graph.merge(apart.edges, "blocks"), rtol=1e-3, atol=1e-6)
         np.testing.assert_allclose(together.loss, apart.loss, rtol=1e-5)
-    long = store.long_scores(rows.loc["blocks", "tuned_run"])
-    assert set(long["edge"]) == set(apart.graph.at("blocks").edges)
-    assert len(long) == together.graph.mask.sum() * len(together.ids)
     asked = replace(spec, question=together.ids[0])
-    assert follow(store, store.submit(asked.as_json()), _quiet)["status"] == "done"
-    found = store.positions(rows.loc["blocks", "tuned_run"], together.ids[0])
+    assert follow(store, store.queue.submit(asked.as_json()), _quiet)["status"] == "done"
+    found = store.runs.positions(rows.loc["blocks", "tuned_run"], together.ids[0])
     np.testing.assert_allclose(found.sum(0), together.edges[0], rtol=1e-3, atol=1e-6)
     store.close()
 
@@ -152,11 +153,11 @@ def test_the_answers_of_each_side_and_step_are_read_once_whatever_the_number_of_
     store = open_store(Path(shutil.copy(undisturbed, tmp_path / "store.duckdb")))
     plan = _plan_of_steps(replace(SPEC, alphas=ALPHAS, selection=Criteria(n=4)), [20], tmp_path / "checkpoints")
     reads: list[str] = []
-    read = store.answers
-    monkeypatch.setattr(store, "answers", lambda key: [reads.append(key), read(key)][1])
+    read = store.rollouts.answers
+    monkeypatch.setattr(store.rollouts, "answers", lambda key: [reads.append(key), read(key)][1])
     Job(store, Models(), plan, _quiet).do()
     assert reads == [plan.rollout_key(side) for side in (*SIDES, "step-000020")]
-    assert sum(store.runs()["samples"] == 4) == 3 * len(ALPHAS)
+    assert sum(store.runs.table()["samples"] == 4) == 3 * len(ALPHAS)
     store.close()
 
 
@@ -167,20 +168,20 @@ def test_a_timeline_compares_every_checkpoint_on_the_questions_of_the_pair(undis
     spec = plan.spec
     Job(store, Models(), plan, _quiet).do()
     key = plan.comparison_key(spec.selections()[0])
-    steps = store.steps(key).set_index("side")
+    steps = store.comparisons.steps(key).set_index("side")
     assert list(steps["asked"]) == [500, 500, 500]
     accuracy = steps["correct"] / steps["asked"]
     assert accuracy["step-000000"] < 0.7 < 0.95 < accuracy["step-000120"]
-    (row,) = store.comparisons().to_dict("records")
-    assert store.settled(plan.request_key(spec.selections()[0]), plan.steps)
+    (row,) = store.comparisons.table().to_dict("records")
+    assert store.comparisons.settled(plan.request_key(spec.selections()[0]), plan.steps)
     # Step 0 is the base, the last step the tuned model: their numbers must be those of the pair.
-    metrics = store.metric_summaries().set_index(["side", "metric"])
+    metrics = store.summaries.metrics().set_index(["side", "metric"])
     for metric in ("activation_intensity", "loss", "gini"):
         assert metrics.loc[("step-000000", metric), "difference"] == pytest.approx(0, abs=1e-9)
         final, tuned = (metrics.loc[(side, metric), "tuned"] for side in ("step-000120", "tuned"))
         assert final == pytest.approx(tuned, rel=1e-6)
-    base = store.scores(row["base_run"])
-    assert store.scores(plan.run_key(spec.selections()[0], "step-000020")).ids == base.ids
+    base = store.runs.scores(row["base_run"])
+    assert store.runs.scores(_run(store, plan, spec.selections()[0], "step-000020")).ids == base.ids
     store.close()
 
 
@@ -191,7 +192,7 @@ def test_a_pair_with_other_tokenizers_is_compared_with_a_note(tmp_path: Path, zo
     plan = make_plan(SPEC, Registry(questions=load_registry().questions, pairs={"grpo": pair}))
     store = open_store(tmp_path / "store.duckdb")
     Job(store, Models(), plan, _quiet).do()
-    (row,) = store.comparisons().to_dict("records")
+    (row,) = store.comparisons.table().to_dict("records")
     assert row["ready"]
     assert row["warning"].startswith("The two models' tokenizers differ in their chat templates. Each model is scored")
     store.close()
@@ -199,25 +200,25 @@ def test_a_pair_with_other_tokenizers_is_compared_with_a_note(tmp_path: Path, zo
 
 def test_nothing_is_computed_twice(undisturbed: Path) -> None:
     store = open_store(undisturbed)
-    before = store.runs()
+    before = store.runs.table()
     stages: list[str] = []
-    job = follow(store, store.submit(SPEC.as_json()), lambda stage, done, total: stages.append(stage))
+    job = follow(store, store.queue.submit(SPEC.as_json()), lambda stage, done, total: stages.append(stage))
     assert job["status"] == "done"
     assert stages == []
-    assert store.runs().equals(before)
-    assert store.settled(_plan().request_key(SPEC.selections()[0]))
+    assert store.runs.table().equals(before)
+    assert store.comparisons.settled(_plan().request_key(SPEC.selections()[0]))
     store.close()
 
 
 def test_a_cohort_without_questions_is_settled_with_the_reason(undisturbed: Path) -> None:
     store = open_store(undisturbed)
     spec = replace(SPEC, selection=Criteria(cohort="both_wrong"))
-    job = follow(store, store.submit(spec.as_json()), _quiet)
+    job = follow(store, store.queue.submit(spec.as_json()), _quiet)
     assert job["status"] == "done"
-    table = store.comparisons()
+    table = store.comparisons.table()
     (row,) = table[table["cohort"] == "both_wrong"].to_dict("records")
     assert row["failure"].startswith("No question is both wrong")
-    assert store.settled(_plan(spec).request_key(spec.selections()[0]))
+    assert store.comparisons.settled(_plan(spec).request_key(spec.selections()[0]))
     store.close()
 
 
@@ -246,7 +247,7 @@ def test_shipped_jobs_cover_every_pair_that_needs_nothing_more_the_default_cut_f
 
 def test_a_job_that_names_no_pair_fails_with_the_sentence(tmp_path: Path) -> None:
     store = open_store(tmp_path / "store.duckdb")
-    job = follow(store, store.submit(replace(SPEC, pair="nope").as_json()), _quiet)
+    job = follow(store, store.queue.submit(replace(SPEC, pair="nope").as_json()), _quiet)
     assert job["status"] == "failed"
     assert "There is no pair 'nope'" in job["message"]
     store.close()
@@ -263,24 +264,25 @@ def _worker(path: Path, parent: int) -> subprocess.Popen:
 def _progress(store: Store) -> tuple[int, int]:
     """Answers and scores in the store."""
     plan, selection = _plan(), SPEC.selections()[0]
-    answers = sum(len(store.answered(plan.rollout_key(side))) for side in SIDES)
-    return answers, sum(len(store.scored(plan.run_key(selection, side))) for side in SIDES)
+    answers = sum(len(store.rollouts.answered(plan.rollout_key(side))) for side in SIDES)
+    runs = store.comparisons.runs(plan.comparison_key(selection)).values()
+    return answers, sum(len(store.runs.scored(run)) for run in runs)
 
 
 def test_a_killed_worker_loses_no_finished_batch_and_the_next_resumes(tmp_path: Path, undisturbed: Path) -> None:
     store = open_store(tmp_path / "store.duckdb")
-    job = store.submit(SPEC.as_json())
+    job = store.queue.submit(SPEC.as_json())
     kept = (0, 0)
     for enough in ((64, 0), (600, 0)):
         worker = _worker(store.path, os.getpid())
         until(lambda enough=enough: _progress(store) >= enough)
         worker.send_signal(signal.SIGKILL)
         worker.wait()
-        store.ingest()
+        store.batches.ingest()
         assert _progress(store) >= max(kept, enough)
         kept = _progress(store)
     assert kept[0] < 1000, "the job was over before it was killed: the test tested nothing"
-    assert store.job(job)["status"] == "running"
+    assert store.queue.job(job)["status"] == "running"
     assert follow(store, job, _quiet)["status"] == "done"
     other = open_store(undisturbed)
     _same_results(store, other)
@@ -293,7 +295,7 @@ def test_a_killed_owner_loses_no_finished_batch_and_the_next_resumes(tmp_path: P
     program = (
         "import subprocess, sys, os, time\nfrom pathlib import Path\nfrom probing.store import open_store\n"
         "from probing.jobs.plan import Spec\nfrom probing.rollouts import ALPHAS, Criteria\n"
-        f"store = open_store(Path({str(path)!r}))\nstore.submit(Spec('grpo', 'addition', (0.3,), "
+        f"store = open_store(Path({str(path)!r}))\nstore.queue.submit(Spec('grpo', 'addition', (0.3,), "
         "Criteria(n=40)).as_json())\n"
         f"worker = subprocess.Popen([sys.executable, '-m', 'probing', 'worker', '--store', {str(path)!r}, "
         "'--parent', str(os.getpid())])\nprint(worker.pid, flush=True)\ntime.sleep(120)\n"
@@ -308,7 +310,7 @@ def test_a_killed_owner_loses_no_finished_batch_and_the_next_resumes(tmp_path: P
     owner.wait()
     until(lambda: not Path(f"/proc/{worker}").exists())
     assert _progress(watcher) >= seen
-    (job,) = watcher.jobs()["job_id"]
+    (job,) = watcher.queue.jobs()["job_id"]
     assert follow(watcher, int(job), _quiet)["status"] == "done"
     other = open_store(undisturbed)
     _same_results(watcher, other)
@@ -330,7 +332,7 @@ def test_only_one_worker_works_at_a_time(tmp_path: Path) -> None:
 
 def test_a_gpu_is_waited_for_until_the_worker_that_has_it_is_gone(tmp_path: Path) -> None:
     lock = tmp_path / "gpu.lock"
-    hold = "import sys, time; from pathlib import Path; from probing.store.sharing import try_lock\n"
+    hold = "import sys, time; from pathlib import Path; from probing.store.files import try_lock\n"
     hold += "held = try_lock(Path(sys.argv[1])); print('held', flush=True); time.sleep(600)"
     with subprocess.Popen([sys.executable, "-c", hold, str(lock)], cwd=ROOT, stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None
@@ -352,11 +354,11 @@ def test_a_gpu_is_waited_for_until_the_worker_that_has_it_is_gone(tmp_path: Path
 def test_workers_of_two_stores_share_no_gpu(tmp_path: Path) -> None:
     other = wait_for(gpu_lock(torch.device("cuda")), _quiet)
     store = open_store(tmp_path / "store.duckdb")
-    job = store.submit(replace(SPEC, device="cuda").as_json())
+    job = store.queue.submit(replace(SPEC, device="cuda").as_json())
 
     def stop_when_it_waits(stage: str, done: int, total: int) -> None:
         if stage == "waiting for the GPU":
-            store.close_job(job, "cancelled", "Cancelled.")
+            store.queue.end(job, "cancelled", "Cancelled.")
 
     assert follow(store, job, stop_when_it_waits)["status"] == "cancelled"
     other.close()

@@ -23,15 +23,15 @@ def test_a_table_says_what_the_scores_say(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no comparison of grpo"):
         list(report(store, load_registry(), ["grpo"]))
     spec = Spec("grpo", "addition", (0.1, 0.3), Criteria(n=15))
-    follow(store, store.submit(spec.as_json()), lambda *_: None)
+    follow(store, store.queue.submit(spec.as_json()), lambda *_: None)
     lines = list(report(store, load_registry(), ["grpo"]))
     assert lines[0] == "**GRPO** (base → grpo, GRPO)"
     assert lines[2].startswith("Right answers: 58.8% → 100.0% of 500 questions, +41.2 points")
     rows = [line.split(" | ") for line in lines if line.startswith("| 0.")]
     assert [row[0] for row in rows] == ["| 0.1", "| 0.3"]
     assert all(row[2] == "15" for row in rows)
-    for row, (_, kept) in zip(rows, store.comparisons().sort_values("alpha").iterrows(), strict=True):
-        base, tuned = (store.scores(kept[f"{side}_run"]) for side in SIDES)
+    for row, (_, kept) in zip(rows, store.comparisons.table().sort_values("alpha").iterrows(), strict=True):
+        base, tuned = (store.runs.scores(kept[f"{side}_run"]) for side in SIDES)
         cells = [[float(x) for x in re.findall(r"[\d.]+(?:e-\d+)?", cell)[:2]] for cell in row[3:]]
         for cell in row[3:]:
             relative, low, high = map(int, re.findall(r"[+-]\d+(?= %| to|\))", cell))
@@ -43,7 +43,7 @@ def test_a_table_says_what_the_scores_say(tmp_path: Path) -> None:
         assert cells[-1] == pytest.approx(np.divide(intensities, losses), rel=1e-2)
     with pytest.raises(StoreError, match="no comparison of grpo"):
         list(report(store, load_registry(), ["grpo"], granularity="blocks"))
-    follow(store, store.submit(replace(spec, alphas=(0.3,), granularity="blocks").as_json()), lambda *_: None)
+    follow(store, store.queue.submit(replace(spec, alphas=(0.3,), granularity="blocks").as_json()), lambda *_: None)
     (coarser,) = (
         line.split(" | ")
         for line in report(store, load_registry(), ["grpo"], granularity="blocks")

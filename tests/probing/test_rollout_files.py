@@ -33,9 +33,9 @@ def _quiet(stage: str, done: int, total: int) -> None:
 
 
 def _probe(store: Store, spec: Spec) -> dict:
-    job = follow(store, store.submit(spec.as_json()), _quiet)
+    job = follow(store, store.queue.submit(spec.as_json()), _quiet)
     assert job["status"] == "done", job["message"]
-    (row,) = store.comparisons().to_dict("records")
+    (row,) = store.comparisons.table().to_dict("records")
     return row
 
 
@@ -46,7 +46,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     store = open_store(folder / "store.duckdb")
     row = _probe(store, SPEC)
     rollouts = [row[f"{side}_rollout"] for side in SIDES]
-    write_rollouts(folder / "answers.jsonl", store.question_texts(rollouts[0]), *map(store.answers, rollouts))
+    write_rollouts(folder / "answers.jsonl", store.rollouts.texts(rollouts[0]), *map(store.rollouts.answers, rollouts))
     store.close()
     return folder / "store.duckdb", folder / "answers.jsonl"
 
@@ -56,13 +56,13 @@ def test_imported_answers_are_scored_as_if_they_had_been_generated_here(
 ) -> None:
     here, there = open_store(generated[0]), open_store(tmp_path / "store.duckdb")
     spec = import_rollouts(there, SPEC, load_registry(), generated[1])
-    row, original = _probe(there, spec), here.comparisons().iloc[0]
+    row, original = _probe(there, spec), here.comparisons.table().iloc[0]
     assert row["counts"] == original["counts"]
     for side in SIDES:
-        mine, theirs = (store.scores(found[f"{side}_run"]) for store, found in ((there, row), (here, original)))
+        mine, theirs = (store.runs.scores(found[f"{side}_run"]) for store, found in ((there, row), (here, original)))
         assert mine.ids == theirs.ids
         np.testing.assert_array_equal(mine.edges, theirs.edges)
-        assert there.answers(row[f"{side}_rollout"]) == here.answers(original[f"{side}_rollout"])
+        assert there.rollouts.answers(row[f"{side}_rollout"]) == here.rollouts.answers(original[f"{side}_rollout"])
     assert spec_of(row) == replace(spec, selection=SPEC.selections()[0], device="cpu", dtype="float32")
     assert make_plan(spec, load_registry()).comparison_key(SPEC.selections()[0]) != original["comparison_key"]
     there.close()
@@ -84,7 +84,7 @@ def test_without_a_cohort_the_question_sets_references_decide(generated: tuple[P
     bare = _rewritten(tmp_path / "bare.jsonl", generated[1], _without("cohort", "base_answer_tokens_range"))
     plan = make_plan(import_rollouts(store, SPEC, load_registry(), bare), load_registry())
     cohorts = [row.cohort for row in read_rollouts(generated[1])]
-    answers = [store.answers(plan.rollout_key(side)) for side in SIDES]
+    answers = [store.rollouts.answers(plan.rollout_key(side)) for side in SIDES]
     assert [cohort_of(b, t) for b, t in zip(*answers, strict=True)] == cohorts
     assert len(set(cohorts)) >= 2
     store.close()
@@ -106,7 +106,7 @@ def test_a_question_that_nobody_can_grade_is_a_sentence_unless_the_file_holds_on
 
 def test_answers_that_are_not_in_the_store_are_asked_for(tmp_path: Path) -> None:
     store = open_store(tmp_path / "store.duckdb")
-    job = follow(store, store.submit(replace(SPEC, rollouts="gone").as_json()), _quiet)
+    job = follow(store, store.queue.submit(replace(SPEC, rollouts="gone").as_json()), _quiet)
     assert job["status"] == "failed"
     assert "Import their file again" in job["message"]
     store.close()

@@ -60,11 +60,11 @@ def test_every_graph_comes_back_from_the_store_its_exports_and_a_snapshot(
     with closing(open_store(path)) as store:
         for key, graph in different.items():
             scores = _scores(graph)
-            store.start_run(key, "c", "base", "m", "sha256:x", graph, 4, 2, {"tokenizer": scores.tokenizer})
+            store.runs.start(key, "m", "sha256:x", graph, 4, 2, {"tokenizer": scores.tokenizer})
             store.spool.put(ScoreBatch(key, scores.ids, scores.loss, scores.edges))
-            store.ingest()
-            _same(store.scores(key), scores)
-        snapshot = store.snapshot()
+            store.batches.ingest()
+            _same(store.runs.scores(key), scores)
+        snapshot = store.file.snapshot()
     for key, graph in different.items():
         outs = {kind: tmp_path / f"{key}.{kind}" for kind in ("npz", "csv", "parquet")}
         for kind, out in outs.items():
@@ -76,7 +76,7 @@ def test_every_graph_comes_back_from_the_store_its_exports_and_a_snapshot(
             assert one.astype(np.float32).to_dict() == wanted
     with closing(open_snapshot(snapshot)) as kept:
         for key, graph in different.items():
-            _same(kept.scores(key), _scores(graph))
+            _same(kept.runs.scores(key), _scores(graph))
 
 
 def test_a_parallel_pair_compares_from_files_as_it_does_in_memory(tmp_path: Path) -> None:

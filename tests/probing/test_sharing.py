@@ -26,10 +26,10 @@ from probing.errors import StoreError
 from probing.graph import graph_of
 from probing.store import Store, open_snapshot, open_store, sharing
 from probing.store import owner as owning
-from probing.store.database import Database
+from probing.store.files import try_lock
 from probing.store.owner import owner_file, reach
-from probing.store.protocol import QUERIES, Queries
-from probing.store.sharing import SharedStore, move, restore, try_lock
+from probing.store.protocol import PARTS, QUERIES
+from probing.store.sharing import move, restore
 from probing.store.spool import ScoreBatch
 from tests.conftest import ROOT
 from tests.waiting import until
@@ -100,10 +100,10 @@ def test_strays_keep_nobody_waiting(caller: Store, say: Callable, monkeypatch: p
     for stray in strays:
         say(stray)
     started = time.monotonic()
-    job = caller.submit({"pair": "x"})
+    job = caller.queue.submit({"pair": "x"})
     reach(caller.path).close()
     assert time.monotonic() - started < 10
-    assert caller.job(job)["status"] == "queued"
+    assert caller.queue.job(job)["status"] == "queued"
     for stray in strays:
         stray.close()
 
@@ -112,7 +112,7 @@ def test_strays_keep_nobody_waiting(caller: Store, say: Callable, monkeypatch: p
 def test_strays_are_hung_up_on_and_leave_no_thread(
     caller: Store, say: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    caller.jobs()
+    caller.queue.jobs()
     before = len(_threads())
     monkeypatch.setattr(owning, "_GREETING", 0.3)
     strays = [connect(caller.path) for _ in range(10)]
@@ -122,7 +122,7 @@ def test_strays_are_hung_up_on_and_leave_no_thread(
         until_hung_up(stray)  # which fails after 30 s
         stray.close()
     until(lambda: len(_threads()) == before, 10)
-    assert caller.jobs().empty
+    assert caller.queue.jobs().empty
 
 
 def test_a_stray_that_says_a_letter_at_a_time_is_hung_up_on_too(owner: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +142,7 @@ def test_a_crowd_of_strays_costs_a_bounded_number_of_threads(caller: Store, monk
     monkeypatch.setattr(owning, "_STRANGERS", 20)
     strays = [connect(caller.path) for _ in range(100)]
     until_hung_up(strays[79])  # the last 20 may stay
-    assert caller.jobs().empty
+    assert caller.queue.jobs().empty
     reach(caller.path).close()
     until(lambda: len(_threads("store-caller")) <= 21, 10)
     for stray in strays:
@@ -158,7 +158,7 @@ def test_an_owner_that_may_open_no_more_files_goes_on_when_it_can(path: Path, mo
     with _owned_by_another(path, few):
         strays = [connect(path) for _ in range(40)]
         store = open_store(path)
-        assert store.job(store.submit({"pair": "x"}))["status"] == "queued"
+        assert store.queue.job(store.queue.submit({"pair": "x"}))["status"] == "queued"
         for stray in strays:
             stray.close()
         store.close()
@@ -171,7 +171,7 @@ def test_one_who_knows_the_key_and_talks_nonsense_gets_an_error(caller: Store) -
             worked, error = connection.recv()
             assert not worked
             assert isinstance(error, Exception)
-    assert caller.jobs().empty
+    assert caller.queue.jobs().empty
 
 
 # -- owners that come and go -------------------------------------------------------------------------------------------
@@ -214,9 +214,9 @@ def test_a_copy_of_a_store_in_use_leaves_its_original_alone(caller: Store, path:
         if beside.is_file():
             shutil.copy(beside, copy)
     other = open_store(copy / path.name)
-    job = other.submit({"pair": "of the copy"})
-    assert caller.jobs().empty
-    assert other.job(job)["status"] == "queued"
+    job = other.queue.submit({"pair": "of the copy"})
+    assert caller.queue.jobs().empty
+    assert other.queue.job(job)["status"] == "queued"
     other.close()
     reach(path).close()
 
@@ -227,16 +227,16 @@ def test_an_owner_that_is_stopped_is_said_to_be_after_the_promised_time(
     _impatient(monkeypatch, 0.5)
     with _owned_by_another(path) as process:
         store = open_store(path)
-        store.jobs()
+        store.queue.jobs()
         process.send_signal(signal.SIGSTOP)
         until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_STOPPED, 30)
-        for call in (store.jobs, lambda: open_store(path)):  # in the middle of things, and one who comes
+        for call in (store.queue.jobs, lambda: open_store(path)):  # in the middle of things, and one who comes
             started = time.monotonic()
             with pytest.raises(StoreError, match=r"Another process holds the store .* but does not answer. Stop it"):
                 call()
             assert time.monotonic() - started < 5
         process.send_signal(signal.SIGCONT)
-        assert store.jobs().empty
+        assert store.queue.jobs().empty
         store.close()
 
 
@@ -246,13 +246,13 @@ def test_a_call_may_take_longer_than_the_patience_with_an_owner_that_is_silent(
     _impatient(monkeypatch, 0.2)
     database = owner._owner.database
     numbers = []
-    with database._write:
-        thread = threading.Thread(target=lambda: numbers.append(caller.submit({"pair": "x"})))
+    with database.file.writing:
+        thread = threading.Thread(target=lambda: numbers.append(caller.queue.submit({"pair": "x"})))
         thread.start()
         thread.join(timeout=1.5)
         assert thread.is_alive()
     thread.join(timeout=30)
-    assert numbers == list(owner.jobs()["job_id"])
+    assert numbers == list(owner.queue.jobs()["job_id"])
 
 
 def test_an_owner_of_an_earlier_version_is_named_as_one(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -276,7 +276,7 @@ def test_paths_may_be_longer_than_that_of_a_socket(where: str, tmp_path: Path, m
         monkeypatch.setattr(tempfile, "tempdir", str(deep))
     path = (deep if where == "store" else tmp_path) / "store.duckdb"
     owner, caller = open_store(path), open_store(path)
-    assert caller.submit({"pair": "x"}) == owner.jobs()["job_id"][0]
+    assert caller.queue.submit({"pair": "x"}) == owner.queue.jobs()["job_id"][0]
     caller.close()
     owner.close()
     assert not list(deep.glob("probing-*"))
@@ -285,37 +285,44 @@ def test_paths_may_be_longer_than_that_of_a_socket(where: str, tmp_path: Path, m
 # -- what others may ask -----------------------------------------------------------------------------------------------
 
 
-def test_the_protocol_is_what_the_database_has_and_what_is_passed_on() -> None:
-    public = {name for name, value in vars(Store).items() if not name.startswith("_")}
-    has = {name for name in dir(Database) if not name.startswith("_")}
-    assert has == QUERIES | public
-    for name in QUERIES:
-        declared = str(inspect.signature(getattr(Queries, name)))  # two of jaxtyping's types are never equal
-        assert str(inspect.signature(getattr(Database, name))) == declared, name
-        assert str(inspect.signature(getattr(SharedStore, name))) == declared, name
-        assert name in vars(SharedStore), f"{name} is not passed on"
+def test_the_protocols_are_what_the_parts_have_and_what_is_passed_on(owner: Store, caller: Store) -> None:
+    database = owner._owner.database
+    public = {name for name in vars(database) if not name.startswith("_")}
+    assert public == {*QUERIES, "path", "read_only", "spool"}
+    only_here = {"file": {"batches", "close", "frame", "path", "read_only", "rows", "transaction", "writing"}}
+    for part, names in QUERIES.items():
+        here, passed_on = getattr(database, part), getattr(caller, part)
+        assert {n for n in dir(here) if not n.startswith("_")} == names | only_here.get(part, set()), part
+        assert {n for n in dir(passed_on) if not n.startswith("_")} == names, part
+        for name in names:
+            declared = str(inspect.signature(getattr(PARTS[part], name)))  # two of jaxtyping's types are never equal
+            for has in (here, passed_on):
+                assert str(inspect.signature(getattr(type(has), name))) == declared, f"{part}.{name}"
 
 
-def test_nothing_but_the_protocol_is_answered(caller: Store, owner: Store) -> None:
-    others = {name for name in dir(owner._owner.database) if name not in QUERIES}
-    assert {"close", "path", "spool", "read_only", "_rows", "__class__"} <= others
+def test_nothing_but_the_protocols_is_answered(caller: Store, owner: Store) -> None:
+    database = owner._owner.database
+    others = {(part, n) for part in QUERIES for n in dir(getattr(database, part)) if n not in QUERIES[part]}
+    others |= {("spool", "put"), ("path", "unlink"), ("", "close"), ("__class__", "mro"), ("queue.file", "verify")}
+    assert {("file", "close"), ("file", "rows"), ("queue", "_take_back"), ("runs", "__class__")} <= others
+    assert ("queue", "verify") not in others  # which another part has
     with reach(caller.path) as connection:
-        for name in sorted(others):
-            connection.send((name, (), {}))
+        for part, name in sorted({*others, ("queue", "verify")}):
+            connection.send((part, name, (), {}))
             worked, error = connection.recv()
             assert not worked
-            assert str(error) == f"A store is not asked for '{name}' by others."
-        connection.send(("jobs", (), {}))
+            assert str(error) == f"A store is not asked for '{part}.{name}' by others."
+        connection.send(("queue", "jobs", (), {}))
         assert connection.recv()[0]
     for store in (owner, caller):
         with pytest.raises(AttributeError):
-            store.no_such_query  # noqa: B018
+            store.queue.no_such_query  # noqa: B018
 
 
 def test_a_store_says_truly_whether_it_is_only_read(owner: Store, caller: Store) -> None:
     assert owner.read_only is False
     assert caller.read_only is False
-    snapshot = open_snapshot(caller.snapshot())
+    snapshot = open_snapshot(caller.file.snapshot())
     assert snapshot.read_only is True
     snapshot.close()
 
@@ -332,17 +339,17 @@ def test_a_store_and_what_lies_beside_it_are_for_their_user_only(path: Path) -> 
     try:
         store = open_store(path)
         graph = graph_of(2)
-        store.start_run("run", "c", "base", "model", "sha256:x", graph, 1, 1, {})
+        store.runs.start("run", "model", "sha256:x", graph, 1, 1, {})
         scores = ScoreBatch("run", ("q",), np.ones(1, np.float32), np.ones((1, len(graph.edges)), np.float32))
         store.spool.put(scores)
         assert _open_to_others(path.parent) == []
         assert path.with_name(path.name + ".wal").stat().st_size
         assert list(store.spool.folder.iterdir())
-        made = store.snapshot()  # beside it
-        store.ingest()
-        store._owner.database._connection.cursor().execute("CHECKPOINT")  # which deletes the log
+        made = store.file.snapshot()  # beside it
+        store.batches.ingest()
+        store._owner.database.file._connection.cursor().execute("CHECKPOINT")  # which deletes the log
         assert not path.with_name(path.name + ".wal").exists()
-        store.submit({"pair": "x"})
+        store.queue.submit({"pair": "x"})
         assert path.with_name(path.name + ".wal").stat().st_size
         moved = move(made, path.with_name("moved.duckdb"))
         assert _open_to_others(path.parent) == []
@@ -362,7 +369,7 @@ def test_a_store_that_is_there_keeps_its_mode(path: Path) -> None:
     open_store(path).close()
     path.chmod(0o640)
     store = open_store(path)
-    store.submit({"pair": "x"})
+    store.queue.submit({"pair": "x"})
     store.close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
 

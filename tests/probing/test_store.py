@@ -50,105 +50,112 @@ def _fill(store: Store, samples: int = 5) -> np.ndarray:
     """One comparison with one run of `samples` questions; returns the run's edge scores."""
     answers = tuple(Answer(f"q{i}", (1, 2), (3, 4, 5), f"text {i}", True) for i in range(samples))
     for key in ("rb", "rt"):
-        store.start_rollout(key, "model", "sha256:x", "addition", {}, samples)
+        store.rollouts.start(key, "model", "sha256:x", "addition", {}, samples)
         texts = tuple("?" for _ in answers)
         pieces = (("a", "b"),) * samples, (("c", "d", "é"),) * samples
         store.spool.put(AnswerBatch(key, tuple(range(samples)), texts, texts, texts, answers, *pieces))
-        store.ingest()
-        store.finish_rollout(key, {"device": "cpu"}, 1.5)
+        store.batches.ingest()
+        store.rollouts.finish(key, {"device": "cpu"}, 1.5)
     settings = {"selection": {"cohort": "both_correct", "alpha": 0.3}, "request": "asked"}
-    selected = select(store.answers("rb"), store.answers("rt"), Criteria())
-    store.save_comparison("c", "grpo", "addition", ("rb", "rt"), settings, selected, selected.warning)
-    store.start_run("run", "c", "base", "model", "sha256:x", GRAPH, samples, 3, {})
+    selected = select(store.rollouts.answers("rb"), store.rollouts.answers("rt"), Criteria())
+    store.comparisons.save("c", "grpo", "addition", ("rb", "rt"), settings, selected, selected.warning)
+    store.comparisons.link("c", {"base": "run"})
+    store.runs.start("run", "model", "sha256:x", GRAPH, samples, 3, {})
     values = np.random.default_rng(0).normal(size=(samples, len(GRAPH.edges))).astype(np.float32)
     ids = tuple(f"q{i}" for i in range(samples))
     store.spool.put(ScoreBatch("run", ids, np.arange(samples, dtype=np.float32), values))
     return values
 
 
+def _long(store: Store, key: str) -> pd.DataFrame:
+    """A run's scores as those see them who write SQL."""
+    made = store.file.snapshot()
+    with duckdb.connect(str(made), read_only=True) as connection:
+        return connection.execute("SELECT * EXCLUDE run_key FROM scores_long WHERE run_key = ?", [key]).df()
+
+
 def test_what_is_put_in_comes_out(path: Path) -> None:
     store = open_store(path)
     values = _fill(store)
-    assert store.ingest() == 1
-    store.finish_run("run", {"device": "cpu"}, 2.0)
-    scores = store.scores("run")
+    assert store.batches.ingest() == 1
+    store.runs.finish("run", {"device": "cpu"}, 2.0)
+    scores = store.runs.scores("run")
     assert scores.ids == tuple(f"q{i}" for i in range(5))
     np.testing.assert_array_equal(scores.edges, values)
     np.testing.assert_array_equal(scores.loss, np.arange(5, dtype=np.float32))
-    moments = store.edge_moments("run")
-    np.testing.assert_allclose(moments["mean"], values.mean(0, dtype=np.float64))
-    np.testing.assert_allclose(moments["mean_abs"], np.abs(values).mean(0, dtype=np.float64))
-    np.testing.assert_allclose(moments["variance"], values.var(0, dtype=np.float64))
-    assert list(store.questions("c")["question_id"]) == [f"q{i}" for i in range(5)]
-    assert store.answers("rb")[2] == Answer("q2", (1, 2), (3, 4, 5), "text 2", True)
+    assert list(store.comparisons.questions("c")["question_id"]) == [f"q{i}" for i in range(5)]
+    assert store.rollouts.answers("rb")[2] == Answer("q2", (1, 2), (3, 4, 5), "text 2", True)
     store.close()
     again = open_store(path)
-    np.testing.assert_array_equal(again.scores("run").edges, scores.edges)
+    np.testing.assert_array_equal(again.runs.scores("run").edges, scores.edges)
     again.close()
 
 
 def _pair_of_runs(store: Store) -> tuple[Scores, Scores]:
     """Both runs of the comparison, finished."""
     values = _fill(store)
-    store.ingest()
-    store.finish_run("run", {}, 1.0)
+    store.batches.ingest()
+    store.runs.finish("run", {}, 1.0)
     ids = tuple(f"q{i}" for i in range(5))
-    store.start_run("tuned", "c", "tuned", "model", "sha256:y", GRAPH, 5, 5, {})
+    store.comparisons.link("c", {"tuned": "tuned"})
+    store.runs.start("tuned", "model", "sha256:y", GRAPH, 5, 5, {})
     store.spool.put(ScoreBatch("tuned", ids, np.ones(5, np.float32), 1.5 * values))
-    store.ingest()
-    store.finish_run("tuned", {}, 1.0)
-    return store.scores("run"), store.scores("tuned")
+    store.batches.ingest()
+    store.runs.finish("tuned", {}, 1.0)
+    return store.runs.scores("run"), store.runs.scores("tuned")
 
 
 def test_all_runs_of_a_comparison_have_batches_of_the_size_of_the_first(path: Path) -> None:
     store = open_store(path)
     _fill(store)
-    assert store.start_run("run", "c", "base", "model", "sha256:x", GRAPH, 5, 64, {}) == 3
-    assert store.start_run("tuned", "c", "tuned", "model", "sha256:y", GRAPH, 5, 64, {}) == 3
-    assert store.start_run("other", "d", "base", "model", "sha256:x", GRAPH, 5, 64, {}) == 64
+    store.comparisons.link("c", {"tuned": "tuned"})
+    store.comparisons.link("d", {"base": "other"})
+    assert store.runs.start("run", "model", "sha256:x", GRAPH, 5, 64, {}) == 3
+    assert store.runs.start("tuned", "model", "sha256:y", GRAPH, 5, 64, {}) == 3
+    assert store.runs.start("other", "model", "sha256:x", GRAPH, 5, 64, {}) == 64
     store.close()
 
 
 def test_a_summary_comes_out_as_it_went_in_and_makes_the_comparison_ready(path: Path) -> None:
     store = open_store(path)
     base, tuned = _pair_of_runs(store)
-    assert not store.comparisons()["ready"].any()
-    assert not store.settled("asked")
+    assert not store.comparisons.table()["ready"].any()
+    assert not store.comparisons.settled("asked")
     summary = summarise(base, tuned)
-    store.save_summary("c", "tuned", summary)
-    store.save_summary("c", "tuned", summary)  # again changes nothing
-    assert store.comparisons()["ready"].all()
-    assert store.settled("asked")
-    assert not store.settled("asked", ["step-000005"])
-    pd.testing.assert_frame_equal(store.edge_summary("c"), summary.edges)
-    metrics = store.metric_summaries().set_index("metric")
+    store.summaries.save("c", "tuned", summary)
+    store.summaries.save("c", "tuned", summary)  # again changes nothing
+    assert store.comparisons.table()["ready"].all()
+    assert store.comparisons.settled("asked")
+    assert not store.comparisons.settled("asked", ["step-000005"])
+    pd.testing.assert_frame_equal(store.summaries.edges("c"), summary.edges)
+    metrics = store.summaries.metrics().set_index("metric")
     assert set(metrics.index) == set(METRICS)
     for name, comparison in summary.metrics.items():
         assert metrics.loc[name, "ci_low"] == comparison.ci_low
         assert metrics.loc[name, "tuned"] == comparison.tuned
-    questions = store.question_summary("c").set_index(["metric", "question_id"])
+    questions = store.summaries.questions("c").set_index(["metric", "question_id"])
     assert questions.loc[("activation_intensity", "q3"), "base"] == pytest.approx(
         np.abs(base.matrix()[3]).mean(), rel=1e-6
     )
-    assert store.edge_summary("c", "step-000005").empty
+    assert store.summaries.edges("c", "step-000005").empty
     store.close()
 
 
 def test_scores_at_positions_are_kept_once(path: Path) -> None:
     store = open_store(path)
     _fill(store)
-    assert store.positions("run", "q1") is None
+    assert store.runs.positions("run", "q1") is None
     scores = np.random.default_rng(0).normal(size=(7, len(GRAPH.edges))).astype(np.float32)
-    store.save_positions("run", "q1", scores)
-    store.save_positions("run", "q1", 2 * scores)
-    np.testing.assert_array_equal(store.positions("run", "q1"), scores)
+    store.runs.save_positions("run", "q1", scores)
+    store.runs.save_positions("run", "q1", 2 * scores)
+    np.testing.assert_array_equal(store.runs.positions("run", "q1"), scores)
     store.close()
 
 
 def test_the_texts_of_tokens_and_their_numbers_come_with_the_questions(path: Path) -> None:
     store = open_store(path)
     _fill(store)
-    row = store.questions("c").iloc[2]
+    row = store.comparisons.questions("c").iloc[2]
     assert list(row["base_prompt_pieces"]) == ["a", "b"]
     assert list(row["tuned_answer_pieces"]) == ["c", "d", "é"]
     assert (row["prompt_length"], row["base_length"], row["tuned_length"]) == (2, 3, 3)
@@ -157,12 +164,12 @@ def test_the_texts_of_tokens_and_their_numbers_come_with_the_questions(path: Pat
 
 def test_the_revision_tells_jobs_from_results(path: Path) -> None:
     store = open_store(path)
-    process, jobs, results = store.revision()
-    store.submit({"pair": "x"})
-    assert store.revision() == (process, jobs + 1, results)
+    process, jobs, results = store.file.revision()
+    store.queue.submit({"pair": "x"})
+    assert store.file.revision() == (process, jobs + 1, results)
     _fill(store)
-    assert store.revision()[1] == jobs + 1
-    assert store.revision()[2] > results
+    assert store.file.revision()[1] == jobs + 1
+    assert store.file.revision()[2] > results
     store.close()
 
 
@@ -174,18 +181,18 @@ def test_a_store_of_the_first_version_keeps_its_answers_and_gains_what_is_new(pa
         old.execute("INSERT INTO store_version VALUES (1)")
         old.execute("INSERT INTO answers VALUES ('r', 0, 'q', '?', '!', '?', [1, 2], [3], 'a', true)")
     store = open_store(path)
-    assert store.answers("r") == [Answer("q", (1, 2), (3,), "a", True)]
+    assert store.rollouts.answers("r") == [Answer("q", (1, 2), (3,), "a", True)]
     _fill(store)
-    assert len(store.questions("c")) == 5
-    assert store.metric_summaries().empty
+    assert len(store.comparisons.questions("c")) == 5
+    assert store.summaries.metrics().empty
     store.close()
 
 
 def test_the_long_view_names_every_edge(path: Path) -> None:
     store = open_store(path)
     values = _fill(store)
-    store.ingest()
-    table = store.long_scores("run")
+    store.batches.ingest()
+    table = _long(store, "run")
     assert len(table) == values.size
     row = table[(table["question_id"] == "q3") & (table["edge"] == "a0->m1")].iloc[0]
     assert (row["writer"], row["reader"]) == ("a0", "m1")
@@ -199,19 +206,19 @@ def test_questions_may_have_any_names(path: Path) -> None:
     names = ("a/b", "a_b", "../../x", "é" * 500, "")
     for name in names:
         store.spool.put(ScoreBatch("run", (name,), np.zeros(1, np.float32), values[:1]))
-    assert store.ingest() == 1 + len(names)
-    assert set(names) < set(store.scores("run").ids)
+    assert store.batches.ingest() == 1 + len(names)
+    assert set(names) < set(store.runs.scores("run").ids)
     store.close()
 
 
 def test_ingesting_a_batch_twice_changes_nothing(path: Path) -> None:
     store = open_store(path)
     values = _fill(store)
-    store.ingest()
+    store.batches.ingest()
     spool = Spool(path)
     spool.put(ScoreBatch("run", ("q0", "q9"), np.zeros(2, np.float32), 7 + values[:2]))
-    store.ingest()
-    scores = store.scores("run")
+    store.batches.ingest()
+    scores = store.runs.scores("run")
     assert scores.ids == ("q0", "q1", "q2", "q3", "q4", "q9")
     np.testing.assert_array_equal(scores.edges[0], values[0])
     assert not list(spool.folder.iterdir())
@@ -223,7 +230,7 @@ def test_a_damaged_batch_is_set_aside(path: Path) -> None:
     _fill(store)
     (file,) = store.spool.folder.iterdir()
     file.write_bytes(file.read_bytes()[:100])
-    assert store.ingest() == 0
+    assert store.batches.ingest() == 0
     assert [p.name for p in store.spool.folder.iterdir()] == [file.name + ".damaged"]
     store.close()
 
@@ -232,8 +239,8 @@ def test_a_run_with_missing_samples_cannot_be_finished(path: Path) -> None:
     store = open_store(path)
     _fill(store)
     with pytest.raises(StoreError, match="has 0 of its 5 samples"):
-        store.finish_run("run", {}, 1.0)
-    assert not store.run_finished("run")
+        store.runs.finish("run", {}, 1.0)
+    assert not store.runs.finished("run")
     store.close()
 
 
@@ -241,7 +248,7 @@ def test_an_owner_that_leaves_finishes_what_was_asked_and_nobody_sees_an_error(p
     program = (
         "import sys\nfrom pathlib import Path\nfrom probing.store import open_store\n"
         "store = open_store(Path(sys.argv[1]))\nprint('open', flush=True)\n"
-        "for k in range(400):\n    store.submit({'number': k, 'by': sys.argv[2]})\n    store.jobs()\n"
+        "for k in range(400):\n    store.queue.submit({'number': k, 'by': sys.argv[2]})\n    store.queue.jobs()\n"
         "store.close()\n"
     )
     command = [sys.executable, "-c", program, str(path)]
@@ -251,24 +258,24 @@ def test_an_owner_that_leaves_finishes_what_was_asked_and_nobody_sees_an_error(p
     ]
     while any(caller.poll() is None for caller in callers):
         store = open_store(path)  # as the owner, or as another caller
-        store.jobs()
+        store.queue.jobs()
         store.close()
     for caller in callers:
         assert caller.wait() == 0, caller.stderr.read() if caller.stderr else ""
     store = open_store(path)
-    assert len(store.jobs()) == 800
+    assert len(store.queue.jobs()) == 800
     store.close()
 
 
 def test_nothing_keeps_old_rows_alive(path: Path) -> None:
     Database(path).close()
     store = Database(path)
-    job = store.submit({"pair": "x"})
-    store.claim("worker")
+    job = store.queue.submit({"pair": "x"})
+    store.queue.claim("worker")
     for done in range(5):
-        store.report(job, "stage", done, 5)
-        store.jobs()
-    store._connection.cursor().execute("CHECKPOINT")  # which is refused while a transaction still sees old rows
+        store.queue.report(job, "worker", "stage", done, 5)
+        store.queue.jobs()
+    store.file._connection.cursor().execute("CHECKPOINT")  # which is refused while a transaction still sees old rows
     store.close()
 
 
@@ -278,40 +285,40 @@ def test_nothing_keeps_old_rows_alive(path: Path) -> None:
 def test_a_snapshot_holds_all_and_is_restored_while_work_has_gone_on(path: Path) -> None:
     store = open_store(path)
     _fill(store)
-    store.ingest()
-    store.finish_run("run", {}, 1.0)
-    job = store.submit({"pair": "x"})
-    made = store.snapshot()
+    store.batches.ingest()
+    store.runs.finish("run", {}, 1.0)
+    job = store.queue.submit({"pair": "x"})
+    made = store.file.snapshot()
     assert made.parent == path.with_name("store.duckdb.snapshots")
-    before = [store.scores("run").matrix().copy(), store.comparisons(), store.jobs()]
-    store.close_job(job, "cancelled")
+    before = [store.runs.scores("run").matrix().copy(), store.comparisons.table(), store.queue.jobs()]
+    store.queue.end(job, "cancelled")
     with pytest.raises(StoreError, match="in use"):
         restore(made, path)
     store.close()
     aside = restore(made, path)
     assert aside is not None
     again = open_store(path)
-    np.testing.assert_array_equal(again.scores("run").matrix(), before[0])
-    pd.testing.assert_frame_equal(again.comparisons(), before[1])
-    pd.testing.assert_frame_equal(again.jobs(), before[2])
-    assert again.submit({"pair": "y"}) == job + 1, "numbers go on"
+    np.testing.assert_array_equal(again.runs.scores("run").matrix(), before[0])
+    pd.testing.assert_frame_equal(again.comparisons.table(), before[1])
+    pd.testing.assert_frame_equal(again.queue.jobs(), before[2])
+    assert again.queue.submit({"pair": "y"}) == job + 1, "numbers go on"
     again.close()
     old = open_store(aside)
-    assert old.job(job)["status"] == "cancelled"
+    assert old.queue.job(job)["status"] == "cancelled"
     old.close()
 
 
 def test_a_snapshot_is_read_by_several_at_once_and_written_by_none(path: Path) -> None:
     store = open_store(path)
     _fill(store)
-    store.ingest()
-    made = store.snapshot()
+    store.batches.ingest()
+    made = store.file.snapshot()
     store.close()
     made.chmod(0o444)
     one, other = open_snapshot(made), open_snapshot(made)
-    assert len(one.scored("run")) == len(other.scored("run")) == 5
+    assert len(one.runs.scored("run")) == len(other.runs.scored("run")) == 5
     with pytest.raises(StoreError, match="only read"):
-        one.submit({})
+        one.queue.submit({})
     one.close()
     other.close()
 
@@ -323,14 +330,14 @@ def test_a_snapshot_of_an_earlier_version_is_not_read_but_restored(path: Path) -
         open_snapshot(early)
     assert restore(early, path) is None
     store = open_store(path)
-    assert store.jobs().empty
+    assert store.queue.jobs().empty
     store.close()
 
 
 def test_what_cannot_be_restored_leaves_the_store_as_it_was(path: Path) -> None:
     store = open_store(path)
-    store.submit({"pair": "x"})
-    made = store.snapshot()
+    store.queue.submit({"pair": "x"})
+    made = store.file.snapshot()
     store.close()
     for size in (0, 100, 5000, made.stat().st_size // 2):
         cut = path.with_name("cut.duckdb")
@@ -340,7 +347,7 @@ def test_what_cannot_be_restored_leaves_the_store_as_it_was(path: Path) -> None:
     with pytest.raises(StoreError, match="There is no file"):
         restore(path.with_name("none"), path)
     again = open_store(path)
-    assert len(again.jobs()) == 1
+    assert len(again.queue.jobs()) == 1
     assert sorted(p.name for p in path.parent.iterdir() if "part" in p.name or "before" in p.name) == []
     again.close()
 
@@ -357,7 +364,7 @@ def test_nothing_but_snapshots_can_be_opened_through_the_database(path: Path, tm
         "INSTALL httpfs",
     ):
         with pytest.raises(StoreError, match="could not be read"):
-            store._rows(sql)
+            store.file.rows(sql)
     store.close()
 
 
@@ -377,7 +384,7 @@ def test_every_earlier_version_is_brought_up_to_date(path: Path) -> None:
         path.unlink(missing_ok=True)
         _of_version(path, version)
         store = open_store(path)
-        assert store.runs().empty
+        assert store.runs.table().empty
         store.close()
 
 
@@ -393,10 +400,10 @@ def test_runs_of_before_there_were_granularities_are_of_projections(path: Path) 
         values = [float(edge) for edge in range(len(GRAPH.edges))]
         old.execute("INSERT INTO samples VALUES ('run', 'q0', 1.0, ?)", [values])
     store = open_store(path)
-    scores = store.scores("run")
+    scores = store.runs.scores("run")
     assert scores.graph == GRAPH
     np.testing.assert_array_equal(scores.edges[0], values)
-    long = store.long_scores("run").set_index("edge")["score"]
+    long = _long(store, "run").set_index("edge")["score"]
     assert long.to_dict() == dict(zip(GRAPH.edges, values, strict=True))
     store.close()
 
@@ -425,12 +432,10 @@ def test_a_graph_that_was_kept_in_columns_is_the_same_in_one(path: Path) -> None
                 "INSERT INTO samples VALUES (?, 'q0', 1.0, ?)", [key, list(map(float, range(len(graph.edges))))]
             )
     store = open_store(path)
-    rows = store.comparisons().set_index("comparison_key")
+    rows = store.comparisons.table().set_index("comparison_key")
     for key, graph in graphs.items():
-        assert store.scores(key).graph == graph
-        assert list(store.long_scores(key).set_index("edge")["score"][list(graph.edges)]) == list(
-            range(len(graph.edges))
-        )
+        assert store.runs.scores(key).graph == graph
+        assert list(_long(store, key).set_index("edge")["score"][list(graph.edges)]) == list(range(len(graph.edges)))
         assert rows.loc[key, "graph"] == graph.as_text()
         assert json.loads(rows.loc[key, "settings"])["method"]["granularity"] == graph.granularity
     store.close()
@@ -457,13 +462,13 @@ def test_somebody_elses_database_and_other_files_are_refused(path: Path) -> None
 def test_a_truncated_store_is_refused_in_a_sentence(path: Path) -> None:
     store = open_store(path)
     _fill(store)
-    store.ingest()
+    store.batches.ingest()
     store.close()
     whole = path.read_bytes()
     for size in (1, 100, 5000, len(whole) // 2):
         path.write_bytes(whole[:size])
         with pytest.raises(StoreError, match=r"not a store that this program can open|could not be read"):
-            open_store(path).scores("run")
+            open_store(path).runs.scores("run")
 
 
 def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
@@ -507,13 +512,14 @@ def _in_another_process(path: Path, code: str) -> str:
 def test_a_second_process_reads_and_writes_through_the_owner(path: Path) -> None:
     store = open_store(path)
     values = _fill(store)
-    store.ingest()
+    store.batches.ingest()
     out = _in_another_process(
-        path, "print(store.scores('run').matrix().sum()); print(store.submit({'pair': 'x'})); print(store.ingest())"
+        path,
+        "print(store.runs.scores('run').matrix().sum(), store.queue.submit({'pair': 'x'}), store.batches.ingest())",
     )
     total, job, ingested = out.split()
     assert float(total) == pytest.approx(float(values.sum()), rel=1e-4)
-    assert store.job(int(job))["status"] == "queued"
+    assert store.queue.job(int(job))["status"] == "queued"
     assert ingested == "0"
     store.close()
 
@@ -521,7 +527,7 @@ def test_a_second_process_reads_and_writes_through_the_owner(path: Path) -> None
 def test_errors_cross_the_processes_with_their_sentence(path: Path) -> None:
     store = open_store(path)
     out = _in_another_process(
-        path, "\ntry:\n    store.scores('nope')\nexcept Exception as e:\n    print(type(e).__name__, e)"
+        path, "\ntry:\n    store.runs.scores('nope')\nexcept Exception as e:\n    print(type(e).__name__, e)"
     )
     assert out.startswith("StoreError There is no run 'nope'.")
     store.close()
@@ -529,13 +535,14 @@ def test_errors_cross_the_processes_with_their_sentence(path: Path) -> None:
 
 def test_only_queries_can_be_called_from_outside(path: Path) -> None:
     store = open_store(path)
-    for name in ("close", "_rows", "__init__"):
+    for part, name in (("file", "close"), ("file", "rows"), ("queue", "__init__"), ("spool", "put"), ("", "close")):
         out = _in_another_process(
             path,
-            f"\nstore.jobs()\nc = store._local.connection\nc.send(({name!r}, (), {{}}))\nprint(c.recv()[0])",
+            "\nstore.queue.jobs()\nc = store._local.connection\n"
+            f"c.send(({part!r}, {name!r}, (), {{}}))\nprint(c.recv()[0])",
         )
         assert out.strip() == "False"
-    assert store.jobs().empty
+    assert store.queue.jobs().empty
     store.close()
 
 
@@ -551,16 +558,17 @@ def test_the_owners_address_is_for_its_user_only(path: Path) -> None:
 def test_when_the_owner_is_killed_another_process_takes_its_place(path: Path) -> None:
     code = (
         "from pathlib import Path\nfrom probing.store import open_store\nimport time\n"
-        f"store = open_store(Path({str(path)!r}))\nprint(store.submit({{'pair': 'x'}}), flush=True)\ntime.sleep(60)"
+        f"store = open_store(Path({str(path)!r}))\n"
+        "print(store.queue.submit({'pair': 'x'}), flush=True)\ntime.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
         job = int(owner.stdout.readline())
         store = open_store(path)
-        assert store.job(job)["status"] == "queued"
+        assert store.queue.job(job)["status"] == "queued"
         owner.send_signal(signal.SIGKILL)
         owner.wait()
-        assert store.job(job)["status"] == "queued"
+        assert store.queue.job(job)["status"] == "queued"
         assert json.loads(path.with_name(path.name + ".owner").read_text())["pid"] == os.getpid()
         store.close()
 
@@ -568,15 +576,15 @@ def test_when_the_owner_is_killed_another_process_takes_its_place(path: Path) ->
 def test_many_threads_may_use_one_store(path: Path) -> None:
     store = open_store(path)
     _fill(store)
-    store.ingest()
+    store.batches.ingest()
     failures = []
 
     def use(i: int) -> None:
         try:
             for _ in range(10):
-                store.scores("run")
-                store.submit({"pair": str(i)})
-                store.runs()
+                store.runs.scores("run")
+                store.queue.submit({"pair": str(i)})
+                store.runs.table()
         except Exception as error:
             failures.append(error)
 
@@ -586,7 +594,7 @@ def test_many_threads_may_use_one_store(path: Path) -> None:
     for thread in threads:
         thread.join()
     assert not failures
-    assert len(store.jobs()) == 8
+    assert len(store.queue.jobs()) == 8
     store.close()
 
 
@@ -595,47 +603,49 @@ def test_many_threads_may_use_one_store(path: Path) -> None:
 
 def test_identical_requests_share_a_job_until_it_ends(path: Path) -> None:
     store = open_store(path)
-    first = store.submit({"pair": "a", "n": 1})
-    assert store.submit({"n": 1, "pair": "a"}) == first
-    assert store.submit({"pair": "b"}) != first
-    store.close_job(first, "done")
-    assert store.submit({"pair": "a", "n": 1}) != first
+    first = store.queue.submit({"pair": "a", "n": 1})
+    assert store.queue.submit({"n": 1, "pair": "a"}) == first
+    assert store.queue.submit({"pair": "b"}) != first
+    store.queue.end(first, "done")
+    assert store.queue.submit({"pair": "a", "n": 1}) != first
     store.close()
 
 
 def test_a_job_of_a_dead_worker_is_given_out_again_and_at_last_given_up(path: Path) -> None:
     store = open_store(path)
-    job = store.submit({"pair": "a"})
+    job = store.queue.submit({"pair": "a"})
     for attempt in range(DEATHS):
-        claimed = store.claim(f"worker {attempt}")
+        claimed = store.queue.claim(f"{attempt}-worker")
         assert claimed is not None
         assert claimed[0] == job
-        assert store.report(job, "base answers", 64, 500)
-    assert store.claim("one more") is None
-    assert store.job(job)["status"] == "failed"
-    assert "died or hung 3 times at the same batch (base answers, 64 of 500)" in store.job(job)["message"]
+        assert store.queue.report(job, f"{attempt}-worker", "base answers", 64, 500)
+        store.queue.bury(attempt)
+    assert store.queue.claim("one more") is None
+    assert store.queue.job(job)["status"] == "failed"
+    assert "died or hung 3 times at the same batch (base answers, 64 of 500)" in store.queue.job(job)["message"]
     store.close()
 
 
 def test_a_job_that_gets_on_between_deaths_is_never_given_up(path: Path) -> None:
     store = open_store(path)
-    job = store.submit({"pair": "a"})
+    job = store.queue.submit({"pair": "a"})
     for attempt in range(4 * DEATHS):
-        assert store.claim(f"worker {attempt}") is not None
-        assert store.report(job, "base answers", attempt // (DEATHS - 1), 500)
-    store.close_job(job, "done")
-    assert store.job(job)["status"] == "done"
+        assert store.queue.claim(f"{attempt}-worker") is not None
+        assert store.queue.report(job, f"{attempt}-worker", "base answers", attempt // (DEATHS - 1), 500)
+        store.queue.bury(attempt)
+    store.queue.end(job, "done")
+    assert store.queue.job(job)["status"] == "done"
     store.close()
 
 
 def test_a_job_knows_when_its_stage_began(path: Path) -> None:
     store = open_store(path)
-    job = store.submit({"pair": "a"})
-    store.claim("w")
+    job = store.queue.submit({"pair": "a"})
+    store.queue.claim("w")
     times = []
     for stage, done in (("answers", 0), ("answers", 64), ("edges", 0)):
-        store.report(job, stage, done, 100)
-        times.append(store.job(job)["stage_started"])
+        store.queue.report(job, "w", stage, done, 100)
+        times.append(store.queue.job(job)["stage_started"])
         time.sleep(0.01)
     assert times[0] == times[1] < times[2]
     store.close()
@@ -643,13 +653,13 @@ def test_a_job_knows_when_its_stage_began(path: Path) -> None:
 
 def test_a_cancelled_job_is_told_to_stop(path: Path) -> None:
     store = open_store(path)
-    job = store.submit({"pair": "a"})
-    store.claim("w")
-    assert store.report(job, "stage", 1, 2)
-    store.close_job(job, "cancelled")
-    assert not store.report(job, "stage", 2, 2)
-    store.close_job(job, "done")
-    assert store.job(job)["status"] == "cancelled"
+    job = store.queue.submit({"pair": "a"})
+    store.queue.claim("w")
+    assert store.queue.report(job, "w", "stage", 1, 2)
+    store.queue.end(job, "cancelled")
+    assert not store.queue.report(job, "w", "stage", 2, 2)
+    store.queue.end(job, "done")
+    assert store.queue.job(job)["status"] == "cancelled"
     store.close()
 
 

@@ -1,0 +1,73 @@
+"""Scores as rows (question, edge, writer, reader, score), for programs that know nothing of graphs.
+
+A graph of heads has a million edges: rows are made and written some questions at a time.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from probing.errors import ScoresError
+from probing.scores import Scores
+
+_AT_ONCE = 4_000_000
+"""Rows that are made at a time, where a question has fewer."""
+
+
+def write_long(path: Path, scores: Scores, kind: Literal["parquet", "csv"]) -> None:
+    """Write a file, complete or not at all: rows sorted by question and by the edge's name.
+
+    Raises:
+        ScoresError: the place cannot be written.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        if kind == "csv":
+            with part.open("w", encoding="utf-8", newline="") as file:
+                for number, table in enumerate(_tables(scores)):
+                    table.to_pandas().to_csv(file, index=False, header=number == 0)
+        else:
+            # Without Arrow's own schema beside Parquet's, which would make readers take the names for categories.
+            with pq.ParquetWriter(part, _SCHEMA, store_schema=False) as writer:
+                for table in _tables(scores):
+                    writer.write_table(table)
+        part.replace(path)
+    except OSError as error:
+        raise ScoresError(f"Cannot write {path}: {error.strerror}.", "Choose another place with --out.") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+_NAMES = pa.dictionary(pa.int32(), pa.string())
+
+_SCHEMA = pa.schema({"question_id": _NAMES, "edge": _NAMES, "writer": _NAMES, "reader": _NAMES, "score": pa.float32()})
+
+
+def _tables(scores: Scores) -> Iterator[pa.Table]:
+    """All rows, some questions at a time."""
+    graph = scores.graph
+    order = np.array(sorted(range(graph.size), key=graph.edges.__getitem__))
+    names = [graph.edges[number] for number in order]
+    writer, reader = (places[order] for places in graph.edge_index)
+    questions = max(1, _AT_ONCE // graph.size)
+    asked = sorted(range(len(scores.ids)), key=scores.ids.__getitem__)
+    for start in range(0, len(asked), questions):
+        places = asked[start : start + questions]
+
+        def repeated(which: np.ndarray, of: Sequence[str], times: int = len(places)) -> pa.Array:
+            return pa.DictionaryArray.from_arrays(np.tile(which.astype(np.int32), times), pa.array(of, pa.string()))
+
+        columns = [
+            pa.DictionaryArray.from_arrays(
+                np.repeat(np.arange(len(places), dtype=np.int32), graph.size), [scores.ids[place] for place in places]
+            ),
+            repeated(np.arange(graph.size), names),
+            repeated(writer, graph.writers),
+            repeated(reader, graph.readers),
+            scores.edges[places][:, order].ravel(),
+        ]
+        yield pa.table(columns, _SCHEMA)

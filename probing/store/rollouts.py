@@ -1,0 +1,79 @@
+"""What models answered."""
+
+import json
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from probing.rollouts import Answer
+from probing.store.connection import Connection, insert, now
+from probing.store.spool import AnswerBatch
+
+
+class Rollouts:
+    """The answers of a model to a question set, by the key of all that decides them."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def start(
+        self, key: str, model: str, identity: str, question_set: str, settings: dict[str, Any], questions: int
+    ) -> None:
+        """Enter a rollout of `questions` questions, unless it is there."""
+        with self._connection.transaction() as cursor:
+            cursor.execute(
+                "INSERT INTO rollouts VALUES (?, ?, ?, ?, ?, ?, NULL, NULL, ?, NULL) ON CONFLICT DO NOTHING",
+                [key, model, identity, question_set, json.dumps(settings), questions, now()],
+            )
+
+    def finish(self, key: str, provenance: dict[str, Any], seconds: float) -> None:
+        """Mark a rollout as complete."""
+        with self._connection.transaction() as cursor:
+            cursor.execute(
+                "UPDATE rollouts SET provenance = ?, seconds = ?, finished = ? "
+                "WHERE rollout_key = ? AND finished IS NULL",
+                [json.dumps(provenance), seconds, now(), key],
+            )
+
+    def finished(self, key: str) -> bool:
+        """Whether every answer of the rollout is there."""
+        sql = "SELECT 1 FROM rollouts WHERE rollout_key = ? AND finished IS NOT NULL"
+        return bool(self._connection.rows(sql, key))
+
+    def answered(self, key: str) -> set[str]:
+        """The questions of a rollout that have been answered."""
+        return {row[0] for row in self._connection.rows("SELECT question_id FROM answers WHERE rollout_key = ?", key)}
+
+    def answers(self, key: str) -> list[Answer]:
+        """The answers of a rollout in the order of its question set."""
+        rows = self._connection.rows(
+            "SELECT question_id, prompt_tokens, answer_tokens, answer, correct FROM answers "
+            "WHERE rollout_key = ? ORDER BY position",
+            key,
+        )
+        return [Answer(i, tuple(prompt), tuple(tokens), text, correct) for i, prompt, tokens, text, correct in rows]
+
+    def texts(self, key: str) -> dict[str, str]:
+        """The text of each question of a rollout, by its id."""
+        return dict(self._connection.rows("SELECT question_id, question FROM answers WHERE rollout_key = ?", key))
+
+
+def insert_answers(cursor: duckdb.DuckDBPyConnection, batch: AnswerBatch) -> None:
+    """Take in a batch; answers that are there already stay as they are."""
+    tokens = pa.list_(pa.int32())
+    columns = {
+        "rollout_key": [batch.rollout_key] * len(batch.answers),
+        "position": list(batch.positions),
+        "question_id": [a.question_id for a in batch.answers],
+        "question": list(batch.questions),
+        "reference": list(batch.references),
+        "prompt": list(batch.prompts),
+        "prompt_tokens": pa.array([a.prompt_tokens for a in batch.answers], tokens),
+        "answer_tokens": pa.array([a.tokens for a in batch.answers], tokens),
+        "answer": [a.text for a in batch.answers],
+        "correct": [a.correct for a in batch.answers],
+        "prompt_pieces": pa.array(batch.prompt_pieces, pa.list_(pa.string())),
+        "answer_pieces": pa.array(batch.answer_pieces, pa.list_(pa.string())),
+    }
+    insert(cursor, "answers", columns)
