@@ -18,9 +18,10 @@ from probing.jobs.loading import Models, gpu_lock, wait_for
 from probing.jobs.numerics import make_plan
 from probing.jobs.plan import SIDES, Plan, Spec, shipped, spec_of
 from probing.jobs.worker import follow, serve, worker_lock
+from probing.method import Method
 from probing.metrics import compare
 from probing.pairs import Registry, load_registry
-from probing.rollouts import ALPHAS, Criteria
+from probing.rollouts import ALPHAS, Answer, Criteria, select
 from probing.store import Store, open_store
 from tests.conftest import ROOT
 from tests.waiting import until
@@ -180,6 +181,10 @@ def test_a_timeline_compares_every_checkpoint_on_the_questions_of_the_pair(undis
         assert metrics.loc[("step-000000", metric), "difference"] == pytest.approx(0, abs=1e-9)
         final, tuned = (metrics.loc[(side, metric), "tuned"] for side in ("step-000120", "tuned"))
         assert final == pytest.approx(tuned, rel=1e-6)
+    runs = store.comparisons.runs(key)
+    assert runs["step-000000"] == runs["base"]
+    assert runs["step-000120"] == runs["tuned"]
+    assert store.runs.table()["run_key"].nunique() == 3, "the same scores are computed once"
     base = store.runs.scores(row["base_run"])
     assert store.runs.scores(_run(store, plan, spec.selections()[0], "step-000020")).ids == base.ids
     store.close()
@@ -234,6 +239,30 @@ def test_every_setting_is_in_the_key() -> None:
         keys.add(_plan(spec).comparison_key(selection))
     assert len(keys) == 13
     assert Spec.from_json(SPEC.as_json()) == SPEC
+
+
+def test_a_runs_key_is_that_of_its_model_samples_and_method_whoever_asks() -> None:
+    plan, other = _plan(), _plan(replace(SPEC, pair="ppo", selection=Criteria(n=40, beta=0.4)))
+    answers = [Answer(f"q{i}", (1,), (2,) * 10, "", True) for i in range(8)]
+    selected = select(answers, answers, Criteria(alpha=0.3, n=8))
+    key = plan.run_key(selected, "base")
+    assert other.run_key(replace(selected, selection=Criteria(alpha=0.35)), "base") == key
+    assert other.comparison_key(selected.selection) != plan.comparison_key(selected.selection)
+    fewer = replace(selected, outcomes=selected.outcomes[1:])
+    keys = {key, plan.run_key(selected, "tuned"), other.run_key(selected, "tuned"), plan.run_key(fewer, "base")}
+    keys.add(plan.run_key(replace(selected, cut=selected.cut + 1), "base"))
+    for change in ({"dtype": "bfloat16"}, {"attention": "eager"}, {"granularity": "blocks"}, {"rollouts": "made"}):
+        keys.add(_plan(replace(SPEC, **change)).run_key(selected, "base"))
+    assert len(keys) == 9
+
+
+def test_a_method_is_a_value_that_goes_into_keys_and_into_words() -> None:
+    assert Method.from_json(Method("blocks").as_json()) == Method("blocks")
+    assert Method.from_json({"granularity": "projections", "version": 1}) == Method(), "as earlier versions said it"
+    assert Method().words == []
+    assert Method("blocks").words == ["attention blocks as one reader"]
+    kept = {"method": "eap", "reference": "zero", "granularity": "projections", "version": 1}
+    assert Method().as_json() == kept, "keys of stores out there are made of it"
 
 
 def test_shipped_jobs_cover_every_pair_that_needs_nothing_more_the_default_cut_first() -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import duckdb
@@ -14,13 +15,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from probing.edge_tables import EDGE_VALUES
 from probing.errors import StoreError
 from probing.graph import graph_of
 from probing.metrics import METRICS
 from probing.rollouts import Answer, Criteria, select
 from probing.scores import Scores
-from probing.store import Store, open_snapshot, open_store
+from probing.store import Store, connection, open_snapshot, open_store, queue
 from probing.store.database import Database
+from probing.store.leases import sign_of_life
 from probing.store.queue import DEATHS
 from probing.store.schema import MIGRATIONS, VERSION
 from probing.store.sharing import restore
@@ -441,10 +444,73 @@ def test_a_graph_that_was_kept_in_columns_is_the_same_in_one(path: Path) -> None
     store.close()
 
 
+def test_runs_of_before_they_were_artifacts_of_their_own_are_shown_as_they_were(path: Path) -> None:
+    _of_version(path, 5)
+    graphs = (GRAPH, graph_of(3, True, "blocks", (1,)))
+    rng = np.random.default_rng(0)
+    runs = {"base": ("c", "base"), "step": ("c", "step-000040"), "tuned": ("c", "tuned"), "other": ("d", "base")}
+    values = {key: rng.normal(size=(4, graphs[key == "other"].size)).astype(np.float32) for key in runs}
+    kept = pd.DataFrame(rng.normal(size=(GRAPH.size, 8)), columns=list(EDGE_VALUES))
+    with duckdb.connect(str(path)) as old:
+        for graph in graphs:
+            for edge, name in enumerate(graph.edges):
+                row = [graph.as_text(), edge, name, *name.split("->")]
+                old.execute("INSERT INTO edge_names VALUES (?, ?, ?, ?, ?)", row)
+        for key in ("c", "d"):
+            old.execute(
+                """INSERT INTO comparisons VALUES
+                   (?, 'p', 'q', 'both_correct', 0.3, 'b', 't', '{}', 1, 1, '{}', NULL, NULL, now()::TIMESTAMP)""",
+                [key],
+            )
+        for key, (comparison, side) in runs.items():
+            graph = graphs[key == "other"]
+            old.execute(
+                """INSERT INTO runs (run_key, comparison_key, side, model, identity, samples, batch_size, settings,
+                   provenance, seconds, created, finished, graph) SELECT ?, ?, ?, 'm', 'sha256:x', 4, 2,
+                   '{"rollout": "b"}', '{}', 1, moment, moment, ? FROM (SELECT now()::TIMESTAMP AS moment)""",
+                [key, comparison, side, graph.as_text()],
+            )
+            for number, row in enumerate(values[key]):
+                old.execute("INSERT INTO samples VALUES (?, ?, ?, ?)", [key, f"q{number}", number, row.tolist()])
+        old.register("kept", kept.assign(comparison_key="c", side="tuned", edge=range(GRAPH.size)))
+        old.execute("INSERT INTO edge_summaries BY NAME SELECT * FROM kept")
+        for side in ("tuned", "step-000040"):
+            old.execute("INSERT INTO metric_summaries (comparison_key, side, metric) VALUES ('c', ?, 'loss')", [side])
+        old.execute("INSERT INTO answers VALUES ('b', 0, 'q0', '', '', '', [1], [2], '', true, NULL, NULL)")
+        old.execute(
+            "INSERT INTO jobs (spec, status, worker, created) VALUES ('{}', 'running', '1-x', now()::TIMESTAMP)"
+        )
+    store = open_store(path)
+    rows = store.comparisons.table().set_index("comparison_key")
+    assert (rows.loc["c", "base_run"], rows.loc["c", "tuned_run"], rows.loc["d", "base_run"]) == (
+        "base", "tuned", "other",
+    )  # fmt: skip
+    assert rows.loc["c", "ready"]
+    assert not rows.loc["d", "ready"]
+    assert store.comparisons.runs("c") == {"base": "base", "tuned": "tuned", "step-000040": "step"}
+    assert store.comparisons.link("c", {"base": "new", "tuned": "new"})["base"] == "base", "it keeps what it has"
+    assert list(store.comparisons.steps("c")["side"]) == ["step-000040"]
+    pd.testing.assert_frame_equal(store.summaries.edges("c"), kept)
+    for key, (comparison, side) in runs.items():
+        graph, scores = graphs[key == "other"], store.runs.scores(key)
+        assert (scores.graph, scores.ids) == (graph, ("q0", "q1", "q2", "q3"))
+        np.testing.assert_array_equal(scores.edges, values[key])
+        np.testing.assert_array_equal(scores.loss, np.arange(4, dtype=np.float32))
+        long = _long(store, key).set_index(["question_id", "edge"])
+        assert len(long) == values[key].size
+        for edge, name in enumerate(graph.edges):
+            row = long.loc[("q2", name)]
+            assert (row["writer"], row["reader"], row["score"]) == (*name.split("->"), values[key][2, edge])
+        table = store.runs.table().set_index("run_key")
+        assert (table.loc[key, "side"], table.loc[key, "scored"]) == (side, 4), comparison
+    assert store.queue.job(1)["status"] == "queued", "its worker cannot be there any more"
+    store.close()
+
+
 def test_the_steps_that_led_here_stay_as_they_were() -> None:
     """Stores out there were made by them."""
     digests = [hashlib.sha256("\n".join(step).encode()).hexdigest()[:12] for step in MIGRATIONS]
-    known = "97a369b059ff 46dac1267a4f 304a5986e4a0 2f3a25e5406d 0d0bcf5dc5e7"  # pragma: allowlist secret
+    known = "97a369b059ff 46dac1267a4f 304a5986e4a0 2f3a25e5406d 0d0bcf5dc5e7 148054237d84"  # pragma: allowlist secret
     assert digests == known.split()
 
 
@@ -636,6 +702,87 @@ def test_a_job_that_gets_on_between_deaths_is_never_given_up(path: Path) -> None
     store.queue.end(job, "done")
     assert store.queue.job(job)["status"] == "done"
     store.close()
+
+
+def test_a_living_worker_keeps_its_job_whoever_else_claims(path: Path) -> None:
+    store = open_store(path)
+    jobs = [store.queue.submit({"pair": name}) for name in "ab"]
+    with sign_of_life(path, "1-a"):
+        assert store.queue.claim("1-a") == (jobs[0], {"pair": "a"})
+        assert store.queue.claim("2-b") == (jobs[1], {"pair": "b"}), "of one that has no lock here"
+        assert store.queue.claim("3-c") is None
+        assert store.queue.claim("3-c", jobs[0]) is None
+        assert store.queue.report(jobs[0], "1-a", "stage", 0, 1)
+        assert store.queue.report(jobs[1], "2-b", "stage", 0, 1)
+    assert store.queue.claim("3-c") == (jobs[0], {"pair": "a"}), "its lock is free: it is dead"
+    assert store.queue.job(jobs[0])["attempts"] == 1
+    store.close()
+
+
+def test_a_worker_that_has_been_silent_for_too_long_has_lost_its_job(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(path)
+    job = store.queue.submit({"pair": "a"})
+    with sign_of_life(path, "1-a"):
+        store.queue.claim("1-a")
+        monkeypatch.setenv("PROBING_PATIENCE", "0.3")
+        time.sleep(0.2)
+        store.queue.greet("1-a")
+        time.sleep(0.2)
+        assert store.queue.claim("2-b") is None
+        time.sleep(0.2)
+        assert store.queue.claim("2-b") == (job, {"pair": "a"})
+        assert not store.queue.report(job, "1-a", "stage", 1, 2), "it is told to stop"
+        store.queue.end(job, "failed", "what the first has to say", worker="1-a")
+        assert store.queue.job(job)["status"] == "running"
+        store.queue.end(job, "done", worker="2-b")
+        assert store.queue.job(job)["status"] == "done"
+    store.close()
+
+
+def test_clocks_that_jump_take_no_job_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(path)
+    store.queue.submit({"pair": "a"})
+    store.queue.claim("1-a")
+    later = connection.now() + timedelta(days=400)
+    monkeypatch.setattr(queue, "now", lambda: later)
+    monkeypatch.setattr(time, "time", lambda: later.timestamp())
+    assert store.queue.claim("2-b") is None
+    store.close()
+
+
+def test_a_job_that_is_given_back_counts_no_death(path: Path) -> None:
+    store = open_store(path)
+    job = store.queue.submit({"pair": "a"})
+    for attempt in range(2 * DEATHS):
+        assert store.queue.claim(f"{attempt}-w") == (job, {"pair": "a"})
+        store.queue.release(f"{attempt}-w")
+    assert (store.queue.job(job)["status"], store.queue.job(job)["attempts"]) == ("queued", 0)
+    store.close()
+
+
+def test_dead_workers_leave_no_locks(path: Path) -> None:
+    store = open_store(path)
+    folder = path.with_name("store.duckdb.workers")
+    for worker in ("1-a", "2-b"):
+        store.queue.submit({"pair": worker})
+        with sign_of_life(path, worker):
+            store.queue.claim(worker)
+            assert {file.name for file in folder.iterdir()} == {worker}, "nor does one that lost its job"
+    store.close()
+
+
+def test_a_restored_store_has_no_workers(path: Path) -> None:
+    store = open_store(path)
+    job = store.queue.submit({"pair": "a"})
+    store.queue.claim("1-a")
+    made = store.file.snapshot()
+    store.close()
+    restore(made, path)
+    again = open_store(path)
+    assert again.queue.claim("2-b") == (job, {"pair": "a"})
+    again.close()
 
 
 def test_a_job_knows_when_its_stage_began(path: Path) -> None:
