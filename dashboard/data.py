@@ -21,6 +21,7 @@ from probing.graph import ResidualGraph
 from probing.jobs.plan import step_of_side
 from probing.metrics import METRICS, Comparison, Definition
 from probing.scores import Scores
+from probing.store.records import ComparisonRow, JobRow, RunRow
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -82,16 +83,15 @@ def _comparisons(opened: int, results: int) -> pd.DataFrame:
     return store().comparisons.table()
 
 
-def comparison_rows() -> list[dict[str, Any]]:
-    """Every comparison, as a dictionary without what is missing."""
+def comparison_rows() -> list[ComparisonRow]:
+    """Every comparison."""
     opened, _, results = store().file.revision()
     return _comparison_rows(opened, results)
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
-def _comparison_rows(opened: int, results: int) -> list[dict[str, Any]]:
-    rows = _comparisons(opened, results).to_dict("records")
-    return [{str(name): value for name, value in row.items() if pd.notna(value)} for row in rows]
+def _comparison_rows(opened: int, results: int) -> list[ComparisonRow]:
+    return [ComparisonRow.of(row) for row in _comparisons(opened, results).to_dict("records")]
 
 
 def jobs() -> pd.DataFrame:
@@ -103,6 +103,17 @@ def jobs() -> pd.DataFrame:
 @_table(2)
 def _jobs(opened: int, changes: int) -> pd.DataFrame:
     return store().queue.jobs()
+
+
+def job_rows() -> list[JobRow]:
+    """The same, one by one."""
+    opened, changes, _ = store().file.revision()
+    return _job_rows(opened, changes)
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _job_rows(opened: int, changes: int) -> list[JobRow]:
+    return [JobRow.of(row) for row in _jobs(opened, changes).to_dict("records")]
 
 
 def steps(comparison: str) -> pd.DataFrame:
@@ -249,8 +260,8 @@ def _positions(opened: int, results: int, run: str, question: str) -> np.ndarray
     return store().runs.positions(run, question)
 
 
-@_table(64)
-def provenance(base_run: str, tuned_run: str) -> pd.DataFrame:
-    """Both runs' rows, base first."""
-    runs = store().runs.table().set_index("run_key")
-    return runs.loc[[base_run, tuned_run]].reset_index()
+@st.cache_resource(max_entries=64, show_spinner=False)
+def provenance(base_run: str, tuned_run: str) -> dict[str, RunRow]:
+    """Both runs, by side."""
+    runs = {row["run_key"]: RunRow.of(row) for row in store().runs.table().to_dict("records")}
+    return {"base": runs[base_run], "tuned": runs[tuned_run]}

@@ -26,7 +26,7 @@ def _link(pair: Pair, view: View, alpha: float) -> str:
     """This page's address for a pair and a cut."""
     question = load_registry().questions[view.question_set].title
     asked = {"pair": pair.title, "questions": question, "cohort": COHORT_NAMES[view.cohort], "alpha": f"{alpha:g}"}
-    if (own := rules(view.row["settings"])) != PAPER:
+    if (own := rules(view.comparison)) != PAPER:
         asked["variant"] = own
     return f"/?{urlencode(asked)}"
 
@@ -35,16 +35,16 @@ def rows(view: View) -> list[dict[str, Any]]:
     """One row for each comparison like the view's, and for each of the paper's rows on the same pair and questions."""
     registry = load_registry()
     found = []
-    for row in alike(view).to_dict("records"):
-        pair = registry.pairs.get(str(row["pair"]))
+    for row in alike(view):
+        pair = registry.pairs.get(row.pair)
         if pair is None:
             continue
-        compared = data.compared(str(row["comparison_key"]))
-        before, after = (percent(row[f"{side}_accuracy"], signed=False) for side in ("base", "tuned"))
+        compared = data.compared(row.comparison_key)
+        before, after = (percent(of, signed=False) for of in row.accuracies)
         accuracy = f"{before.removesuffix(' %')} → {after}"
         pattern = pattern_verdict(compared) + (" (earlier version)" if is_outdated(row) else "")
-        made = _row(view, pair, row["alpha"], pattern, compared)
-        found.append(made | {"Tokens": row["cut"], "Accuracy": accuracy})
+        made = _row(view, pair, row.alpha, pattern, compared)
+        found.append(made | {"Tokens": row.cut, "Accuracy": accuracy})
     for pair in registry.pairs.values():
         found += [_published_row(view, pair, row) for row in view.published(pair)]
     order = list(registry.pairs)

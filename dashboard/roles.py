@@ -26,7 +26,7 @@ from dashboard.words import as_text
 from probing.errors import PersonError
 from probing.jobs.plan import Spec
 from probing.pairs import load_registry
-from probing.store.queue import ACTIVE
+from probing.store.records import ACTIVE, JobRow
 
 log = logging.getLogger(__name__)
 
@@ -159,10 +159,10 @@ def submit(spec: Spec) -> int:
     return store().queue.submit(spec.as_json(), who)
 
 
-def may_cancel(job: dict[str, Any]) -> bool:
+def may_cancel(job: JobRow) -> bool:
     """Whether this person may cancel a job: any on one's own machine and as admin, else one's own."""
     who = person()
-    return who in ("local", "admin") or (who is not None and job["requested_by"] == who)
+    return who in ("local", "admin") or (who is not None and job.requested_by == who)
 
 
 def cancel(job: int) -> None:

@@ -7,22 +7,22 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from dashboard import data, roles, tables
 from dashboard.service import is_hosted, public
-from dashboard.view import COARSE, COHORT_NAMES, GRANULARITY_NAMES, current, current_choice
+from dashboard.view import COHORT_NAMES, GRANULARITY_NAMES, current, current_choice
 from dashboard.words import as_text
 from probing.errors import PersonError
 from probing.jobs.plan import Spec, is_outdated, spec_of
 from probing.jobs.supervisor import log_path
+from probing.method import Method
 from probing.pairs import load_registry
 from probing.rollouts import ALPHAS, Criteria
 from probing.store import default_path
-from probing.store.queue import ACTIVE
+from probing.store.records import ACTIVE, ComparisonRow, JobRow
 
 ICONS = {
     "queued": ":material/hourglass_empty:",
@@ -78,7 +78,7 @@ def form() -> Spec:
 def renewal() -> None:
     """Offer to compute the chosen comparison again, where an earlier version of the program made it."""
     view = current()
-    if view.state != "ready" or not is_outdated(view.row):
+    if view.state != "ready" or not is_outdated(view.comparison):
         return
     st.info(
         f"An earlier version of this program computed **{as_text(view.pair.title)}**, questions "
@@ -86,7 +86,7 @@ def renewal() -> None:
         icon=":material/history:",
     )
     if st.button("Compute it again", icon=":material/replay:"):
-        queue(spec_of(view.row))
+        queue(spec_of(view.comparison))
         st.rerun()
 
 
@@ -130,34 +130,32 @@ def active_jobs() -> None:
 
 
 def _active() -> None:
-    jobs = data.jobs()
-    active = jobs[jobs["status"].isin(ACTIVE)].sort_values("job_id")
-    if active.empty:
+    active = [job for job in reversed(data.job_rows()) if job.is_active]
+    if not active:
         if st.session_state.pop("runs_were_busy", False):
             st.rerun()
         st.caption("Nothing is queued.")
         return
     st.session_state["runs_were_busy"] = True
-    for job in active.to_dict("records"):
-        with st.container(border=True, key=f"job-{job['job_id']}"):
+    for job in active:
+        with st.container(border=True, key=f"job-{job.job_id}"):
             title, button = st.columns([5, 1], vertical_alignment="center")
-            title.markdown(f"{ICONS[job['status']]} **Job {job['job_id']}** {as_text(describe(job))}")
-            if roles.may_cancel(job) and button.button("Cancel", key=f"cancel-{job['job_id']}"):
-                roles.cancel(int(job["job_id"]))
+            title.markdown(f"{ICONS[job.status]} **Job {job.job_id}** {as_text(describe(job))}")
+            if roles.may_cancel(job) and button.button("Cancel", key=f"cancel-{job.job_id}"):
+                roles.cancel(int(job.job_id))
                 st.rerun(scope="fragment")
-            if job["status"] == "running" and job["total"]:
-                st.progress(job["done"] / job["total"], as_text(progress(job, datetime.now(UTC).replace(tzinfo=None))))
+            if job.status == "running" and job.total:
+                st.progress(job.done / job.total, as_text(progress(job, datetime.now(UTC).replace(tzinfo=None))))
 
 
-def describe(job: dict[str, Any]) -> str:
+def describe(job: JobRow) -> str:
     """What a job is to make."""
-    spec = json.loads(job["spec"])
+    spec = job.spec
     pair = load_registry().pairs.get(spec["pair"])
     parts = [pair.title if pair else spec["pair"], spec["questions"]]
     parts += [COHORT_NAMES.get(spec["selection"]["cohort"], spec["selection"]["cohort"])]
     parts += [f"α {', '.join(f'{alpha:g}' for alpha in spec['alphas'])}", f"{spec['selection']['n']} questions"]
-    if spec.get("granularity") == "blocks":
-        parts.append(COARSE)
+    parts += Method(spec.get("granularity", "projections")).words
     if spec.get("timeline"):
         parts.append("every checkpoint")
     if spec.get("question"):
@@ -165,37 +163,36 @@ def describe(job: dict[str, Any]) -> str:
     return " · ".join(parts)
 
 
-def progress(job: dict[str, Any], now: datetime) -> str:
+def progress(job: JobRow, now: datetime) -> str:
     """How far the present stage of a job is, how fast it goes, and how long it will take."""
-    far = f"{job['stage']}: {job['done']} of {job['total']}"
-    began = job.get("stage_started")
-    if began is None or pd.isna(began) or not job["done"]:
+    far = f"{job.stage}: {job.done} of {job.total}"
+    began = job.stage_started
+    if began is None or not job.done:
         return far
     seconds = (now - began).total_seconds()
     if seconds < 1:
         return far
-    rate = job["done"] / seconds
-    left = (job["total"] - job["done"]) / rate
+    rate = job.done / seconds
+    left = (job.total - job.done) / rate
     speed = f"{rate:.1f} a second" if rate >= 1 else f"{60 * rate:.1f} a minute"
     time = f"{left:.0f} s" if left < 100 else f"{left / 60:.0f} min"
     return f"{far}, {speed}, about {time} left in this stage"
 
 
-def finished_jobs() -> dict[str, Any] | None:
+def finished_jobs() -> JobRow | None:
     """The jobs that have ended, the newest first; returns the one that is picked."""
-    jobs = data.jobs()
-    ended = jobs[~jobs["status"].isin(ACTIVE)].to_dict("records")
+    ended = [job for job in data.job_rows() if not job.is_active]
     if not ended:
         return None
-    by_id = {str(job["job_id"]): job for job in ended}
+    by_id = {str(job.job_id): job for job in ended}
     table = pd.DataFrame(
         {
-            "Job": [job["job_id"] for job in ended],
-            "State": [job["status"] for job in ended],
+            "Job": [job.job_id for job in ended],
+            "State": [job.status for job in ended],
             "What": [describe(job) for job in ended],
-            "Seconds": [(job["finished"] - job["started"]).total_seconds() if _ran(job) else None for job in ended],
-            "Finished (UTC)": [job["finished"] for job in ended],
-            "Message": [public(job["message"]) for job in ended],
+            "Seconds": [_seconds(job) for job in ended],
+            "Finished (UTC)": [job.finished for job in ended],
+            "Message": [public(job.message) for job in ended],
         }
     )
     st.dataframe(
@@ -208,41 +205,40 @@ def finished_jobs() -> dict[str, Any] | None:
     return by_id.get(chosen or "")
 
 
-def _ran(job: dict[str, Any]) -> bool:
-    return not pd.isna(job["started"]) and not pd.isna(job["finished"])
+def _seconds(job: JobRow) -> float | None:
+    if job.started is None or job.finished is None:
+        return None
+    return (job.finished - job.started).total_seconds()
 
 
-def details(job: dict[str, Any]) -> None:
+def details(job: JobRow) -> None:
     """One ended job: what became of it, its log, and with what its runs were made."""
-    st.markdown(f"{ICONS[job['status']]} **Job {job['job_id']}**, {job['status']}: {as_text(describe(job))}")
-    if job["message"]:
-        st.info(as_text(public(job["message"])), icon=":material/info:")
-    spec = Spec.from_json(json.loads(job["spec"]))
-    if job["status"] != "done" and roles.person() is not None and st.button("Try again", icon=":material/replay:"):
+    st.markdown(f"{ICONS[job.status]} **Job {job.job_id}**, {job.status}: {as_text(describe(job))}")
+    if job.message:
+        st.info(as_text(public(job.message)), icon=":material/info:")
+    spec = Spec.from_json(job.spec)
+    if job.status != "done" and roles.person() is not None and st.button("Try again", icon=":material/replay:"):
         queue(spec)
         st.rerun()
-    lines = [] if is_hosted() else list(log_of(default_path(), int(job["job_id"])))
+    lines = [] if is_hosted() else list(log_of(default_path(), int(job.job_id)))
     with st.expander(f"Log ({len(lines)} line{'s' if len(lines) != 1 else ''})" if lines else "Log"):
         if lines:
             st.code("\n".join(lines[-LOG_LINES:]), language=None)
         else:
             st.caption("It was done from a terminal, its log is gone, or this is a hosted server.")
     for row in _made_by(spec):
-        with st.expander(f"Provenance, α = {row['alpha']:g}"):
-            tables.provenance(data.provenance(row["base_run"], row["tuned_run"]))
+        with st.expander(f"Provenance, α = {row.alpha:g}"):
+            tables.provenance(data.provenance(row.base_run or "", row.tuned_run or ""))
 
 
-def _made_by(spec: Spec) -> list[dict[str, Any]]:
+def _made_by(spec: Spec) -> list[ComparisonRow]:
     """The finished comparisons that a job asked for."""
-    table = data.comparisons()
-    found = table[
-        table["ready"]
-        & (table["pair"] == spec.pair)
-        & (table["question_set"] == spec.questions)
-        & (table["cohort"] == spec.selection.cohort)
-        & table["alpha"].isin(spec.alphas)
-    ]
-    return found.drop_duplicates("alpha").sort_values("alpha").to_dict("records")
+    asked = spec.pair, spec.questions, spec.selection.cohort
+    newest: dict[float, ComparisonRow] = {}
+    for row in data.comparison_rows():
+        if row.ready and (row.pair, row.question_set, row.cohort) == asked and row.alpha in spec.alphas:
+            newest.setdefault(row.alpha, row)
+    return sorted(newest.values(), key=lambda row: row.alpha)
 
 
 def log_of(path: Path, job: int) -> Iterator[str]:

@@ -1,7 +1,5 @@
 """Tables: cohorts, all metrics, top movers, parameters and provenance."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import streamlit as st
@@ -13,6 +11,7 @@ from dashboard.words import interval, relative_interval
 from probing.edge_tables import strongest
 from probing.metrics import METRICS, STUDENTISED_BELOW, Comparison, Definition, coverage, range_of
 from probing.rollouts import COHORTS
+from probing.store.records import ComparisonRow, RunRow
 
 
 def cohorts(view: View) -> None:
@@ -58,7 +57,7 @@ def _resamples(definition: Definition, view: View) -> str:
 
 def parameters(definition: Definition, view: View) -> None:
     """The choices in force that the metrics and the selection leave open."""
-    selection = json.loads(view.row["settings"])["selection"]
+    selection = view.comparison.settings["selection"]
     rows = {
         "bins of the histogram": f"{definition.bins}, equal width",
         "its range": f"0 to {range_of(definition)}, shared by them; the last bin has all that is above",
@@ -69,8 +68,8 @@ def parameters(definition: Definition, view: View) -> None:
         f"of fewer than {STUDENTISED_BELOW}), {_resamples(definition, view)}, seed {definition.seed}",
         "what reads in attention": GRANULARITY_NAMES[view.graph.granularity],
         "cohort": COHORT_NAMES[view.cohort],
-        "T̄": f"{view.row['mean_length']:.2f} tokens ({selection['mean_length']} of the two models' mean lengths)",
-        "cut": f"α = {selection['alpha']:g}, the first {view.row['cut']:.0f} tokens of an answer",
+        "T̄": f"{view.comparison.mean_length:.2f} tokens ({selection['mean_length']} of the two models' mean lengths)",
+        "cut": f"α = {selection['alpha']:g}, the first {view.cut} tokens of an answer",
         "answer lengths kept": f"{selection['beta']:g} T̄ to {selection['gamma']:g} T̄, "
         f"differing by at most {selection['delta']:g} of their mean",
         "questions drawn": f"{view.counts['selected']} of {view.counts['alike']} eligible, seed {selection['seed']}",
@@ -78,20 +77,20 @@ def parameters(definition: Definition, view: View) -> None:
     st.dataframe(pd.DataFrame({"Parameter": rows.keys(), "In force": rows.values()}), hide_index=True, height="content")
 
 
-def provenance(runs: pd.DataFrame) -> None:
+def provenance(runs: dict[str, RunRow]) -> None:
     """With what the two runs of a comparison were made."""
-    columns = {}
-    for run in runs.to_dict("records"):
-        made = json.loads(run["provenance"])
-        columns[run["side"]] = {
-            "model": run["model"],
-            "identity": run["identity"],
-            "samples": str(run["samples"]),
-            "seconds": f"{run['seconds']:.1f}",
-            "finished (UTC)": f"{run['finished']:%Y-%m-%d %H:%M}",
-            **{name: str(value) for name, value in made.items()},
-            "run": run["run_key"],
+    columns = {
+        side: {
+            "model": run.model,
+            "identity": run.identity,
+            "samples": str(run.samples),
+            "seconds": f"{run.seconds:.1f}",
+            "finished (UTC)": f"{run.finished:%Y-%m-%d %H:%M}",
+            **{name: str(value) for name, value in (run.provenance or {}).items()},
+            "run": run.run_key,
         }
+        for side, run in runs.items()
+    }
     st.dataframe(pd.DataFrame(columns).rename_axis("").reset_index(), hide_index=True, height="content")
 
 
@@ -134,11 +133,11 @@ def top_movers(view: View, table: pd.DataFrame) -> None:
     exports.offer("top-movers", rows)
 
 
-def over_cuts(comparisons: pd.DataFrame, metric: str) -> pd.DataFrame:
+def over_cuts(comparisons: list[ComparisonRow], metric: str) -> pd.DataFrame:
     """A metric at the cut of each comparison: columns `alpha`, `base`, `tuned`, `ci_low`, `ci_high`."""
     fields = ("base", "tuned", "difference", "ci_low", "ci_high")
     rows = []
-    for row in comparisons.to_dict("records"):
-        compared = data.compared(str(row["comparison_key"]))[metric]
-        rows.append({"alpha": row["alpha"], **{field: getattr(compared, field) for field in fields}})
+    for row in comparisons:
+        compared = data.compared(row.comparison_key)[metric]
+        rows.append({"alpha": row.alpha, **{field: getattr(compared, field) for field in fields}})
     return pd.DataFrame(rows)

@@ -157,7 +157,7 @@ def texts(view: View, row: dict[str, Any]) -> None:
     with reference:
         st.caption("Reference")
         st.code(row["reference"], language=None, wrap_lines=True)
-    cut = int(view.row["cut"])
+    cut = view.cut
     for column, side in zip(st.columns(2, gap="medium"), ("base", "tuned"), strict=True):
         with column:
             right = ":material/check: correct" if row[f"{side}_correct"] else ":material/close: wrong"
@@ -192,7 +192,7 @@ def contribution(graph: ResidualGraph, scores: np.ndarray | None, name: str) -> 
 
 def fed_tokens(view: View, row: dict[str, Any]) -> list[list[str]]:
     """The texts of the tokens that each model was fed: the prompt, and the answer up to one before the cut."""
-    cut = int(view.row["cut"])
+    cut = view.cut
     fed = []
     for side in ("base", "tuned"):
         prompt, answer = row[f"{side}_prompt_pieces"], row[f"{side}_answer_pieces"]

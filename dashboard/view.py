@@ -1,20 +1,18 @@
 """The shared selection: pair, question set, cohort and cut, in the sidebar and in the URL of every page."""
 
-import json
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from typing import Any, Literal
 
-import pandas as pd
 import streamlit as st
 
 from dashboard import data
 from dashboard.words import as_text
 from probing.graph import Granularity, ResidualGraph
+from probing.method import Method
 from probing.pairs import Pair, Registry, load_registry
 from probing.published import Published, published
 from probing.rollouts import ALPHAS, COHORTS, Criteria
-from probing.store.queue import ACTIVE
+from probing.store.records import ComparisonRow, JobRow
 
 COHORT_NAMES = {
     "both_correct": "both correct",
@@ -24,9 +22,6 @@ COHORT_NAMES = {
 }
 
 GRANULARITY_NAMES: dict[Granularity, str] = {"projections": "q, k and v apart", "blocks": "the block as one"}
-
-COARSE = "attention blocks as one reader"
-"""What jobs and comparisons of the coarser granularity are called."""
 
 State = Literal["ready", "impossible", "computing", "failed", "absent"]
 
@@ -40,20 +35,27 @@ class View:
     cohort: str
     alpha: float
     state: State
-    row: dict[str, Any]
-    """The comparison, as `Database.comparisons` gives it; empty unless ready or impossible."""
-    job: dict[str, Any]
-    """The newest job that would make it; empty if there is none."""
+    row: ComparisonRow | None
+    """The comparison; None unless ready or impossible."""
+    job: JobRow | None
+    """The newest job that would make it, if there is one."""
+
+    @property
+    def comparison(self) -> ComparisonRow:
+        """The comparison of a view that is ready or impossible."""
+        assert self.row is not None
+        return self.row
 
     @property
     def key(self) -> str:
-        """The comparison."""
-        return self.row["comparison_key"]
+        """The comparison's key."""
+        return self.comparison.comparison_key
 
     @property
     def graph(self) -> ResidualGraph:
         """The graph of both models."""
-        return ResidualGraph.from_text(self.row["graph"])
+        assert self.comparison.graph is not None
+        return self.comparison.graph
 
     def published(self, pair: Pair, alpha: float | None = None) -> list[Published]:
         """The paper's rows for a pair on these questions; none beside edges that the paper does not have."""
@@ -64,12 +66,19 @@ class View:
     @property
     def keys(self) -> tuple[str, str]:
         """The runs of base and tuned."""
-        return self.row["base_run"], self.row["tuned_run"]
+        assert self.comparison.base_run is not None
+        assert self.comparison.tuned_run is not None
+        return self.comparison.base_run, self.comparison.tuned_run
 
     @property
     def counts(self) -> dict[str, int]:
         """Questions in each cohort and at each stage of the selection."""
-        return json.loads(self.row["counts"])
+        return self.comparison.counts or {}
+
+    @property
+    def cut(self) -> int:
+        """Tokens of an answer that are scored."""
+        return self.comparison.cut or 0
 
 
 def controls() -> None:
@@ -196,82 +205,76 @@ def current() -> View:
     """The view that the shared controls describe."""
     choice = current_choice()
     row = _chosen_variant(choice)
-    job = {} if row else _job(choice)
-    if not row and job.get("status") not in ACTIVE:
+    job = None if row else _job(choice)
+    if row is None and (job is None or not job.is_active):
         row = _chosen_variant(choice)  # it may have been finished between the two looks
     return View(choice.pair, choice.question_set, choice.cohort, choice.alpha, _state(row, job), row, job)
 
 
-def _chosen_variant(choice: Choice) -> dict[str, Any]:
+def _chosen_variant(choice: Choice) -> ComparisonRow | None:
     variants = _variants(choice)
     chosen = st.session_state.get("variant") or PAPER
-    return variants.get(chosen) or next(iter(variants.values()), {})
+    return variants.get(chosen) or next(iter(variants.values()), None)
 
 
-def _variants(choice: Choice) -> dict[str, dict[str, Any]]:
+def _variants(choice: Choice) -> dict[str, ComparisonRow]:
     """The newest comparison for each set of selection rules, the paper's first."""
     chosen = choice.pair.name, choice.question_set, choice.cohort, choice.alpha
-    variants: dict[str, dict[str, Any]] = {}
+    variants: dict[str, ComparisonRow] = {}
     for row in data.comparison_rows():
-        of = row["pair"], row["question_set"], row["cohort"], row["alpha"]
-        if of == chosen and (row["ready"] or "failure" in row):
-            variants.setdefault(rules(row["settings"]), row)
+        if (row.pair, row.question_set, row.cohort, row.alpha) == chosen and (row.ready or row.failure is not None):
+            variants.setdefault(rules(row), row)
     return dict(sorted(variants.items(), key=lambda item: item[0] != PAPER))
 
 
-def alike(view: View, pair: str | None = None) -> pd.DataFrame:
+def alike(view: View, pair: str | None = None) -> list[ComparisonRow]:
     """The newest comparison of every pair (or of one) at every cut, with the view's questions, cohort and rules."""
-    table = data.comparisons()
-    same = table[
-        (table["question_set"] == view.question_set)
-        & (table["cohort"] == view.cohort)
-        & table["ready"]
-        & (True if pair is None else table["pair"] == pair)
-    ]
-    same = same[same["settings"].map(rules) == rules(view.row["settings"])]
-    return same.drop_duplicates(["pair", "alpha"]).sort_values("alpha")
+    wanted = view.question_set, view.cohort, rules(view.comparison)
+    newest: dict[tuple[str, float], ComparisonRow] = {}
+    for row in data.comparison_rows():
+        same = (row.question_set, row.cohort, rules(row)) == wanted and pair in (None, row.pair)
+        if row.ready and same:
+            newest.setdefault((row.pair, row.alpha), row)
+    return sorted(newest.values(), key=lambda row: row.alpha)
 
 
 PAPER = "the paper's"
 """What the default rules are called."""
 
 
-@lru_cache(maxsize=1024)
-def rules(settings: str) -> str:
-    """How the selection of a comparison differs from the default."""
-    made = json.loads(settings)
+def rules(comparison: ComparisonRow) -> str:
+    """How a comparison's selection and method differ from the default."""
+    made = comparison.settings
     selection = made["selection"]
     usual = asdict(Criteria(alpha=selection["alpha"], cohort=selection["cohort"]))
     names = {"n": "questions", "mean_length": "T̄ rule", "beta": "β", "gamma": "γ", "delta": "δ"}
     changed = [f"{names.get(k, k)} {selection[k]}" for k in usual if selection[k] != usual[k]]
-    if made["method"]["granularity"] != "projections":
-        changed.append(COARSE)
+    changed += Method.from_json(made["method"]).words
     if made.get("answers") == "imported":
         changed.append("answers from a file")
     return ", ".join(changed) or PAPER
 
 
-def _job(choice: Choice) -> dict[str, Any]:
+def _job(choice: Choice) -> JobRow | None:
     """The newest job that would make the comparison."""
     wanted = {"pair": choice.pair.name, "questions": choice.question_set}
     return newest_job(wanted, choice.cohort, choice.alpha)
 
 
-def newest_job(wanted: dict[str, Any], cohort: str, alpha: float) -> dict[str, Any]:
-    """The newest job whose spec has the `wanted` values, that cohort and that cut; empty if there is none."""
-    for job in data.jobs().to_dict("records"):
-        spec = json.loads(job["spec"])
-        same = all(spec.get(name) == value for name, value in wanted.items())
-        if same and spec["selection"]["cohort"] == cohort and alpha in spec["alphas"]:
-            return {str(k): v for k, v in job.items()}
-    return {}
+def newest_job(wanted: dict[str, Any], cohort: str, alpha: float) -> JobRow | None:
+    """The newest job whose spec has the `wanted` values, that cohort and that cut."""
+    for job in data.job_rows():
+        same = all(job.spec.get(name) == value for name, value in wanted.items())
+        if same and job.spec["selection"]["cohort"] == cohort and alpha in job.spec["alphas"]:
+            return job
+    return None
 
 
-def _state(row: dict[str, Any], job: dict[str, Any]) -> State:
-    if row.get("failure"):
-        return "impossible"
-    if row:
-        return "ready"
-    if job.get("status") in ACTIVE:
+def _state(row: ComparisonRow | None, job: JobRow | None) -> State:
+    if row is not None:
+        return "ready" if row.failure is None else "impossible"
+    if job is None:
+        return "absent"
+    if job.is_active:
         return "computing"
-    return "failed" if job.get("status") == "failed" else "absent"
+    return "failed" if job.status == "failed" else "absent"

@@ -18,7 +18,7 @@ from probing.jobs.plan import Spec, is_outdated, spec_of
 from probing.metrics import COMPLEXITY, METRICS, Comparison, Definition, verdict
 from probing.published import Published
 from probing.rollouts import ALPHAS, Criteria
-from probing.store.queue import ACTIVE
+from probing.store.records import ACTIVE, JobRow
 
 PAPERS = Definition(histogram_max="observed")
 """The definition that the paper's published values fit."""
@@ -46,11 +46,10 @@ def _say_why(view: View) -> None:
     if view.state == "computing":
         _wait(view)
     elif view.state == "impossible":
-        st.info(as_text(view.row["failure"]), icon=":material/filter_alt_off:")
+        st.info(as_text(view.comparison.failure or ""), icon=":material/filter_alt_off:")
     elif view.state == "failed":
-        st.error(
-            f"This comparison could not be computed. {as_text(public(view.job['message']))}", icon=":material/error:"
-        )
+        said = as_text(public(view.job.message)) if view.job is not None else ""
+        st.error(f"This comparison could not be computed. {said}", icon=":material/error:")
         _offer(_missing(view), "Try again")
     else:
         st.info(
@@ -86,38 +85,40 @@ def _wait(view: View) -> None:
         "This page opens by itself when it is done.",
         icon=":material/progress_activity:",
     )
-    _show_progress(now.job)
+    if now.job is not None:
+        _show_progress(now.job)
 
 
-def _show_progress(job: dict[str, Any]) -> None:
-    if job["status"] == "running" and job["total"]:
-        st.progress(job["done"] / job["total"], f"{as_text(job['stage'])}: {job['done']} of {job['total']}")
+def _show_progress(job: JobRow) -> None:
+    if job.status == "running" and job.total:
+        st.progress(job.done / job.total, f"{as_text(job.stage)}: {job.done} of {job.total}")
     else:
-        ahead = int((data.jobs()["status"].isin(ACTIVE) & (data.jobs()["job_id"] < job["job_id"])).sum())
+        ahead = sum(other.is_active and other.job_id < job.job_id for other in data.job_rows())
         st.progress(0.0, f"In the queue, {ahead} ahead" if ahead else "Starting")
 
 
 def offer_more(view: View, label: str, why: str, **wanted: Any) -> None:
     """Offer to compute something more of a comparison (`Spec`'s `timeline` or `question`), or show how far that is."""
-    spec = spec_of(view.row, **wanted)
+    spec = spec_of(view.comparison, **wanted)
 
-    def newest() -> dict[str, Any]:
+    def newest() -> JobRow | None:
         same = {"pair": spec.pair, "questions": spec.questions, **wanted}
         return newest_job(same, view.cohort, view.alpha)
 
     @st.fragment(run_every=1.0)
     def wait() -> None:
         job = newest()
-        if job.get("status") not in ACTIVE:
+        if job is None or not job.is_active:
             st.rerun()
-        _show_progress(job)
+        else:
+            _show_progress(job)
 
     job = newest()
-    if job.get("status") in ACTIVE:
+    if job is not None and job.is_active:
         wait()
         return
-    if job.get("status") == "failed":
-        st.error(f"It could not be computed. {as_text(public(job['message']))}", icon=":material/error:")
+    if job is not None and job.status == "failed":
+        st.error(f"It could not be computed. {as_text(public(job.message))}", icon=":material/error:")
     st.info(why, icon=":material/hourglass_empty:")
     _offer(spec, label)
 
@@ -152,11 +153,11 @@ def subtitle(view: View) -> None:
     parts = [
         as_text(f"{view.pair.algorithm}, {view.pair.kind}"),
         f"{counts['selected']} questions ({COHORT_NAMES[view.cohort]})",
-        f"first {view.row['cut']:.0f} answer tokens (α = {view.alpha:g})",
+        f"first {view.cut} answer tokens (α = {view.alpha:g})",
     ]
-    own = rules(view.row["settings"])
+    own = rules(view.comparison)
     st.caption(" · ".join(parts if own == PAPER else [*parts, as_text(own)]))
-    if is_outdated(view.row):
+    if is_outdated(view.comparison):
         st.caption(
             ":material/history: Computed by an earlier version of this program, which answered, scored or summarised "
             "in another way. On the page Runs it can be computed again."
@@ -167,8 +168,8 @@ def subtitle(view: View) -> None:
             "Choose another cohort, or a larger question set.",
             icon=":material/group_remove:",
         )
-    if view.row.get("warning"):
-        st.caption(f":material/info: {as_text(view.row['warning'])}")
+    if view.comparison.warning:
+        st.caption(f":material/info: {as_text(view.comparison.warning)}")
 
 
 def metric_card(metric: str, compared: Comparison, questions: int, note: str | None = None) -> None:

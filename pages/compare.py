@@ -25,7 +25,7 @@ left, *cards = st.columns([0.8, 1.25, 1.25, 1.25])
 with left, st.container(border=True, height="stretch"):
     st.metric(
         "Accuracy",
-        f"{percent(view.row['base_accuracy'], signed=False)} → {percent(view.row['tuned_accuracy'], signed=False)}",
+        " → ".join(percent(of, signed=False) for of in view.comparison.accuracies),
         help="Share of all questions answered correctly, decoding greedily.",
     )
     tables.cohorts(view)

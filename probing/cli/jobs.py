@@ -142,8 +142,8 @@ def cancel(arguments: argparse.Namespace) -> None:
     """Cancel a job; what it has finished is kept."""
     with closing(opened(arguments)) as store:
         job = store.queue.job(arguments.job)
-        if job["status"] not in ("queued", "running"):
-            raise StoreError(f"Job {arguments.job} is {job['status']} already.")
+        if not job.is_active:
+            raise StoreError(f"Job {arguments.job} is {job.status} already.")
         store.queue.end(arguments.job, "cancelled", "Cancelled.")
     print(f"job {arguments.job} cancelled; what it has finished is kept")
 

@@ -19,6 +19,7 @@ from probing.method import SCORES_VERSION, Method
 from probing.pairs import Pair, QuestionSet, Registry
 from probing.questions import Question, check_template, digest, load_questions
 from probing.rollouts import ALPHAS, Criteria, Selected
+from probing.store.records import ComparisonRow
 
 ANSWERS_VERSION = 3
 """Raised when the code that answers and grades changes its results."""
@@ -225,13 +226,12 @@ def step_of_side(side: str) -> int:
     return int(side.removeprefix("step-"))
 
 
-def spec_of(comparison: dict[str, Any], **wanted: Any) -> Spec:
-    """The job that made a comparison (a row of `Database.comparisons`), asking for `wanted` too.
+def spec_of(comparison: ComparisonRow, **wanted: Any) -> Spec:
+    """The job that made a comparison, asking for `wanted` too.
 
     Where answers and scores were made in different dtypes, `auto` did that, and does it again.
     """
-    rollout = json.loads(comparison["rollout_settings"])
-    settings = json.loads(comparison["settings"])
+    rollout, settings = comparison.rollout_settings, comparison.settings
     selection = Criteria(**settings["selection"])
     scored = settings.get("scored", rollout)  # earlier versions kept one for both
     how = {name: scored[name] for name in ("device", "dtype", "attention")}
@@ -239,14 +239,13 @@ def spec_of(comparison: dict[str, Any], **wanted: Any) -> Spec:
         how["dtype"] = "auto"
     how |= {"rollouts": rollout["decoding"].get("imported"), "granularity": settings["method"]["granularity"]}
     how |= {"pickled": settings.get("pickled", False)}
-    return Spec(comparison["pair"], comparison["question_set"], (selection.alpha,), selection, **how, **wanted)
+    return Spec(comparison.pair, comparison.question_set, (selection.alpha,), selection, **how, **wanted)
 
 
-def is_outdated(comparison: dict[str, Any]) -> bool:
-    """Whether a comparison (a row of `Database.comparisons`) was answered, scored or summarised by other code."""
-    answered, scored = json.loads(comparison["rollout_settings"]), json.loads(comparison["settings"])["method"]
-    made = (answered.get("version"), scored.get("version"))
-    return made != (ANSWERS_VERSION, SCORES_VERSION) or not comparison["up_to_date"]
+def is_outdated(comparison: ComparisonRow) -> bool:
+    """Whether a comparison was answered, scored or summarised by other code."""
+    made = (comparison.rollout_settings.get("version"), comparison.settings["method"].get("version"))
+    return made != (ANSWERS_VERSION, SCORES_VERSION) or not comparison.up_to_date
 
 
 def shipped(registry: Registry) -> list[Spec]:

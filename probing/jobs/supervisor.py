@@ -16,7 +16,7 @@ from probing.errors import PersonError
 from probing.store import Store
 from probing.store.files import private
 from probing.store.leases import patience
-from probing.store.queue import ACTIVE
+from probing.store.records import ACTIVE
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import IO, Any
+from typing import IO
 
 from probing.errors import PersonError, StoreError
 from probing.fitting import is_out_of_memory
@@ -25,6 +25,7 @@ from probing.pairs import load_registry
 from probing.store import Store
 from probing.store.files import try_lock
 from probing.store.leases import sign_of_life
+from probing.store.records import JobRow
 
 log = logging.getLogger(__name__)
 
@@ -116,19 +117,19 @@ def do_all(store: Store, specs: Iterable[Spec], progress: Progress) -> None:
     """
     for spec in specs:
         job = follow(store, store.queue.submit(spec.as_json()), progress)
-        if job["status"] != "done":
-            raise StoreError(job["message"] or f"The job was {job['status']}.")
+        if job.status != "done":
+            raise StoreError(job.message or f"The job was {job.status}.")
 
 
-def follow(store: Store, job_id: int, progress: Progress, pause: float = 0.2) -> dict[str, Any]:
+def follow(store: Store, job_id: int, progress: Progress, pause: float = 0.2) -> JobRow:
     """See a job to its end: do it here if no other worker is at work, else watch; returns its final row."""
     worker = Worker(store, progress=progress)
-    while (job := store.queue.job(job_id))["status"] in ("queued", "running"):
+    while (job := store.queue.job(job_id)).is_active:
         lock = worker_lock(store)
         if lock is not None:
             with lock:
                 worker.work(job_id)
         else:
-            progress(job["stage"], job["done"], job["total"])
+            progress(job.stage, job.done, job.total)
             time.sleep(pause)
     return job

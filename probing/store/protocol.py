@@ -15,6 +15,7 @@ from jaxtyping import Float
 from probing.graph import ResidualGraph
 from probing.rollouts import Answer, Selected
 from probing.scores import Scores
+from probing.store.records import JobRow
 from probing.store.spool import Spool
 from probing.summary import Summary
 
@@ -46,7 +47,7 @@ class QueueQueries(Protocol):
     def silent_for(self, pid: int) -> float: ...
     def end(self, job_id: int, status: str, message: str = "", worker: str | None = None) -> None: ...
     def jobs(self) -> pd.DataFrame: ...
-    def job(self, job_id: int) -> dict[str, Any]: ...
+    def job(self, job_id: int) -> JobRow: ...
 
 
 class RolloutsQueries(Protocol):

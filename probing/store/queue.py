@@ -14,11 +14,10 @@ from prometheus_client import Histogram
 from probing.errors import StoreError
 from probing.store import leases
 from probing.store.connection import Connection, now
+from probing.store.records import JobRow
 
 DEATHS = 3
 """Deaths of its worker at the same batch after which a job is given up."""
-
-ACTIVE = ("queued", "running")
 
 BATCH_SECONDS = Histogram(
     "probing_batch_seconds",
@@ -163,12 +162,16 @@ class Queue:
         """Every job, the newest first."""
         return self._connection.frame("SELECT * FROM jobs ORDER BY job_id DESC")
 
-    def job(self, job_id: int) -> dict[str, Any]:
-        """One job's row."""
+    def job(self, job_id: int) -> JobRow:
+        """One job.
+
+        Raises:
+            StoreError: there is none of this number.
+        """
         frame = self._connection.frame("SELECT * FROM jobs WHERE job_id = ?", job_id)
         if frame.empty:
             raise StoreError(f"There is no job {job_id}.", "")
-        return {str(k): v for k, v in frame.iloc[0].to_dict().items()}
+        return JobRow.of(frame.to_dict("records")[0])
 
 
 def _process_of(worker: str) -> str:

@@ -117,10 +117,10 @@ def test_a_demo_that_computes_begins_as_the_snapshot_and_leaves_the_work_to_anot
         assert not psutil.Process(server.process.pid).children()
         worker = subprocess.Popen(command, cwd=ROOT, env=os.environ | settings)
         for _ in range(600):
-            if store.queue.job(job)["status"] == "failed":
+            if store.queue.job(job).status == "failed":
                 break
             asyncio.run(asyncio.sleep(0.1))
-        assert store.queue.job(job)["status"] == "failed", "it was worked on"
+        assert store.queue.job(job).status == "failed", "it was worked on"
         store.close()
         worker.terminate()
         assert worker.wait(timeout=30) == 0

@@ -33,7 +33,7 @@ def _open(page: str, **state: object) -> AppTest:
 
 def _compute(spec: Spec) -> None:
     store = service.store()
-    assert follow(store, store.queue.submit(spec.as_json()), lambda stage, done, total: None)["status"] == "done"
+    assert follow(store, store.queue.submit(spec.as_json()), lambda stage, done, total: None).status == "done"
 
 
 def _text(app: AppTest) -> str:
@@ -297,7 +297,7 @@ def test_token_by_token_is_computed_on_demand_and_adds_up(full: Path) -> None:
     assert not app.exception
     store = service.store()
     job = int(store.queue.jobs()["job_id"].max())
-    assert follow(store, job, lambda stage, done, total: None)["status"] == "done"
+    assert follow(store, job, lambda stage, done, total: None).status == "done"
     app = _open("questions", element="a5->logits")
     assert not app.exception
     assert "The bars add up" in _text(app)

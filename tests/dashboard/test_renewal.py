@@ -16,6 +16,7 @@ from probing.jobs.worker import Worker, follow
 from probing.pairs import load_registry
 from probing.store import open_store
 from probing.store.database import Database
+from probing.store.records import ComparisonRow
 from tests.dashboard.test_pages import _open, _text
 
 SPEC = Spec("grpo", "addition", (0.3,))
@@ -29,7 +30,7 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of one comparison, whose summary the first version made."""
     path = tmp_path_factory.mktemp("old") / "store.duckdb"
     store = open_store(path)
-    assert follow(store, store.queue.submit(SPEC.as_json()), lambda *_: None)["status"] == "done"
+    assert follow(store, store.queue.submit(SPEC.as_json()), lambda *_: None).status == "done"
     store.close()
     aged = f"version = NULL, relative_low = NULL, relative_high = NULL, base = {WRONG}"
     with duckdb.connect(path) as connection:
@@ -60,18 +61,18 @@ def test_an_old_summary_is_made_again_without_scoring(here: Database) -> None:
     (asked,) = map(request.request_key, SPEC.selections())
     row = _row(here)
     assert row["ready"]
-    assert is_outdated(row)
+    assert is_outdated(ComparisonRow.of(row))
     assert not here.summaries.saved(row["comparison_key"], "tuned")
     assert not here.comparisons.settled(asked)
     runs = here.runs.table()
-    here.queue.submit(spec_of(row).as_json())
+    here.queue.submit(spec_of(ComparisonRow.of(row)).as_json())
     worker = Worker(here)
     assert worker.work()
     assert not worker.models.provenance(), "no model was needed"
     pd.testing.assert_frame_equal(here.runs.table(), runs)
     row = _row(here)
     assert row["ready"]
-    assert not is_outdated(row)
+    assert not is_outdated(ComparisonRow.of(row))
     assert here.comparisons.settled(asked)
     summary = here.summaries.metrics()
     assert len(summary) == 8, "in place of the old one"

@@ -1,10 +1,9 @@
 """The Runs page: jobs asked for, watched, cancelled, tried again and looked into."""
 
-import json
 import re
 import threading
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,7 @@ from probing.jobs.numerics import make_plan
 from probing.jobs.plan import SIDES, Spec
 from probing.pairs import load_registry
 from probing.rollouts import Criteria
+from probing.store.records import JobRow
 from tests.conftest import ROOT
 from tests.waiting import until
 
@@ -47,7 +47,7 @@ def test_a_job_is_queued_once_and_cancelled_and_tried_again(empty: Path) -> None
     app.selectbox(key="run_granularity").set_value("blocks").run()
     app = _button(app, "Queue it")
     assert "Job 1 is queued." in _texts(app)
-    assert Spec.from_json(json.loads(service.store().queue.job(1)["spec"])) == Spec(
+    assert Spec.from_json(service.store().queue.job(1).spec) == Spec(
         "grpo", "addition", (0.1, 0.5), Criteria(n=20), granularity="blocks"
     )
     app = _button(app, "Queue it")
@@ -55,12 +55,12 @@ def test_a_job_is_queued_once_and_cancelled_and_tried_again(empty: Path) -> None
     said = "GRPO · addition · both correct · α 0.1, 0.5 · 20 questions · attention blocks as one reader"
     assert said in _texts(app)
     app = _button(app, "Cancel")
-    assert service.store().queue.job(1)["status"] == "cancelled"
+    assert service.store().queue.job(1).status == "cancelled"
     app = _open()
     assert "**Job 1**, cancelled" in _texts(app)
     _button(app, "Try again")
-    assert service.store().queue.job(2)["status"] == "queued"
-    assert service.store().queue.job(2)["spec"] == service.store().queue.job(1)["spec"]
+    assert service.store().queue.job(2).status == "queued"
+    assert service.store().queue.job(2).spec == service.store().queue.job(1).spec
 
 
 def test_a_running_job_shows_how_far_it_is(empty: Path) -> None:
@@ -126,12 +126,13 @@ def test_the_log_of_a_job_is_cut_out_of_the_workers(tmp_path: Path) -> None:
 
 def test_rate_and_time_left_by_hand() -> None:
     now = datetime(2026, 1, 1, 12)
-    job = {"stage": "edges", "done": 30, "total": 90, "stage_started": now - timedelta(seconds=15)}
+    blank = dict.fromkeys(field.name for field in fields(JobRow))
+    job = JobRow(**blank | {"stage": "edges", "done": 30, "total": 90, "stage_started": now - timedelta(seconds=15)})
     assert progress(job, now) == "edges: 30 of 90, 2.0 a second, about 30 s left in this stage"
-    slow = job | {"stage_started": now - timedelta(minutes=10)}
+    slow = replace(job, stage_started=now - timedelta(minutes=10))
     assert progress(slow, now) == "edges: 30 of 90, 3.0 a minute, about 20 min left in this stage"
-    assert progress(job | {"done": 0}, now) == "edges: 0 of 90"
-    assert progress(job | {"stage_started": None}, now) == "edges: 30 of 90"
+    assert progress(replace(job, done=0), now) == "edges: 0 of 90"
+    assert progress(replace(job, stage_started=None), now) == "edges: 30 of 90"
 
 
 # -- a hosted server ---------------------------------------------------------------------------------------------------
@@ -173,7 +174,7 @@ def test_a_wrong_token_unlocks_nothing_and_the_right_one_does(empty: Path, monke
     assert "Signed in as admin." in _texts(app)
     app = _button(app, "Queue it")
     assert "Job 1 is queued." in _texts(app)
-    assert service.store().queue.job(1)["requested_by"] == "admin"
+    assert service.store().queue.job(1).requested_by == "admin"
 
 
 class _Clock:

@@ -19,6 +19,7 @@ from probing.jobs.worker import follow
 from probing.scores import Scores, read_scores, write_scores
 from probing.sequences import Sample, write_samples
 from probing.store import open_store
+from probing.store.records import ComparisonRow
 from tests.conftest import ROOT
 
 GOOD = {"id": "q1", "input_ids": [1, 5, 9, 13, 4, 14, 3, 7, 15], "answer_start": 6, "answer_length": 3}
@@ -334,6 +335,8 @@ def test_a_job_that_follows_on_one_with_pickles_may_read_them_too(
     assert code == 0, err
     with closing(open_store(path)) as store:
         (row,) = store.comparisons.table().to_dict("records")
-        job = follow(store, store.queue.submit(spec_of(row, timeline=True).as_json()), lambda *_: None)
-        assert (job["status"], job["message"]) == ("done", "")
+        job = follow(
+            store, store.queue.submit(spec_of(ComparisonRow.of(row), timeline=True).as_json()), lambda *_: None
+        )
+        assert (job.status, job.message) == ("done", "")
         assert set(store.comparisons.steps(row["comparison_key"])["side"]) == {"step-000000"}

@@ -74,7 +74,7 @@ def test_what_has_been_computed_is_said_with_the_keys_of_the_job(tmp_path: Path)
     before = list(forecast(SPEC, load_registry(), store).lines())
     assert not any("already computed" in line for line in before)
     job = follow(store, store.queue.submit(replace(SPEC, alphas=(0.3,)).as_json()), lambda *_: None)
-    assert job["status"] == "done"
+    assert job.status == "done"
     after = list(forecast(SPEC, load_registry(), store).lines())
     plan = make_plan(SPEC, load_registry())
     runs = store.comparisons.runs(plan.comparison_key(SPEC.selections()[1]))

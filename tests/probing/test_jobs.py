@@ -23,6 +23,7 @@ from probing.metrics import compare
 from probing.pairs import Registry, load_registry
 from probing.rollouts import ALPHAS, Answer, Criteria, select
 from probing.store import Store, open_store
+from probing.store.records import ComparisonRow
 from tests.conftest import ROOT
 from tests.waiting import until
 
@@ -44,7 +45,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = open_store(path)
     job = follow(store, store.queue.submit(SPEC.as_json()), _quiet)
     store.close()
-    assert job["status"] == "done"
+    assert job.status == "done"
     return path
 
 
@@ -98,17 +99,17 @@ def test_scores_of_a_question_at_every_position_add_up_to_its_scores(undisturbed
     (row,) = store.comparisons.table().to_dict("records")
     scores = store.runs.scores(row["tuned_run"])
     asked = scores.ids[7]
-    spec = spec_of(row, question=asked)
+    spec = spec_of(ComparisonRow.of(row), question=asked)
     assert _plan(spec).comparison_key(SPEC.selections()[0]) == row["comparison_key"]
-    assert follow(store, store.queue.submit(spec.as_json()), _quiet)["status"] == "done"
+    assert follow(store, store.queue.submit(spec.as_json()), _quiet).status == "done"
     found = store.runs.positions(row["tuned_run"], asked)
     assert found is not None
     np.testing.assert_allclose(found.sum(0), scores.edges[7], rtol=1e-3, atol=1e-7)
     assert store.runs.positions(row["base_run"], asked) is not None
     other = next(q for q in store.comparisons.questions(row["comparison_key"])["question_id"] if q not in scores.ids)
     job = follow(store, store.queue.submit(replace(spec, question=other).as_json()), _quiet)
-    assert job["status"] == "failed"
-    assert f"Question '{other}' is not among those that were scored" in job["message"]
+    assert job.status == "failed"
+    assert f"Question '{other}' is not among those that were scored" in job.message
     store.close()
 
 
@@ -117,13 +118,13 @@ def test_attention_blocks_as_one_reader_are_a_comparison_of_their_own(undisturbe
     spec = replace(SPEC, granularity="blocks")
     stages: list[str] = []
     job = follow(store, store.queue.submit(spec.as_json()), lambda stage, done, total: stages.append(stage))
-    assert job["status"] == "done"
+    assert job.status == "done"
     assert not any("answers" in stage for stage in stages), "the answers are those that were there"
     table = store.comparisons.table()
     rows = table.set_index(table["graph"].map(lambda text: ResidualGraph.from_text(text).granularity))
     assert sorted(rows.index) == ["blocks", "projections"]
     assert rows["ready"].all()
-    assert spec_of(rows.loc["blocks"].to_dict()) == replace(spec, device="cpu", dtype="float32")
+    assert spec_of(ComparisonRow.of({**rows.loc["blocks"]})) == replace(spec, device="cpu", dtype="float32")
     for side in ("base_run", "tuned_run"):
         apart, together = (store.runs.scores(rows.loc[name, side]) for name in ("projections", "blocks"))
         assert together.ids == apart.ids
@@ -131,7 +132,7 @@ def test_attention_blocks_as_one_reader_are_a_comparison_of_their_own(undisturbe
         np.testing.assert_allclose(together.edges, apart.graph.merge(apart.edges, "blocks"), rtol=1e-3, atol=1e-6)
         np.testing.assert_allclose(together.loss, apart.loss, rtol=1e-5)
     asked = replace(spec, question=together.ids[0])
-    assert follow(store, store.queue.submit(asked.as_json()), _quiet)["status"] == "done"
+    assert follow(store, store.queue.submit(asked.as_json()), _quiet).status == "done"
     found = store.runs.positions(rows.loc["blocks", "tuned_run"], together.ids[0])
     np.testing.assert_allclose(found.sum(0), together.edges[0], rtol=1e-3, atol=1e-6)
     store.close()
@@ -208,7 +209,7 @@ def test_nothing_is_computed_twice(undisturbed: Path) -> None:
     before = store.runs.table()
     stages: list[str] = []
     job = follow(store, store.queue.submit(SPEC.as_json()), lambda stage, done, total: stages.append(stage))
-    assert job["status"] == "done"
+    assert job.status == "done"
     assert stages == []
     assert store.runs.table().equals(before)
     assert store.comparisons.settled(_plan().request_key(SPEC.selections()[0]))
@@ -219,7 +220,7 @@ def test_a_cohort_without_questions_is_settled_with_the_reason(undisturbed: Path
     store = open_store(undisturbed)
     spec = replace(SPEC, selection=Criteria(cohort="both_wrong"))
     job = follow(store, store.queue.submit(spec.as_json()), _quiet)
-    assert job["status"] == "done"
+    assert job.status == "done"
     table = store.comparisons.table()
     (row,) = table[table["cohort"] == "both_wrong"].to_dict("records")
     assert row["failure"].startswith("No question is both wrong")
@@ -277,8 +278,8 @@ def test_shipped_jobs_cover_every_pair_that_needs_nothing_more_the_default_cut_f
 def test_a_job_that_names_no_pair_fails_with_the_sentence(tmp_path: Path) -> None:
     store = open_store(tmp_path / "store.duckdb")
     job = follow(store, store.queue.submit(replace(SPEC, pair="nope").as_json()), _quiet)
-    assert job["status"] == "failed"
-    assert "There is no pair 'nope'" in job["message"]
+    assert job.status == "failed"
+    assert "There is no pair 'nope'" in job.message
     store.close()
 
 
@@ -311,8 +312,8 @@ def test_a_killed_worker_loses_no_finished_batch_and_the_next_resumes(tmp_path: 
         assert _progress(store) >= max(kept, enough)
         kept = _progress(store)
     assert kept[0] < 1000, "the job was over before it was killed: the test tested nothing"
-    assert store.queue.job(job)["status"] == "running"
-    assert follow(store, job, _quiet)["status"] == "done"
+    assert store.queue.job(job).status == "running"
+    assert follow(store, job, _quiet).status == "done"
     other = open_store(undisturbed)
     _same_results(store, other)
     other.close()
@@ -340,7 +341,7 @@ def test_a_killed_owner_loses_no_finished_batch_and_the_next_resumes(tmp_path: P
     until(lambda: not Path(f"/proc/{worker}").exists())
     assert _progress(watcher) >= seen
     (job,) = watcher.queue.jobs()["job_id"]
-    assert follow(watcher, int(job), _quiet)["status"] == "done"
+    assert follow(watcher, int(job), _quiet).status == "done"
     other = open_store(undisturbed)
     _same_results(watcher, other)
     other.close()
@@ -389,7 +390,7 @@ def test_workers_of_two_stores_share_no_gpu(tmp_path: Path) -> None:
         if stage == "waiting for the GPU":
             store.queue.end(job, "cancelled", "Cancelled.")
 
-    assert follow(store, job, stop_when_it_waits)["status"] == "cancelled"
+    assert follow(store, job, stop_when_it_waits).status == "cancelled"
     other.close()
     store.close()
 

@@ -18,6 +18,7 @@ from probing.questions import VERDICTS, load_questions
 from probing.rollout_files import read_rollouts, write_rollouts
 from probing.rollouts import COHORTS, Answer, Criteria, cohort_of
 from probing.store import Store, open_store
+from probing.store.records import ComparisonRow
 
 SPEC = Spec("grpo", "addition", (0.3,), Criteria(n=12))
 
@@ -34,7 +35,7 @@ def _quiet(stage: str, done: int, total: int) -> None:
 
 def _probe(store: Store, spec: Spec) -> dict:
     job = follow(store, store.queue.submit(spec.as_json()), _quiet)
-    assert job["status"] == "done", job["message"]
+    assert job.status == "done", job.message
     (row,) = store.comparisons.table().to_dict("records")
     return row
 
@@ -63,7 +64,9 @@ def test_imported_answers_are_scored_as_if_they_had_been_generated_here(
         assert mine.ids == theirs.ids
         np.testing.assert_array_equal(mine.edges, theirs.edges)
         assert there.rollouts.answers(row[f"{side}_rollout"]) == here.rollouts.answers(original[f"{side}_rollout"])
-    assert spec_of(row) == replace(spec, selection=SPEC.selections()[0], device="cpu", dtype="float32")
+    assert spec_of(ComparisonRow.of(row)) == replace(
+        spec, selection=SPEC.selections()[0], device="cpu", dtype="float32"
+    )
     assert make_plan(spec, load_registry()).comparison_key(SPEC.selections()[0]) != original["comparison_key"]
     there.close()
     here.close()
@@ -107,8 +110,8 @@ def test_a_question_that_nobody_can_grade_is_a_sentence_unless_the_file_holds_on
 def test_answers_that_are_not_in_the_store_are_asked_for(tmp_path: Path) -> None:
     store = open_store(tmp_path / "store.duckdb")
     job = follow(store, store.queue.submit(replace(SPEC, rollouts="gone").as_json()), _quiet)
-    assert job["status"] == "failed"
-    assert "Import their file again" in job["message"]
+    assert job.status == "failed"
+    assert "Import their file again" in job.message
     store.close()
 
 

@@ -103,7 +103,7 @@ def test_strays_keep_nobody_waiting(caller: Store, say: Callable, monkeypatch: p
     job = caller.queue.submit({"pair": "x"})
     reach(caller.path).close()
     assert time.monotonic() - started < 10
-    assert caller.queue.job(job)["status"] == "queued"
+    assert caller.queue.job(job).status == "queued"
     for stray in strays:
         stray.close()
 
@@ -158,7 +158,7 @@ def test_an_owner_that_may_open_no_more_files_goes_on_when_it_can(path: Path, mo
     with _owned_by_another(path, few):
         strays = [connect(path) for _ in range(40)]
         store = open_store(path)
-        assert store.queue.job(store.queue.submit({"pair": "x"}))["status"] == "queued"
+        assert store.queue.job(store.queue.submit({"pair": "x"})).status == "queued"
         for stray in strays:
             stray.close()
         store.close()
@@ -216,7 +216,7 @@ def test_a_copy_of_a_store_in_use_leaves_its_original_alone(caller: Store, path:
     other = open_store(copy / path.name)
     job = other.queue.submit({"pair": "of the copy"})
     assert caller.queue.jobs().empty
-    assert other.queue.job(job)["status"] == "queued"
+    assert other.queue.job(job).status == "queued"
     other.close()
     reach(path).close()
 

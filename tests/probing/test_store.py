@@ -307,7 +307,7 @@ def test_a_snapshot_holds_all_and_is_restored_while_work_has_gone_on(path: Path)
     assert again.queue.submit({"pair": "y"}) == job + 1, "numbers go on"
     again.close()
     old = open_store(aside)
-    assert old.queue.job(job)["status"] == "cancelled"
+    assert old.queue.job(job).status == "cancelled"
     old.close()
 
 
@@ -503,7 +503,7 @@ def test_runs_of_before_they_were_artifacts_of_their_own_are_shown_as_they_were(
             assert (row["writer"], row["reader"], row["score"]) == (*name.split("->"), values[key][2, edge])
         table = store.runs.table().set_index("run_key")
         assert (table.loc[key, "side"], table.loc[key, "scored"]) == (side, 4), comparison
-    assert store.queue.job(1)["status"] == "queued", "its worker cannot be there any more"
+    assert store.queue.job(1).status == "queued", "its worker cannot be there any more"
     store.close()
 
 
@@ -585,7 +585,7 @@ def test_a_second_process_reads_and_writes_through_the_owner(path: Path) -> None
     )
     total, job, ingested = out.split()
     assert float(total) == pytest.approx(float(values.sum()), rel=1e-4)
-    assert store.queue.job(int(job))["status"] == "queued"
+    assert store.queue.job(int(job)).status == "queued"
     assert ingested == "0"
     store.close()
 
@@ -631,10 +631,10 @@ def test_when_the_owner_is_killed_another_process_takes_its_place(path: Path) ->
         assert owner.stdout is not None
         job = int(owner.stdout.readline())
         store = open_store(path)
-        assert store.queue.job(job)["status"] == "queued"
+        assert store.queue.job(job).status == "queued"
         owner.send_signal(signal.SIGKILL)
         owner.wait()
-        assert store.queue.job(job)["status"] == "queued"
+        assert store.queue.job(job).status == "queued"
         assert json.loads(path.with_name(path.name + ".owner").read_text())["pid"] == os.getpid()
         store.close()
 
@@ -687,8 +687,8 @@ def test_a_job_of_a_dead_worker_is_given_out_again_and_at_last_given_up(path: Pa
         assert store.queue.report(job, f"{attempt}-worker", "base answers", 64, 500)
         store.queue.bury(attempt)
     assert store.queue.claim("one more") is None
-    assert store.queue.job(job)["status"] == "failed"
-    assert "died or hung 3 times at the same batch (base answers, 64 of 500)" in store.queue.job(job)["message"]
+    assert store.queue.job(job).status == "failed"
+    assert "died or hung 3 times at the same batch (base answers, 64 of 500)" in store.queue.job(job).message
     store.close()
 
 
@@ -700,7 +700,7 @@ def test_a_job_that_gets_on_between_deaths_is_never_given_up(path: Path) -> None
         assert store.queue.report(job, f"{attempt}-worker", "base answers", attempt // (DEATHS - 1), 500)
         store.queue.bury(attempt)
     store.queue.end(job, "done")
-    assert store.queue.job(job)["status"] == "done"
+    assert store.queue.job(job).status == "done"
     store.close()
 
 
@@ -715,7 +715,7 @@ def test_a_living_worker_keeps_its_job_whoever_else_claims(path: Path) -> None:
         assert store.queue.report(jobs[0], "1-a", "stage", 0, 1)
         assert store.queue.report(jobs[1], "2-b", "stage", 0, 1)
     assert store.queue.claim("3-c") == (jobs[0], {"pair": "a"}), "its lock is free: it is dead"
-    assert store.queue.job(jobs[0])["attempts"] == 1
+    assert store.queue.job(jobs[0]).attempts == 1
     store.close()
 
 
@@ -735,9 +735,9 @@ def test_a_worker_that_has_been_silent_for_too_long_has_lost_its_job(
         assert store.queue.claim("2-b") == (job, {"pair": "a"})
         assert not store.queue.report(job, "1-a", "stage", 1, 2), "it is told to stop"
         store.queue.end(job, "failed", "what the first has to say", worker="1-a")
-        assert store.queue.job(job)["status"] == "running"
+        assert store.queue.job(job).status == "running"
         store.queue.end(job, "done", worker="2-b")
-        assert store.queue.job(job)["status"] == "done"
+        assert store.queue.job(job).status == "done"
     store.close()
 
 
@@ -758,7 +758,7 @@ def test_a_job_that_is_given_back_counts_no_death(path: Path) -> None:
     for attempt in range(2 * DEATHS):
         assert store.queue.claim(f"{attempt}-w") == (job, {"pair": "a"})
         store.queue.release(f"{attempt}-w")
-    assert (store.queue.job(job)["status"], store.queue.job(job)["attempts"]) == ("queued", 0)
+    assert (store.queue.job(job).status, store.queue.job(job).attempts) == ("queued", 0)
     store.close()
 
 
@@ -792,7 +792,7 @@ def test_a_job_knows_when_its_stage_began(path: Path) -> None:
     times = []
     for stage, done in (("answers", 0), ("answers", 64), ("edges", 0)):
         store.queue.report(job, "w", stage, done, 100)
-        times.append(store.queue.job(job)["stage_started"])
+        times.append(store.queue.job(job).stage_started)
         time.sleep(0.01)
     assert times[0] == times[1] < times[2]
     store.close()
@@ -806,7 +806,7 @@ def test_a_cancelled_job_is_told_to_stop(path: Path) -> None:
     store.queue.end(job, "cancelled")
     assert not store.queue.report(job, "w", "stage", 2, 2)
     store.queue.end(job, "done")
-    assert store.queue.job(job)["status"] == "cancelled"
+    assert store.queue.job(job).status == "cancelled"
     store.close()
 
 

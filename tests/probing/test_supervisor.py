@@ -65,16 +65,16 @@ def test_a_worker_that_hangs_is_killed_and_its_job_is_finished_by_the_next(
 ) -> None:
     job = store.queue.submit(SPEC.as_json())
     supervisor = watched()
-    until(lambda: store.queue.job(job)["status"] == "running")
+    until(lambda: store.queue.job(job).status == "running")
     (worker,) = _children()
     worker.suspend()
     with monkeypatch.context() as impatient:  # until it is killed: the next one may take its time to start
         impatient.setattr(supervisor, "_patience", 3.0)
         until(lambda: supervisor.deaths == 1)
-    until(lambda: store.queue.job(job)["status"] == "done")
+    until(lambda: store.queue.job(job).status == "done")
     assert supervisor.deaths == 1
     assert not worker.is_running()
-    assert store.queue.job(job)["attempts"] == 1
+    assert store.queue.job(job).attempts == 1
 
 
 def test_a_job_at_which_workers_die_again_and_again_fails_with_the_reason(
@@ -86,15 +86,15 @@ def test_a_job_at_which_workers_die_again_and_again_fails_with_the_reason(
 
     def kill() -> bool:
         row = store.queue.job(job)
-        pid = int((row["worker"] or "0-").split("-")[0])
-        if row["status"] == "running" and pid not in killed:
+        pid = int((row.worker or "0-").split("-")[0])
+        if row.status == "running" and pid not in killed:
             os.kill(pid, signal.SIGKILL)
             killed.add(pid)
-        return row["status"] == "failed"
+        return row.status == "failed"
 
     until(kill)
     assert len(killed) == DEATHS
-    assert f"died or hung {DEATHS} times at the same batch" in store.queue.job(job)["message"]
+    assert f"died or hung {DEATHS} times at the same batch" in store.queue.job(job).message
 
 
 def test_a_long_log_is_put_aside(store: Store, watched: Callable[[], Supervisor]) -> None:
@@ -102,7 +102,7 @@ def test_a_long_log_is_put_aside(store: Store, watched: Callable[[], Supervisor]
     log.write_bytes(b"x" * (LOG_SIZE + 1))
     job = store.queue.submit(SPEC.as_json())
     watched()
-    until(lambda: store.queue.job(job)["status"] == "done")
+    until(lambda: store.queue.job(job).status == "done")
     assert log.with_name(log.name + ".1").stat().st_size == LOG_SIZE + 1
     assert f"job {job}: " in log.read_text()
 
@@ -113,7 +113,7 @@ def test_a_worker_run_by_hand_does_the_queue_logs_json_and_leaves_nothing_behind
     hand = subprocess.Popen(
         command, cwd=ROOT, env=os.environ | {"PROBING_LOG": "json"}, stderr=subprocess.PIPE, text=True
     )
-    until(lambda: store.queue.job(job)["status"] == "done")
+    until(lambda: store.queue.job(job).status == "done")
     (worker,) = psutil.Process(hand.pid).children()
     hand.terminate()
     _, errors = hand.communicate(timeout=30)
@@ -154,7 +154,7 @@ def test_a_worker_that_never_comes_through_is_killed(
     monkeypatch.setattr(supervisor, "_patience", 0.5)
     until(lambda: supervisor.deaths == 1, 30)
     assert not worker.is_running()
-    assert store.queue.job(job)["status"] == "queued"
+    assert store.queue.job(job).status == "queued"
 
 
 def test_a_worker_is_heard_of_whatever_it_does_and_is_as_silent_as_the_time_since(store: Store) -> None:

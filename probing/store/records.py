@@ -1,0 +1,133 @@
+"""What the store says of one comparison, one run or one job, as values that have a type.
+
+Lists of them are tables, for those who filter them; `of` makes a row of such a table one of these.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any, TypeVar
+
+import pandas as pd
+
+from probing.graph import ResidualGraph
+
+ACTIVE = ("queued", "running")
+"""The states of a job that has not ended."""
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """A job: what it was asked to do, and what has become of it."""
+
+    job_id: int
+    spec: dict[str, Any]
+    status: str
+    stage: str
+    done: int
+    total: int
+    message: str
+    attempts: int
+    """How often in a row its worker has died at the same batch."""
+    worker: str | None
+    created: datetime
+    started: datetime | None
+    finished: datetime | None
+    stage_started: datetime | None
+    died_at: str | None
+    requested_by: str | None
+
+    @staticmethod
+    def of(row: Mapping[Any, Any]) -> "JobRow":
+        """A row of `Queue.jobs`."""
+        return _made(JobRow, row, "spec")
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it waits or runs."""
+        return self.status in ACTIVE
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """A comparison: what it is of, and what there is of it."""
+
+    comparison_key: str
+    pair: str
+    question_set: str
+    cohort: str
+    alpha: float
+    settings: dict[str, Any]
+    """All that decides it."""
+    rollout_settings: dict[str, Any]
+    """All that decided the base's answers."""
+    created: datetime
+    base_rollout: str
+    tuned_rollout: str
+    ready: bool
+    up_to_date: bool
+    base_accuracy: float
+    tuned_accuracy: float
+    failure: str | None
+    """Why nothing was selected."""
+    warning: str | None
+    cut: int | None
+    mean_length: float | None
+    counts: dict[str, int] | None
+    """Questions in each cohort and at each stage of the selection."""
+    base_run: str | None
+    tuned_run: str | None
+    graph: ResidualGraph | None
+
+    @property
+    def accuracies(self) -> tuple[float, float]:
+        """The shares of right answers of base and tuned."""
+        return self.base_accuracy, self.tuned_accuracy
+
+    @staticmethod
+    def of(row: Mapping[Any, Any]) -> "ComparisonRow":
+        """A row of `Comparisons.table`."""
+        graph = row["graph"]
+        graph = ResidualGraph.from_text(graph) if isinstance(graph, str) else None
+        return _made(ComparisonRow, {**row, "graph": graph}, "settings", "rollout_settings", "counts")
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """A run, as a side of one of the comparisons that it serves."""
+
+    run_key: str
+    pair: str
+    side: str
+    model: str
+    question_set: str
+    cohort: str
+    alpha: float
+    samples: int
+    scored: int
+    """How many of its samples are there."""
+    graph: str
+    identity: str
+    settings: dict[str, Any]
+    created: datetime
+    provenance: dict[str, Any] | None
+    seconds: float | None
+    finished: datetime | None
+
+    @staticmethod
+    def of(row: Mapping[Any, Any]) -> "RunRow":
+        """A row of `Runs.table`."""
+        return _made(RunRow, row, "settings", "provenance")
+
+
+Row = TypeVar("Row", JobRow, ComparisonRow, RunRow)
+
+
+def _made(kind: type[Row], row: Mapping[Any, Any], *texts: str) -> Row:
+    """A record of a row's values, of which some are JSON; what is missing is None."""
+    values = {field.name: row[field.name] for field in fields(kind)}
+    there = {name: v for name, v in values.items() if not (pd.api.types.is_scalar(v) and pd.isna(v))}
+    found: dict[str, Any] = {**dict.fromkeys(values), **there}
+    found |= {name: json.loads(there[name]) for name in texts if name in there}
+    return kind(**found)
