@@ -182,10 +182,6 @@ def test_a_timeline_compares_every_checkpoint_on_the_questions_of_the_pair(undis
         assert metrics.loc[("step-000000", metric), "difference"] == pytest.approx(0, abs=1e-9)
         final, tuned = (metrics.loc[(side, metric), "tuned"] for side in ("step-000120", "tuned"))
         assert final == pytest.approx(tuned, rel=1e-6)
-    runs = store.comparisons.runs(key)
-    assert runs["step-000000"] == runs["base"]
-    assert runs["step-000120"] == runs["tuned"]
-    assert store.runs.table()["run_key"].nunique() == 3, "the same scores are computed once"
     base = store.runs.scores(row["base_run"])
     assert store.runs.scores(_run(store, plan, spec.selections()[0], "step-000020")).ids == base.ids
     store.close()
@@ -213,6 +209,23 @@ def test_nothing_is_computed_twice(undisturbed: Path) -> None:
     assert stages == []
     assert store.runs.table().equals(before)
     assert store.comparisons.settled(_plan().request_key(SPEC.selections()[0]))
+    store.close()
+
+
+def test_comparisons_that_need_the_same_scores_share_them(undisturbed: Path, tmp_path: Path) -> None:
+    store = open_store(Path(shutil.copy(undisturbed, tmp_path / "store.duckdb")))
+    laxer = replace(SPEC, selection=replace(SPEC.selection, gamma=100.0))  # no answer is that long, nor one less
+    stages: list[str] = []
+    job = follow(store, store.queue.submit(laxer.as_json()), lambda stage, done, total: stages.append(stage))
+    assert job.status == "done"
+    assert not [stage for stage in stages if "edges" in stage or "answers" in stage]
+    one, other = store.comparisons.table().to_dict("records")
+    assert one["comparison_key"] != other["comparison_key"]
+    assert one["ready"]
+    assert other["ready"]
+    assert [one[f"{side}_run"] for side in SIDES] == [other[f"{side}_run"] for side in SIDES]
+    table = store.runs.table()
+    assert (len(table), table["run_key"].nunique()) == (4, 2), "a row for each comparison that it serves"
     store.close()
 
 
