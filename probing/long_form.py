@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import csv
 
 from probing.errors import ScoresError
 from probing.scores import Scores
@@ -27,9 +28,12 @@ def write_long(path: Path, scores: Scores, kind: Literal["parquet", "csv"]) -> N
     part = path.with_name(f".{path.name}.part")
     try:
         if kind == "csv":
-            with part.open("w", encoding="utf-8", newline="") as file:
-                for number, table in enumerate(_tables(scores)):
-                    table.to_pandas().to_csv(file, index=False, header=number == 0)
+            told = any(set(name) & set('",\r\n') for name in scores.ids)  # no name of an edge has such
+            how = csv.WriteOptions(include_header=False, quoting_style="needed" if told else "none")
+            with part.open("wb") as file:
+                file.write((",".join(_PLAIN.names) + "\n").encode())
+                for table in _tables(scores):
+                    csv.write_csv(table.cast(_PLAIN), file, how)
         else:
             # Without Arrow's own schema beside Parquet's, which would make readers take the names for categories.
             with pq.ParquetWriter(part, _SCHEMA, store_schema=False) as writer:
@@ -45,6 +49,11 @@ def write_long(path: Path, scores: Scores, kind: Literal["parquet", "csv"]) -> N
 _NAMES = pa.dictionary(pa.int32(), pa.string())
 
 _SCHEMA = pa.schema({"question_id": _NAMES, "edge": _NAMES, "writer": _NAMES, "reader": _NAMES, "score": pa.float32()})
+
+
+_PLAIN = pa.schema(
+    [(name, pa.string() if of == _NAMES else of) for name, of in zip(_SCHEMA.names, _SCHEMA.types, strict=True)]
+)
 
 
 def _tables(scores: Scores) -> Iterator[pa.Table]:

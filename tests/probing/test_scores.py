@@ -12,6 +12,7 @@ from probing.architectures import architecture_of
 from probing.cli import main
 from probing.errors import ScoresError
 from probing.graph import ResidualGraph, graph_of
+from probing.long_form import write_long
 from probing.metrics import Definition, compare
 from probing.scores import Scores, read_scores, write_scores
 from probing.store import open_snapshot, open_store
@@ -77,6 +78,19 @@ def test_every_graph_comes_back_from_the_store_its_exports_and_a_snapshot(
     with closing(open_snapshot(snapshot)) as kept:
         for key, graph in different.items():
             _same(kept.runs.scores(key), _scores(graph))
+
+
+def test_questions_may_have_any_names_in_rows_for_other_programs(tmp_path: Path) -> None:
+    names = ('with "quotes"', "a, b", "two\nlines", "plain")
+    scores = replace(_scores(graph_of(2)), ids=names)
+    for kind, read in (("csv", pd.read_csv), ("parquet", pd.read_parquet)):
+        write_long(tmp_path / kind, scores, kind)  # type: ignore[arg-type]
+        table = read(tmp_path / kind)
+        assert list(table) == ["question_id", "edge", "writer", "reader", "score"]
+        assert set(table["question_id"]) == {*names}
+        assert table.equals(table.sort_values(["question_id", "edge"], ignore_index=True))
+        one = table[table["question_id"] == names[1]].set_index("edge")["score"].astype(np.float32)
+        assert one.to_dict() == dict(zip(scores.graph.edges, scores.edges[1], strict=True))
 
 
 def test_a_parallel_pair_compares_from_files_as_it_does_in_memory(tmp_path: Path) -> None:
