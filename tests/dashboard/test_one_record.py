@@ -59,10 +59,10 @@ def test_a_new_metric_is_one_record(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (found.ci_low, found.ci_high) == pytest.approx(expected, abs=0.1 * np.ptp(expected))
 
     store = open_store(tmp_path / "store.duckdb")
-    store.save_summary("comparison", "tuned", summarise(base, tuned))
-    kept = store.metric_summaries().set_index("metric").loc[MEDIAN.key]
+    store.summaries.save("comparison", "tuned", summarise(base, tuned))
+    kept = store.summaries.metrics().set_index("metric").loc[MEDIAN.key]
     assert (kept["base"], kept["ci_low"]) == (found.base, found.ci_low)
-    questions = store.question_summary("comparison").set_index("metric").loc[MEDIAN.key].set_index("question_id")
+    questions = store.summaries.questions("comparison").set_index("metric").loc[MEDIAN.key].set_index("question_id")
     assert questions.loc["q7", "tuned"] == pytest.approx(after[7])
     store.close()
 
