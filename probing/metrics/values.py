@@ -10,7 +10,7 @@ from functools import wraps
 import numpy as np
 from jaxtyping import Float
 
-from probing.metrics.definition import TOP, Definition
+from probing.metrics.definition import MANY, TOP, Definition
 from probing.scores import Scores
 
 AT_ONCE = 4_000_000
@@ -157,13 +157,27 @@ def diversity(scores: Scores, definition: Definition, top: float) -> Values:
 
 
 def gini(values: Float[np.ndarray, "row value"]) -> Float[np.ndarray, " row"]:
-    """Gini coefficient of each row of values >= 0: 0 if all are equal, (n - 1) / n if one has everything."""
+    """Gini coefficient of each row of values >= 0: 0 if all are equal, (n - 1) / n if one has everything.
+
+    Of very many values in single precision, it is found without ordering those that are alike in their first three
+    digits, which is quicker, and closer than sums in single precision: they take a mean rank.
+    """
+    if values.dtype == np.float32 and values.shape[1] > MANY:
+        return np.array([_gini_of_many(row) for row in values])
     ordered = np.sort(values, axis=1)
     n = values.shape[1]
     total = ordered.sum(1)
     ranks = np.arange(1, n + 1, dtype=ordered.dtype)
     with np.errstate(invalid="ignore", divide="ignore"):
         return 2 * (ordered @ ranks) / (n * total) - (n + 1) / n
+
+
+def _gini_of_many(values: Float[np.ndarray, " value"]) -> float:
+    """Values are ordered by their exponent and nine bits of their mantissa, so two of one rank differ by 0.2 %."""
+    place = np.ascontiguousarray(values).view(np.uint32) >> 14
+    counts, sums = np.bincount(place), np.bincount(place, values)
+    ranks = counts.cumsum() - (counts - 1) / 2
+    return float(2 * (sums @ ranks) / (len(values) * sums.sum()) - (len(values) + 1) / len(values))
 
 
 def effective_edges(values: Float[np.ndarray, "row edge"]) -> Float[np.ndarray, " row"]:

@@ -117,9 +117,12 @@ def test_a_figure_does_not_keep_the_scores_it_was_drawn_from() -> None:
     first = scores(1.0)
     figure = drawn(partial(draw, first), dark=False)
     assert drawn(partial(draw, first), dark=False) is figure
-    gone = weakref.ref(first)
+    gone, place = weakref.ref(first), id(first)
     del first
     gc.collect()
     assert gone() is None
-    for _ in range(50):  # another may get the place in memory that the first had
-        assert drawn(partial(draw, scores(2.0)), dark=False).layout.title.text == "2.0"
+    others = [scores(2.0)]
+    while id(others[-1]) != place and len(others) < 10_000:
+        others.append(scores(2.0))
+    assert id(others[-1]) == place, "another has the place in memory that the first had"
+    assert drawn(partial(draw, others[-1]), dark=False).layout.title.text == "2.0"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from probing.errors import ScoresError
-from probing.graph import graph_of
+from probing.graph import Heads, graph_of
 from probing.metrics import (
     METRICS,
     PATTERN,
@@ -23,9 +23,14 @@ from probing.metrics import (
     edge_differences,
     histogram_top,
     paired_score,
+    per_question,
+    resample_counts,
+    resampling,
     verdict,
     wilson,
 )
+from probing.metrics import definition as definitions
+from probing.metrics import values as formulas
 from probing.scores import Scores
 from tests.conftest import ROOT
 
@@ -148,6 +153,111 @@ def test_metrics_equal_scipys_and_numpys(seed: int, zeros: bool, bins: int) -> N
 def _slow_gini(values: np.ndarray) -> float:
     """Mean absolute difference over all pairs, over twice the mean."""
     return float(np.abs(values[:, None] - values[None, :]).mean() / (2 * values.mean()))
+
+
+class Dense:
+    """Every metric of one run over whole matrices in double precision, a cell without an edge being a cell of zero."""
+
+    def __init__(self, scores: Scores, definition: Definition, top: float) -> None:
+        self.matrix = scores.matrix().astype(np.float64)
+        self.edges = self.matrix[:, scores.graph.mask]
+        self.cells = self.matrix.reshape(len(self.matrix), -1) if definition.structural_zeros else self.edges
+        self.bins = np.linspace(0, top, definition.bins + 1)
+        self.loss = scores.loss.astype(np.float64)
+
+    def of_questions(self) -> dict[str, np.ndarray]:
+        correlation = np.corrcoef(self.cells)
+        others = ~np.eye(len(correlation), dtype=bool)
+        return {
+            "activation_intensity": np.abs(self.cells).mean(1),
+            "information_complexity": np.array([scipy.stats.entropy(self._histogram(row)) for row in self.cells]),
+            "distribution_kurtosis": scipy.stats.kurtosis(self.cells, axis=1),
+            "inter_sample_diversity": 1 - np.array([row[o].mean() for row, o in zip(correlation, others, strict=True)]),
+            "node_output_entropy": np.array(
+                [np.mean([scipy.stats.entropy(np.abs(row)) for row in one]) for one in self.matrix]
+            ),
+            "loss": self.loss,
+            "effective_edges": np.array([np.exp(scipy.stats.entropy(row)) for row in np.abs(self.edges)]),
+            "gini": np.array([_slow_gini(row) for row in np.abs(self.edges)]),
+        }
+
+    def _histogram(self, values: np.ndarray) -> np.ndarray:
+        return np.histogram(np.minimum(np.abs(values), self.bins[-1]), self.bins)[0]
+
+    def overall(self) -> dict[str, float]:
+        strength = np.abs(self.edges).mean(0)
+        return {metric: float(values.mean()) for metric, values in self.of_questions().items()} | {
+            "information_complexity": float(scipy.stats.entropy(self._histogram(self.cells.ravel()))),
+            "effective_edges": float(np.exp(scipy.stats.entropy(strength))),
+            "gini": _slow_gini(strength),
+        }
+
+
+@pytest.mark.parametrize("zeros", [True, False])
+@pytest.mark.parametrize("at_once", [1, 300, 4_000_000])
+@pytest.mark.parametrize("heads", [False, True])
+def test_a_few_at_a_time_all_is_as_over_whole_matrices(
+    zeros: bool, at_once: int, heads: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(formulas, "AT_ONCE", at_once)
+    monkeypatch.setattr(resampling, "AT_ONCE", at_once)
+    graph = graph_of(3, granularity="heads", heads=(Heads(4, 2, True),) * 3) if heads else graph_of(3)
+    rng = np.random.default_rng(0)
+    base, tuned = (
+        Scores(
+            graph,
+            tuple(map(str, range(9))),
+            (scale * rng.standard_t(3, (9, graph.size)) + 0.3).astype(np.float32),
+            rng.random(9).astype(np.float32),
+        )
+        for scale in (1.0, 1.4)
+    )
+    definition = replace(QUICK, structural_zeros=zeros, resamples=50)
+    top = histogram_top(base, tuned, definition)
+    assert top == pytest.approx(100 * np.mean([np.abs(s.edges).mean(dtype=np.float64) for s in (base, tuned)]))
+    found, dense = compare(base, tuned, definition), [Dense(scores, definition, top) for scores in (base, tuned)]
+    for one, side in zip(dense, ("base", "tuned"), strict=True):
+        for metric, value in one.overall().items():
+            assert getattr(found[metric], side) == pytest.approx(value, rel=1e-9), metric
+    own = per_question(tuned, definition, top)
+    for metric, value in dense[1].of_questions().items():
+        assert own[metric] == pytest.approx(value, rel=1e-9), metric
+
+    counts = resample_counts(9, definition)
+    strengths = [counts @ np.abs(one.edges) / 9 for one in dense]
+    drawn = [[_slow_gini(row) for row in rows] for rows in strengths]
+    ends = np.quantile(np.subtract(drawn[1], drawn[0]), [0.025, 0.975])
+    assert (found["gini"].ci_low, found["gini"].ci_high) == pytest.approx(ends, rel=1e-4)
+    for of in (np.abs, np.asarray):
+        difference = of(dense[1].edges) - of(dense[0].edges)
+        mean, low, high = edge_differences(base.edges, tuned.edges, definition, of)
+        assert mean == pytest.approx(difference.mean(0), rel=1e-9, abs=1e-12)
+        ends = np.quantile(counts @ difference / 9, [0.025, 0.975], axis=0)
+        assert np.stack([low, high]) == pytest.approx(ends, rel=1e-9, abs=1e-12)
+
+
+def test_over_very_many_edges_there_are_fewer_resamples_which_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    base, tuned = _scores(1), _scores(2)
+    definition = Definition(resamples=300)
+    all_of_them, first = compare(base, tuned, definition), compare(base, tuned, replace(definition, resamples=100))
+    monkeypatch.setattr(definitions, "MANY", base.graph.size - 1)
+    monkeypatch.setattr(definitions, "FEWER", 100)
+    found = compare(base, tuned, definition)
+    assert found["loss"] == all_of_them["loss"]
+    assert found["gini"] == first["gini"] != all_of_them["gini"]
+    assert as_json(found, definition, base, tuned)["definition"]["resamples_over_edges"] == 100
+    assert edge_differences(base.edges, tuned.edges, definition)[1] == pytest.approx(
+        edge_differences(base.edges, tuned.edges, replace(definition, resamples=100))[1]
+    )
+
+
+@pytest.mark.parametrize("zeros", [0, 90_000])
+def test_the_gini_coefficient_of_very_many_values_is_that_of_ordering_them_all(zeros: int) -> None:
+    rng = np.random.default_rng(0)
+    wide = np.exp(3 * rng.standard_normal((2, 150_000))) * 1e-8
+    wide[:, :zeros] = 0
+    many = wide.astype(np.float32)
+    assert formulas.gini(many) == pytest.approx(formulas.gini(many.astype(np.float64)), abs=1e-6)
 
 
 def test_log_base_scales_the_entropies() -> None:
