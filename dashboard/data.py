@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
+from dashboard.cells import cells as cells_of
+from dashboard.cells import folds
 from dashboard.keeping import Keeper
 from dashboard.service import store
 from probing import edge_tables, metrics
@@ -207,9 +209,17 @@ def _per_question(comparison: str, side: str, version: int) -> pd.DataFrame:
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def breakdown(base_run: str, tuned_run: str, by: str) -> edge_tables.Breakdown:
-    """Intensity of the edges by `layer`, `kind` or `reader`."""
-    function = {"layer": edge_tables.by_layer, "kind": edge_tables.by_kind, "reader": edge_tables.by_layer_and_kind}[by]
-    return function(*pair_scores(base_run, tuned_run), Definition(resamples=2000))
+    """Intensity of the edges by what `_BREAKDOWNS` names."""
+    return _BREAKDOWNS[by](*pair_scores(base_run, tuned_run), Definition(resamples=2000))
+
+
+_BREAKDOWNS = {
+    "layer": edge_tables.by_layer,
+    "kind": edge_tables.by_kind,
+    "layer and kind": edge_tables.by_layer_and_kind,
+    "into heads": edge_tables.into_heads,
+    "out of heads": edge_tables.out_of_heads,
+}
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
@@ -265,3 +275,13 @@ def provenance(base_run: str, tuned_run: str) -> dict[str, RunRow]:
     """Both runs, by side."""
     runs = {row["run_key"]: RunRow.of(row) for row in store().runs.table().to_dict("records")}
     return {"base": runs[base_run], "tuned": runs[tuned_run]}
+
+
+def cells(comparison: str, graph: ResidualGraph, unfolded: frozenset[str]) -> pd.DataFrame:
+    """The cells of the matrix of every edge, as `dashboard.cells` makes them."""
+    return _cells(comparison, graph, unfolded if folds(graph) else frozenset(), _summary(comparison, "tuned")[0])
+
+
+@_table(16)
+def _cells(comparison: str, graph: ResidualGraph, unfolded: frozenset[str], version: int) -> pd.DataFrame:
+    return cells_of(_edge_table(comparison, graph, "tuned", version), graph, unfolded)

@@ -40,8 +40,8 @@ class EdgeFilter:
         """How many rules leave edges out, besides the number shown."""
         return sum(map(bool, (self.kinds, self.layers, self.sign != "any", self.changed, self.sure, self.only)))
 
-    def candidates(self, table: pd.DataFrame, panel: str) -> pd.DataFrame:
-        """The edges of an edge table that the rules allow in a panel, whatever their strength."""
+    def allowed(self, table: pd.DataFrame, panel: str) -> pd.Series:
+        """Whether the rules allow each edge of a table in a panel, whatever its strength."""
         keep = pd.Series(True, index=table.index)
         if self.kinds:
             keep &= table["kind"].isin(self.kinds)
@@ -55,7 +55,7 @@ class EdgeFilter:
             keep &= table["beyond_noise"]
         if self.only is not None:
             keep &= table["edge"].isin(self.only)
-        return table[keep]
+        return keep
 
     def rank(self, table: pd.DataFrame) -> int:
         """The rank up to which an edge belongs to a model's circuit, for `gained` and `lost`."""
@@ -65,10 +65,10 @@ class EdgeFilter:
 
     def apply(self, table: pd.DataFrame, panel: str) -> pd.DataFrame:
         """The edges that a panel shows, the strongest first."""
-        candidates = self.candidates(table, panel)
         column = PANELS[panel]
-        count = self.count if self.count is not None else covering(candidates, column, self.share)
-        return strongest(candidates, column, min(count, MOST))
+        values = table.loc[self.allowed(table, panel), [column]]  # not all columns, of what may be many edges
+        count = self.count if self.count is not None else covering(values, column, self.share)
+        return table.loc[strongest(values, column, min(count, MOST)).index]
 
 
 def together(table: pd.DataFrame, panels: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

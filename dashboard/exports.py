@@ -20,6 +20,9 @@ from dashboard.theme import ink
 
 _CHROMES = ("chromium", "google-chrome", "google-chrome-stable", "chrome", "chromium-browser")
 
+_MOST_LINES = 100_000
+"""Rows of a table that are written as text; a million would take half a minute, and no spreadsheet would open them."""
+
 
 def offer(name: str, numbers: pd.DataFrame | Callable[[], pd.DataFrame], figure: go.Figure | None = None) -> None:
     """A small menu of downloads; without a figure, the numbers only."""
@@ -35,7 +38,8 @@ def offer(name: str, numbers: pd.DataFrame | Callable[[], pd.DataFrame], figure:
             if chrome():
                 _button("Figure as SVG", lambda: as_image(figure, "svg"), f"{name}.svg", "image/svg+xml")
                 _button("Figure as PNG", lambda: as_image(figure, "png"), f"{name}.png", "image/png")
-        _button("Numbers as CSV", lambda: table().to_csv(index=False), f"{name}.csv", "text/csv")
+        if callable(numbers) or len(numbers) <= _MOST_LINES:
+            _button("Numbers as CSV", lambda: table().to_csv(index=False), f"{name}.csv", "text/csv")
         _button("Numbers as Parquet", lambda: as_parquet(table()), f"{name}.parquet", "application/vnd.apache.parquet")
 
 

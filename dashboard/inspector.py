@@ -6,16 +6,23 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from dashboard import data
+from dashboard import data, names
 from dashboard.figures import strips
 from dashboard.figures.wiring import Pick
 from dashboard.theme import number
 from dashboard.view import View
 from dashboard.widgets import chart
 from dashboard.words import ARROWS
+from probing.edge_tables import strongest_of_both
 from probing.graph import ResidualGraph, is_edge
 
 _KEY = "pick"
+
+_HELP = "Nodes: `input` is the embedding, `a3` attention and `m3` MLP of layer 3, `logits` the head."
+_OF_HEADS = (
+    " `a3.h2` is head 2 of `a3`, `a3.g1` the keys and values that a group of its heads shares. Any edge can be found "
+    "by its whole name, such as `m2->a3.h2<q>`."
+)
 
 
 def remember(chart: str) -> None:
@@ -28,17 +35,16 @@ def remember(chart: str) -> None:
             st.session_state[_KEY] = str(name)
 
 
-def picker(graph: ResidualGraph) -> Pick:
+_OF_NODE = 6
+"""Edges into and out of a node that are shown, the strongest."""
+
+
+def picker(graph: ResidualGraph, table: pd.DataFrame) -> Pick:
     """The search box and the switch for paths; both in the URL."""
-    name = st.selectbox(
-        "Node or edge",
-        [*graph.writers, "logits", *graph.edges],
-        index=None,
-        key=_KEY,
-        bind="query-params",
-        placeholder="click one, or search here",
-        help="Nodes: `input` is the embedding, `a3` attention and `m3` MLP of layer 3, `logits` the head.",
-    )
+    name = names.box(
+        "Node or edge", graph, table, _KEY, placeholder="click one, or search here",
+        help=_HELP + (_OF_HEADS if graph.granularity == "heads" else ""),
+    )  # fmt: skip
     trace = st.toggle(
         "Trace paths", key="trace", bind="query-params", disabled=name is None,
         help="Highlight every path through it, among the edges shown.",
@@ -51,9 +57,9 @@ def show(view: View, table: pd.DataFrame, pick: Pick) -> None:
     if pick.name is None:
         st.caption("Click a node, or the middle of an edge, for its values.")
     elif is_edge(pick.name):
-        _edge(view, table[table["edge"] == pick.name].iloc[0])
+        _edge(view, table.iloc[view.graph.number(pick.name)])
     else:
-        _node(table, pick.name)
+        _node(view.graph, table, pick.name)
 
 
 def _edge(view: View, row: pd.Series) -> None:
@@ -84,15 +90,14 @@ def _edge(view: View, row: pd.Series) -> None:
     )
 
 
-def _node(table: pd.DataFrame, name: str) -> None:
+def _node(graph: ResidualGraph, table: pd.DataFrame, name: str) -> None:
     st.markdown(f"**{name}**")
-    for title, column in (("strongest inputs", "node"), ("strongest outputs", "writer")):
-        edges = table[table[column] == name]
-        if edges.empty:
+    for title, numbers in (("strongest inputs", graph.into(name)), ("strongest outputs", graph.out_of(name))):
+        if not len(numbers):
             continue
-        order = edges[["base_strength", "tuned_strength"]].max(axis=1).sort_values(ascending=False).index[:6]
+        edges = table.iloc[numbers]
         st.caption(f"{len(edges)} edges, {title}", help="An arrow: the difference is beyond question noise.")
-        rows = edges.loc[order]
+        rows = strongest_of_both(edges, _OF_NODE)
         st.dataframe(
             pd.DataFrame(
                 {

@@ -62,7 +62,8 @@ def form() -> Spec:
         list(GRANULARITY_NAMES),
         format_func=GRANULARITY_NAMES.__getitem__,
         key="run_granularity",
-        help="The paper's edges end at q, k and v. With the block as one, an edge's score is the sum of the three.",
+        help="The paper's edges end at q, k and v. With the block as one, an edge's score is the sum of the three. "
+        "With each head apart, every head writes and reads on its own; there are many more edges.",
     )
     dtype = right.selectbox(
         "Numbers",

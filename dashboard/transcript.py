@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from dashboard import data, exports
+from dashboard import data, exports, names
 from dashboard.view import COHORT_NAMES, View
 from probing.graph import ResidualGraph, is_edge
 from probing.metrics import INTENSITY, KURTOSIS, LOSS
@@ -171,23 +171,19 @@ def texts(view: View, row: dict[str, Any]) -> None:
                 st.html(marked(list(pieces), 0, side))
 
 
-def element(graph: ResidualGraph) -> str:
+def element(graph: ResidualGraph, edges: pd.DataFrame) -> str:
     """The edge or node whose contribution is shown."""
-    return st.selectbox(
-        "Edge or node", [*graph.writers, "logits", *graph.edges], index=len(graph.writers) - 2, key="element",
-        bind="query-params",
-    )  # fmt: skip
+    usual = graph.blocks[-3]
+    return names.box("Edge or node", graph, edges, "element", usual) or usual
 
 
 def contribution(graph: ResidualGraph, scores: np.ndarray | None, name: str) -> np.ndarray:
-    """One value for each position: the edge's score, or the sum over the edges that leave a node (enter `logits`)."""
+    """One value for each position: the edge's score, or the sum over a node's edges, out of it where it writes."""
     assert scores is not None
     if is_edge(name):
         return scores[:, graph.number(name)]
-    writer, reader = graph.edge_index
-    if name == "logits":
-        return scores[:, reader == len(graph.readers) - 1].sum(1)
-    return scores[:, writer == graph.writers.index(name)].sum(1)
+    numbers = graph.out_of(name)
+    return scores[:, numbers if len(numbers) else graph.into(name)].sum(1)
 
 
 def fed_tokens(view: View, row: dict[str, Any]) -> list[list[str]]:

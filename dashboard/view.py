@@ -21,7 +21,11 @@ COHORT_NAMES = {
     "tuned_only": "only the tuned correct",
 }
 
-GRANULARITY_NAMES: dict[Granularity, str] = {"projections": "q, k and v apart", "blocks": "the block as one"}
+GRANULARITY_NAMES: dict[Granularity, str] = {
+    "projections": "q, k and v apart",
+    "blocks": "the block as one",
+    "heads": "each head apart",
+}
 
 State = Literal["ready", "impossible", "computing", "failed", "absent"]
 

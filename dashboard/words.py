@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from dashboard.theme import number, percent
+from probing.graph import BIAS, ResidualGraph
 from probing.metrics import (
     GINI,
     INTENSITY,
@@ -181,3 +182,30 @@ def confound(compared: dict[str, Comparison]) -> str | None:
         "A model that is surer of its own answer has smaller gradients, and with them smaller scores, whatever its "
         "circuit looks like, so this change of intensity may be one of confidence."
     )
+
+
+def folded(graph: ResidualGraph) -> str:
+    """What a graph's caption adds where blocks are made of heads; nothing elsewhere."""
+    if graph.granularity != "heads":
+        return ""
+    return f" An attention block stands for its heads, and opens when it is picked.{undivided(graph)}"
+
+
+def by_head(graph: ResidualGraph) -> str:
+    """What the caption of a matrix of heads says."""
+    parts = {one.part for one in graph.writer_records}
+    groups = " At a head stands its query, at `g0` the keys and values that a group of heads shares."
+    bias = " `bias` is what a block writes whatever its heads say."
+    return (
+        "The same for each head: of the edges into it, or out of it."
+        f"{groups if graph.feeds else ''}{bias if BIAS in parts else ''}{undivided(graph)}"
+    )
+
+
+def undivided(graph: ResidualGraph) -> str:
+    """Which layers of a graph of heads have none that can be told apart; nothing if all have."""
+    layers = [layer for layer, heads in enumerate(graph.heads) if heads is None]
+    if not layers:
+        return ""
+    many = "layers" if len(layers) > 1 else "layer"
+    return f" The heads of {many} {', '.join(map(str, layers))} cannot be told apart and stay one."

@@ -5,22 +5,28 @@ from functools import partial
 import streamlit as st
 
 from dashboard import data, edge_filter, exchange, inspector
+from dashboard.cells import folds
 from dashboard.figures import matrix, wiring
 from dashboard.panels import PANELS
 from dashboard.widgets import chart, ready_view, subtitle
-from dashboard.words import as_text
+from dashboard.words import as_text, folded
+
+_FOLDED = (
+    " They are too many for a cell each: the heads of a block share rows and columns unless it is open above, and "
+    "their cells have the sums of the strengths. A click on one picks its strongest edge, which opens both blocks."
+)
 
 view = ready_view()
-table = data.edge_table(view.key, view.graph)
-layers = view.graph.layers
+graph = view.graph
+table = data.edge_table(view.key, graph)
 
 st.title(f"Circuits: {as_text(view.pair.arrow)}")
 subtitle(view)
 
-chosen = edge_filter.controls(table, view.graph, exchange.members(view.graph))
+chosen = edge_filter.controls(table, graph, exchange.members(graph))
 graphs, panel = st.columns([2.9, 1], gap="medium")
 with panel:
-    pick = inspector.picker(view.graph)
+    pick = inspector.picker(graph, table)
     inspector.show(view, table, pick)
 with graphs:
     side = st.segmented_control(
@@ -32,7 +38,7 @@ with graphs:
     shown = edge_filter.together(table, panels)
     with st.container(key="wide" if len(names) > 1 else "narrow"):
         chart(
-            partial(wiring.graph, panels, layers, wiring.Scale.of(table), pick),
+            partial(wiring.graph, panels, graph, wiring.Scale.of(table), pick),
             "graph",
             "Graph of the residual stream; layers from bottom to top, attention on the left, MLPs on the right.",
             shown,
@@ -43,18 +49,20 @@ with graphs:
     st.caption(
         f"{len(shown)} edges shown{rules}. Click a node, or the middle of an edge. Width: mean |score|, on one scale "
         "for base and tuned. Dotted: removing the edge would lower the loss. Difference: orange is stronger after "
-        "tuning, blue weaker, grey and dotted within question noise."
+        f"tuning, blue weaker, grey and dotted within question noise.{folded(graph)}"
     )
     exchange.downloads(view, table, shown)
 
 st.subheader("Every edge")
+unfolded = pick.unfolded(graph)
 st.caption(
     "Rows write into the residual stream, columns read from it; blank cells have no edge. Colour grows with the square "
     "root of the strength, so that weak edges show. Click a cell to pick its edge, here and above."
+    + (_FOLDED if folds(graph) else "")
 )
 with st.container(key="wide-matrix" if len(names) > 1 else "narrow-matrix"):
     chart(
-        partial(matrix.panels, table, view.graph, names, pick),
+        partial(matrix.panels, data.cells(view.key, graph, unfolded), graph, unfolded, names, pick),
         "matrix",
         "Heatmaps of every edge's strength, writers by readers.",
         table,

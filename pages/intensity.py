@@ -8,7 +8,7 @@ from dashboard import data, tables
 from dashboard.figures import layers, strips
 from dashboard.view import alike
 from dashboard.widgets import chart, metric_card, ready_view, subtitle
-from dashboard.words import as_text, confound
+from dashboard.words import as_text, by_head, confound
 from probing.metrics import EFFECTIVE_EDGES, INTENSITY, LOSS, METRICS
 
 view = ready_view()
@@ -37,7 +37,7 @@ if where.open:
         heat, bars = st.columns(2, gap="medium")
         with heat:
             chart(
-                partial(layers.heatmap, data.breakdown(*view.keys, "reader"), view.graph),
+                partial(layers.by_kind, data.breakdown(*view.keys, "layer and kind"), view.graph),
                 "layer-kind",
                 "Differences of intensity by layer and kind of reader.",
             )
@@ -53,6 +53,19 @@ if where.open:
                 "Differences of intensity by group of edges, one dot for each question, with means and intervals.",
                 breakdown.as_table,
             )
+        if any(view.graph.heads):
+            st.subheader("Head by head")
+            st.caption(by_head(view.graph))
+            way = st.segmented_control(
+                "Edges", ["into", "out of"], default="into", required=True, key="way", bind="query-params",
+                format_func=lambda way: f"{way} heads", label_visibility="collapsed",
+            )  # fmt: skip
+            with st.container(key="wide-heads"):
+                chart(
+                    partial(layers.by_head, data.breakdown(*view.keys, f"{way or 'into'} heads"), view.graph),
+                    "layer-head",
+                    f"Differences of intensity of the edges {way} each head, by layer and head.",
+                )
 
 if movers.open:
     with movers:

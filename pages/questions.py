@@ -26,6 +26,8 @@ if row["reason"] is not None:
     st.info(f"This question was not scored: {transcript.why_not(row)}.", icon=":material/filter_alt_off:")
     st.stop()
 
+edges = data.question_circuit(*view.keys, name)
+
 st.subheader("Token by token")
 resolved = [data.positions(run, name) for run in view.keys]
 if any(scores is None for scores in resolved):
@@ -33,7 +35,7 @@ if any(scores is None for scores in resolved):
         view, "Compute token by token", "Scores at every position are computed on demand, and kept.", question=name
     )
 else:
-    element = transcript.element(view.graph)
+    element = transcript.element(view.graph, edges)
     labels = transcript.fed_tokens(view, row)
     values = [transcript.contribution(view.graph, scores, element) for scores in resolved]
     chart(
@@ -43,17 +45,16 @@ else:
         lambda: transcript.numbers(labels, values),
     )
     st.caption(
-        "Of an edge, its score at each position; of a node, what it writes there, summed over all its readers (of the "
-        "head, what it reads). The bars add up to the score. The line ends the prompt."
+        "Of an edge, its score at each position; of a node, what it writes there, summed over all its readers (or what "
+        "it reads, where it writes nothing). The bars add up to the score. The line ends the prompt."
     )
 
 st.subheader("Its own circuit")
-edges = data.question_circuit(*view.keys, name)
 count = st.slider("Edges in each panel", 10, min(200, len(edges)), 40, key="own_edges", bind="query-params")
 panels = {panel: EdgeFilter(count=count).apply(edges, panel) for panel in PANELS}
 with st.container(key="wide"):
     chart(
-        partial(wiring.graph, panels, view.graph.layers, Scale.of(edges), Pick()),
+        partial(wiring.graph, panels, view.graph, Scale.of(edges), Pick()),
         "question-graph",
         "The circuit of this question alone, in base, tuned and their difference.",
         lambda: transcript.own_numbers(together(edges, panels)),

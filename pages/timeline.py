@@ -89,7 +89,7 @@ def circuit_at_a_step() -> None:
     with st.container(key="wide"):
         chart(
             partial(wiring.graph,
-                panels, view.graph.layers, Scale.of(*tables.values()), Pick(),
+                panels, view.graph, Scale.of(*tables.values()), Pick(),
                 {"tuned": f"Step {step}", "difference": f"Step {step} − base"},
             ),
             "step",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import networkx as nx
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from probing.graph import Edge, Reader, ResidualGraph, is_edge
 from probing.metrics import Definition, align, edge_differences, significant
@@ -91,32 +91,40 @@ CHANGES = ("gained", "lost", "strengthened", "weakened", "flipped")
 
 def covering(table: pd.DataFrame, column: str, share: float) -> int:
     """How many of the strongest edges it takes to hold `share` of the total |value| in `column`."""
-    size = table[column].abs().sort_values(ascending=False).to_numpy()
+    size = np.sort(table[column].abs().to_numpy())[::-1]
     if not size.sum():
         return 0
     return int(np.searchsorted(size.cumsum(), share * size.sum() * (1 - 1e-12)) + 1)
 
 
-def through(edges: pd.DataFrame, name: str) -> set[str]:
-    """The edges that lie on a path through the node or edge `name`, among the rows of an edge table."""
-    graph = nx.DiGraph()
-    graph.add_edges_from(zip(edges["writer"], edges["node"], strict=True))
+def through(edges: pd.DataFrame, name: str, graph: ResidualGraph) -> set[str]:
+    """The edges that lie on a path through a block, a node or an edge, among the rows of an edge table.
+
+    A path goes on from where an edge ends to what that writes: of a group of keys and values, to each of its heads.
+    """
+    joined = nx.DiGraph()
+    joined.add_edges_from(zip(edges["writer"], edges["node"], strict=True))
+    joined.add_edges_from(graph.feeds)
     if is_edge(name):
         edge = Edge.of(name)
-        upstream, downstream = edge.writer.node, edge.reader.node
+        upstream, downstream = {edge.writer.node}, {edge.reader.node}
     else:
-        upstream = downstream = name
-    before = nx.ancestors(graph, upstream) | {upstream} if upstream in graph else {upstream}
-    after = nx.descendants(graph, downstream) | {downstream} if downstream in graph else {downstream}
-    reaching = edges["node"].isin(before) & edges["writer"].isin(before)
-    leaving = edges["writer"].isin(after) & edges["node"].isin(after)
-    return set(edges.loc[reaching | leaving | (edges["edge"] == name), "edge"])
+        upstream = downstream = set(graph.parts(name))
+    before = upstream.union(*(nx.ancestors(joined, node) for node in upstream if node in joined))
+    after = downstream.union(*(nx.descendants(joined, node) for node in downstream if node in joined))
+    on_one = edges["node"].isin(before) | edges["writer"].isin(after) | (edges["edge"] == name)
+    return set(edges.loc[on_one, "edge"])
 
 
 def strongest(table: pd.DataFrame, column: str, n: int) -> pd.DataFrame:
     """The `n` rows with the largest |value| in `column`, the largest first; those of value zero are left out."""
     size = table[column].abs()
     return table.loc[size.nlargest(n).index].loc[size > 0]
+
+
+def strongest_of_both(table: pd.DataFrame, n: int) -> pd.DataFrame:
+    """The `n` rows with the largest strength in either model, the largest first."""
+    return table.loc[table[["base_strength", "tuned_strength"]].max(axis=1).nlargest(n).index]
 
 
 def circuit(table: pd.DataFrame) -> nx.MultiDiGraph:
@@ -150,34 +158,62 @@ class Breakdown:
 
 
 def _break_down(
-    base: Scores, tuned: Scores, label: Callable[[Reader], str], definition: Definition, order: Sequence[str] = ()
-) -> Breakdown:
-    """The mean |score| of the edges into the readers of each label; the labels in the readers' order, or in another."""
-    tuned, labels = align(base, tuned), [label(reader) for reader in base.graph.reader_records]
-    names = list(order or dict.fromkeys(labels))
-    group = np.array([names.index(name) for name in labels])[base.graph.edge_index[1]]
-    edges = np.bincount(group)
+    base: Scores, tuned: Scores, labels: Sequence[str | None], ends: Int[np.ndarray, " edge"], definition: Definition,
+    order: Sequence[str] = (),
+) -> Breakdown:  # fmt: skip
+    """The mean |score| of the edges of each label, which is that of the reader (or writer) at its place in `ends`.
+
+    Labels stand in the order of the readers, or in another; edges whose label is None are left out.
+    """
+    tuned, names = align(base, tuned), list(order or dict.fromkeys(label for label in labels if label is not None))
+    number = {name: place for place, name in enumerate(names)} | {None: len(names)}
+    group = np.array([number[label] for label in labels])[ends]
+
+    def sums(values: np.ndarray | None = None) -> Float[np.ndarray, " group"]:
+        return np.bincount(group, values, len(names) + 1)[: len(names)]
 
     def means(scores: Scores) -> Float[np.ndarray, "group sample"]:
-        return np.stack([np.bincount(group, np.abs(row)) / edges for row in scores.edges], axis=1)
+        return np.stack([sums(np.abs(row)) / sums() for row in scores.edges], axis=1)
 
     before, after = means(base), means(tuned)
     difference, low, high = edge_differences(before.T, after.T, definition)
     return Breakdown(tuple(names), before, after, difference, low, high)
 
 
+def _by_reader(
+    base: Scores,
+    tuned: Scores,
+    label: Callable[[Reader], str | None],
+    definition: Definition,
+    order: Sequence[str] = (),
+) -> Breakdown:
+    labels = [label(reader) for reader in base.graph.reader_records]
+    return _break_down(base, tuned, labels, base.graph.edge_index[1], definition, order)
+
+
 def by_layer(base: Scores, tuned: Scores, definition: Definition) -> Breakdown:
     """Mean |score| of the edges into each layer, and into the head."""
-    return _break_down(
+    return _by_reader(
         base, tuned, lambda reader: reader.block if reader.layer is None else str(reader.layer), definition
     )
 
 
 def by_kind(base: Scores, tuned: Scores, definition: Definition) -> Breakdown:
     """Mean |score| of the edges into each kind of reader."""
-    return _break_down(base, tuned, lambda reader: reader.kind, definition, base.graph.kinds)
+    return _by_reader(base, tuned, lambda reader: reader.kind, definition, base.graph.kinds)
 
 
 def by_layer_and_kind(base: Scores, tuned: Scores, definition: Definition) -> Breakdown:
-    """Mean |score| of the edges into each reader: `a0<q>`, `a0<k>`, ..., `logits`."""
-    return _break_down(base, tuned, lambda reader: reader.name, definition)
+    """Mean |score| of the edges into each kind of reader of each layer: `a0<q>`, `a0<k>`, ..., `logits`."""
+    return _by_reader(base, tuned, lambda reader: Reader(reader.block, reader.kind).name, definition)
+
+
+def into_heads(base: Scores, tuned: Scores, definition: Definition) -> Breakdown:
+    """Mean |score| of the edges into each head, and into each group of keys and values: `a0.h0`, ..., `a0.g0`, ..."""
+    return _by_reader(base, tuned, lambda reader: reader.node if reader.part else None, definition)
+
+
+def out_of_heads(base: Scores, tuned: Scores, definition: Definition) -> Breakdown:
+    """Mean |score| of the edges out of each head, and out of each bias: `a0.h0`, ..., `a0.bias`, ..."""
+    labels = [writer.node if writer.part else None for writer in base.graph.writer_records]
+    return _break_down(base, tuned, labels, base.graph.edge_index[0], definition)

@@ -1,39 +1,63 @@
-"""Differences of intensity by layer and kind of reader."""
+"""Differences of intensity by layer and kind of reader, and by layer and head."""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
 
 from dashboard.theme import DIVERGING, PICKED, number, style
 from probing.edge_tables import Breakdown
-from probing.graph import ResidualGraph
+from probing.graph import Reader, ResidualGraph
 from probing.metrics import significant
 
 
-def heatmap(breakdown: Breakdown, graph: ResidualGraph) -> go.Figure:
-    """Layers from bottom to top, kinds of reader from left to right; a dot where the interval excludes zero.
+def by_kind(breakdown: Breakdown, graph: ResidualGraph) -> go.Figure:
+    """Layers from bottom to top, kinds of reader from left to right, of a breakdown by layer and kind.
 
-    `breakdown` is by reader. The head stands above the last layer.
+    The head stands above the last layer.
     """
-    names, kinds = [*map(str, range(graph.layers)), "head"], graph.kinds
-    z = np.full((len(names), len(kinds)), np.nan)
+    readers = {name: Reader.of(name) for name in breakdown.labels}
+    cells = {name: ("head" if one.layer is None else str(one.layer), one.kind) for name, one in readers.items()}
+    rows = [*map(str, range(graph.layers)), "head"]
+    return _heatmap(breakdown, cells, rows, graph.kinds).update_xaxes(title="kind of reader")
+
+
+def by_head(breakdown: Breakdown, graph: ResidualGraph) -> go.Figure:
+    """Layers from bottom to top, heads from left to right, of a breakdown into or out of heads.
+
+    After the heads stand the groups that share keys and values, or the biases.
+    """
+    records = {one.node: one for one in (*graph.writer_records, *graph.reader_records)}
+    cells = {name: (str(records[name].layer), records[name].part) for name in breakdown.labels}
+    parts = {records[name].part: records[name] for name in breakdown.labels}
+    heads_first = sorted(parts, key=lambda part: (parts[part].head is None, len(part), part))
+    return _heatmap(breakdown, cells, [*map(str, range(graph.layers))], heads_first).update_xaxes(title="head")
+
+
+def _heatmap(
+    breakdown: Breakdown, cells: Mapping[str, tuple[str, str]], rows: Sequence[str], columns: Sequence[str]
+) -> go.Figure:
+    """The difference of each group in its cell, (row, column); a dot where the interval excludes zero."""
+    z = np.full((len(rows), len(columns)), np.nan)
     hover = np.full(z.shape, "", dtype=object)
     sure = significant(breakdown.ci_low, breakdown.ci_high)
     dots = []
-    for i, reader in enumerate(graph.reader_records):
-        row, column = graph.layers if reader.layer is None else reader.layer, kinds.index(reader.kind)
-        z[row, column] = breakdown.difference[i]
-        hover[row, column] = (
-            f"<b>{reader.name}</b><br>difference {number(breakdown.difference[i], signed=True)}<br>95 % interval "
+    for i, name in enumerate(breakdown.labels):
+        row, column = cells[name]
+        place = rows.index(row), columns.index(column)
+        z[place] = breakdown.difference[i]
+        hover[place] = (
+            f"<b>{name}</b><br>difference {number(breakdown.difference[i], signed=True)}<br>95 % interval "
             f"{number(breakdown.ci_low[i], signed=True)} to {number(breakdown.ci_high[i], signed=True)}"
         )
         if sure[i]:
-            dots.append((kinds[column], names[row]))
+            dots.append((column, row))
     largest = float(np.nanmax(np.abs(z))) or 1.0
     figure = go.Figure(
         go.Heatmap(
             z=z,
-            x=kinds,
-            y=names,
+            x=columns,
+            y=rows,
             name="difference",
             colorscale=DIVERGING,
             zmin=-largest,
@@ -55,6 +79,6 @@ def heatmap(breakdown: Breakdown, graph: ResidualGraph) -> go.Figure:
             showlegend=False,
         )
     )
-    figure.update_xaxes(title="kind of reader", showgrid=False)
+    figure.update_xaxes(showgrid=False)
     figure.update_yaxes(title="layer", showgrid=False, type="category")
-    return style(figure, int(np.clip(34 * len(names) + 110, 420, 760)))
+    return style(figure, int(np.clip(34 * len(rows) + 110, 420, 760)))

@@ -1,16 +1,19 @@
 """Writers x readers heatmaps: every edge of the graph."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dashboard.figures.wiring import Pick, height_of, hover
+from dashboard.cells import Axes
+from dashboard.figures.places import height_of
+from dashboard.figures.wiring import Pick, hover
 from dashboard.panels import PANELS
-from dashboard.theme import BASE, DIVERGING, PICKED, TUNED, scale_to, style
-from probing.graph import Edge, ResidualGraph, is_edge
+from dashboard.theme import BASE, DIVERGING, PICKED, TUNED, number, scale_to, style
+from probing.edge_tables import strongest_of_both
+from probing.graph import Edge, ResidualGraph, edge_name, is_edge, typeset
 
 _CLICKABLE = 1000
 """Cells of a panel up to which each can be clicked."""
@@ -19,26 +22,21 @@ _OF_MANY = 300
 """How many of a larger graph's cells can be clicked, the strongest: marks cost a browser time."""
 
 
-def _matrix(graph: ResidualGraph, values: pd.Series) -> np.ndarray:
-    matrix = graph.to_matrix(values.to_numpy(dtype=float))
-    matrix[~graph.mask] = np.nan
-    return matrix
-
-
-def _heatmap(graph: ResidualGraph, table: pd.DataFrame, panel: str, hovers: bool) -> go.Heatmap:
-    top = float(table[["base_strength", "tuned_strength"]].to_numpy().max()) ** 0.5
-    largest = float(table["difference"].abs().max()) ** 0.5
+def _heatmap(axes: Axes, found: pd.DataFrame, panel: str, hovers: bool) -> go.Heatmap:
+    top = float(found[["base_strength", "tuned_strength"]].to_numpy().max()) ** 0.5
+    largest = float(found["difference"].abs().max()) ** 0.5
     scale, low, high = {
         "base": (scale_to(BASE), 0.0, top),
         "tuned": (scale_to(TUNED), 0.0, top),
         "difference": (DIVERGING, -largest, largest),
     }[panel]
-    values = _matrix(graph, table[PANELS[panel]])
+    values = np.full((len(axes.rows), len(axes.columns)), np.nan)
+    values[found["row"], found["column"]] = found[PANELS[panel]]
     return go.Heatmap(
         z=np.sign(values) * np.sqrt(np.abs(values)),
         customdata=values,
-        x=graph.readers,
-        y=graph.writers,
+        x=axes.columns,
+        y=axes.rows,
         name=panel,
         colorscale=scale,
         zmin=low,
@@ -50,42 +48,64 @@ def _heatmap(graph: ResidualGraph, table: pd.DataFrame, panel: str, hovers: bool
     )
 
 
-def _cells(edges: pd.DataFrame) -> go.Scatter:
-    """Invisible marks on the cells of some edges, to click."""
+def _marks(axes: Axes, found: pd.DataFrame) -> go.Scatter:
+    """Invisible marks on some cells, to click."""
     return go.Scatter(
-        x=edges["reader"],
-        y=edges["writer"],
+        x=[axes.columns[column] for column in found["column"]],
+        y=[axes.rows[row] for row in found["row"]],
         mode="markers",
         marker={"symbol": "square", "size": 9, "color": "rgba(0,0,0,0)"},
-        customdata=edges[["edge"]].to_numpy(),
-        hovertext=[hover(row) for row in edges.to_dict("records")],
+        customdata=found[["edge"]].to_numpy(),
+        hovertext=[_hover(axes, cell) for cell in found.to_dict("records")],
         hoverinfo="text",
         showlegend=False,
     )
 
 
-def _outlines(graph: ResidualGraph, name: str) -> list[tuple[float, float, float, float]]:
+def _hover(axes: Axes, cell: dict) -> str:
+    """A cell's edge, or how many it has and their sums."""
+    if cell["edges"] == 1:
+        return hover(cell)
+    return (
+        f"<b>{typeset(edge_name(axes.rows[cell['row']], axes.columns[cell['column']]))}</b>, {cell['edges']} edges"
+        f"<br>base {number(cell['base_strength'])}, tuned {number(cell['tuned_strength'])}"
+        f"<br>difference {number(cell['difference'], signed=True)}<br>strongest: {typeset(cell['edge'])}"
+    )
+
+
+def _outlines(graph: ResidualGraph, axes: Axes, name: str) -> Iterator[tuple[float, float, float, float]]:
     """Boxes (x0, x1, y0, y1) around an edge's cell, or around what a node reads and writes."""
     if is_edge(name):
         edge = Edge.of(name)
-        x, y = graph.readers.index(edge.reader.name), graph.writers.index(edge.writer.name)
-        return [(x - 0.5, x + 0.5, y - 0.5, y + 0.5)]
-    boxes = []
-    reads = [i for i, reader in enumerate(graph.reader_records) if name in (reader.block, reader.node)]
-    if reads:
-        boxes.append((reads[0] - 0.5, reads[-1] + 0.5, -0.5, int(graph.writers_before[reads].max()) - 0.5))
-    if name in graph.writers:
-        y = graph.writers.index(name)
-        first = int(graph.first_readers[y])
-        boxes.append((first - 0.5, len(graph.readers) - 0.5, y - 0.5, y + 0.5))
-    return boxes
+        x = axes.column_of[graph.readers.index(edge.reader.name)]
+        y = axes.row_of[graph.writers.index(edge.writer.name)]
+        yield x - 0.5, x + 0.5, y - 0.5, y + 0.5
+        return
+    parts = graph.parts(name)
+    reads = [place for place, reader in enumerate(graph.reader_records) if reader.node in parts]
+    for first, last in _runs(axes.column_of[reads]):
+        yield first - 0.5, last + 0.5, -0.5, axes.row_of[graph.writers_before[reads].max() - 1] + 0.5
+    writes = [place for place, writer in enumerate(graph.writer_records) if writer.node in parts]
+    for first, last in _runs(axes.row_of[writes]):
+        read_from = axes.column_of[graph.first_readers[writes].min()]
+        yield read_from - 0.5, len(axes.columns) - 0.5, first - 0.5, last + 0.5
 
 
-def panels(table: pd.DataFrame, graph: ResidualGraph, names: Sequence[str], pick: Pick) -> go.Figure:
-    """Strength in the base and in the tuned model on one scale, and their difference around zero.
+def _runs(places: np.ndarray) -> list[tuple[int, int]]:
+    """The first and last of each run of neighbours."""
+    different = np.unique(places)
+    runs = np.split(different, np.flatnonzero(np.diff(different) > 1) + 1)
+    return [(int(run[0]), int(run[-1])) for run in runs if len(run)]
+
+
+def panels(
+    found: pd.DataFrame, graph: ResidualGraph, unfolded: Collection[str], names: Sequence[str], pick: Pick
+) -> go.Figure:
+    """Of some `cells`, strength in the base and in the tuned model on one scale, and their difference around zero.
 
     Colours follow the square root, because strengths span orders of magnitude.
     """
+    axes = Axes.of(graph, unfolded)
     figure = make_subplots(
         1,
         len(names),
@@ -93,17 +113,14 @@ def panels(table: pd.DataFrame, graph: ResidualGraph, names: Sequence[str], pick
         horizontal_spacing=0.05,
         shared_yaxes=True,
     )
-    clickable = table
-    if len(table) > _CLICKABLE:
-        strength = table[["base_strength", "tuned_strength"]].max(axis=1)
-        clickable = table.loc[strength.nlargest(_OF_MANY).index]
+    clickable = strongest_of_both(found, _OF_MANY) if len(found) > _CLICKABLE else found
     for column, panel in enumerate(names, start=1):
-        figure.add_trace(_heatmap(graph, table, panel, clickable is not table), row=1, col=column)
-        figure.add_trace(_cells(clickable), row=1, col=column)
-        for x0, x1, y0, y1 in _outlines(graph, pick.name) if pick.name else ():
+        figure.add_trace(_heatmap(axes, found, panel, clickable is not found), row=1, col=column)
+        figure.add_trace(_marks(axes, clickable), row=1, col=column)
+        for x0, x1, y0, y1 in _outlines(graph, axes, pick.name) if pick.name else ():
             line = {"color": PICKED, "width": 2}
             figure.add_shape(type="rect", x0=x0, x1=x1, y0=y0, y1=y1, line=line, row=1, col=column)
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_xaxes(showgrid=False, tickangle=-90)
-    height = min(height_of(graph.layers), max(380, 18 * len(graph.writers) + 140))
+    height = min(height_of(graph.layers), max(380, 18 * len(axes.rows) + 140))
     return style(figure, height, clickmode="event+select", dragmode="pan", hovermode="closest")

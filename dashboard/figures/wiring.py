@@ -2,6 +2,9 @@
 
 Edges are drawn as curves in few traces, one for each sign and width, because a browser draws few long traces faster
 than many short ones. Curves cannot be clicked, so every edge has an invisible marker at its middle.
+
+The heads of an attention block are folded into one node, where all their edges end; those of the block that is picked
+stand beside each other in its place.
 """
 
 from collections.abc import Mapping
@@ -12,10 +15,11 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from dashboard.figures.places import Places, height_of
 from dashboard.panels import EFFECTS, PANELS
-from dashboard.theme import BASE, COLOURS, NEUTRAL, PICKED, TUNED, faded, number, style
+from dashboard.theme import BASE, COLOURS, FAINT, NEUTRAL, PICKED, TUNED, faded, number, style
 from probing.edge_tables import through
-from probing.graph import Edge, is_edge, typeset
+from probing.graph import Edge, ResidualGraph, is_edge, typeset
 
 _WIDTHS = (0.6, 1.2, 2.0, 3.2, 5.0)
 """Line widths, in pixels, for fifths of the largest strength."""
@@ -24,35 +28,46 @@ _STEPS = np.linspace(0.0, 1.0, 13)
 _BENDS = {"q": 0.16, "k": 0.26, "v": 0.36, "qkv": 0.26, "mlp": 0.20, "logits": 0.24}
 """How far a curve bends out of its lane, so that the edges into q, k and v of a node lie apart."""
 
+_FARTHEST = 1.72
+"""The largest x of a curve's middle, that it may stay inside its panel; the smallest lies as far on the other side."""
+
 _NODE = "#53606d"
+
+_PART = 16
+"""The size of the nodes of a block's parts, at most."""
 
 
 @dataclass(frozen=True)
 class Pick:
-    """What is picked in the graph and in the matrix: a node or an edge by name, or nothing."""
+    """What is picked in the graph and in the matrix: a block, a node or an edge by name, or nothing."""
 
     name: str | None = None
     trace: bool = False
     """Whether to show every path through it, not only its own edges."""
 
-    def edges(self, shown: pd.DataFrame) -> set[str] | None:
+    def edges(self, shown: pd.DataFrame, graph: ResidualGraph) -> set[str] | None:
         """The edges that stand out among those shown; None if nothing is picked."""
         if self.name is None:
             return None
         if self.trace:
-            return through(shown, self.name)
-        mine = (shown["edge"] == self.name) | (shown["writer"] == self.name) | (shown["node"] == self.name)
+            return through(shown, self.name, graph)
+        parts = graph.parts(self.name)
+        mine = (shown["edge"] == self.name) | shown["writer"].isin(parts) | shown["node"].isin(parts)
         return set(shown.loc[mine, "edge"])
 
     @property
     def nodes(self) -> set[str]:
-        """The nodes that are ringed."""
+        """What is picked, or what the picked edge joins."""
         if self.name is None:
             return set()
         if not is_edge(self.name):
             return {self.name}
         edge = Edge.of(self.name)
         return {edge.writer.node, edge.reader.node}
+
+    def unfolded(self, graph: ResidualGraph) -> frozenset[str]:
+        """The blocks whose parts are shown: those that what is picked is, or belongs to."""
+        return frozenset(graph.block_of[node] for node in self.nodes if len(graph.nodes[graph.block_of[node]]) > 1)
 
 
 @dataclass(frozen=True)
@@ -71,26 +86,25 @@ class Scale:
         )
 
 
-def positions(layers: int) -> dict[str, tuple[float, float]]:
-    """Where each node stands: x in lanes 0 (attention), 1 (MLP) and ½ between, y upwards through the layers."""
-    places = {"input": (0.5, 0.0), "logits": (0.5, 2.0 * layers + 1)}
-    for layer in range(layers):
-        places[f"a{layer}"] = (0.0, 2 * layer + 1.0)
-        places[f"m{layer}"] = (1.0, 2 * layer + 1.8)
-    return places
-
-
-def _curves(edges: pd.DataFrame, places: dict[str, tuple[float, float]]) -> tuple[np.ndarray, np.ndarray]:
+def _curves(edges: pd.DataFrame, places: Places) -> tuple[np.ndarray, np.ndarray]:
     """Points of a quadratic curve for each edge, [edge, step] for x and for y."""
-    start = np.array([places[name] for name in edges["writer"]])
-    end = np.array([places[name] for name in edges["node"]])
+    start = np.array([places.at[places.stands[name]] for name in edges["writer"]])
+    end = np.array([places.at[places.stands[name]] for name in edges["node"]])
     bend = edges["kind"].map(_BENDS).to_numpy()
+    beside = pd.DataFrame({"start": edges["writer"].map(places.stands), "end": edges["node"].map(places.stands)})
+    beside = beside.assign(kind=edges["kind"]).groupby(["start", "end", "kind"], sort=False)["kind"]
+    number, count = beside.cumcount().to_numpy(), beside.transform("size").to_numpy()
     outward = np.sign((start[:, 0] + end[:, 0]) / 2 - 0.5)
-    outward[outward == 0] = np.where(np.arange(len(edges)) % 2 == 0, 1, -1)[outward == 0]
-    same_lane = start[:, 0] == end[:, 0]
+    outward[outward == 0] = np.where((np.arange(len(edges)) % 2 == 0) | (count > 1), 1, -1)[outward == 0]
+    same_lane = np.sign(start[:, 0] - 0.5) == np.sign(end[:, 0] - 0.5)
     reach = np.where(same_lane, 0.35 + 0.5 * np.abs(end[:, 1] - start[:, 1]) / max(2.0, end[:, 1].max()), 0.35)
+    # Edges of several heads of a folded block share both ends: within their lane they lie inside each other, and
+    # between lanes they fan out.
+    apart = 1 - np.where(same_lane, 0.7, 2.0) * number / count
     control = (start + end) / 2
-    control[:, 0] += outward * (bend * 1.6 + reach * same_lane)
+    control[:, 0] += outward * apart * (bend * 1.6 + reach * same_lane)
+    ends = (start + end)[:, 0] / 2
+    control[:, 0] = np.clip(control[:, 0], 2 * (1 - _FARTHEST) - ends, 2 * _FARTHEST - ends)
     t = _STEPS[None, :]
     weights = ((1 - t) ** 2, 2 * t * (1 - t), t**2)
     x, y = (weights[0] * start[:, [i]] + weights[1] * control[:, [i]] + weights[2] * end[:, [i]] for i in (0, 1))
@@ -117,13 +131,13 @@ def _colours(edges: pd.DataFrame, panel: str) -> pd.Series:
     return towards.where(edges["beyond_noise"], NEUTRAL)
 
 
-def _edges(edges: pd.DataFrame, panel: str, top: float, pick: Pick, places: dict[str, tuple[float, float]]) -> list:
+def _edges(edges: pd.DataFrame, panel: str, top: float, pick: Pick, graph: ResidualGraph, places: Places) -> list:
     """The traces of a panel's edges: the faded ones, the others, the picked one, and what can be clicked."""
     x, y = _curves(edges, places)
     size = edges[PANELS[panel]].abs()
     width = np.minimum(len(_WIDTHS) - 1, (len(_WIDTHS) * size / top).astype(int)) if top > 0 else 0 * size
     dotted = ~edges["beyond_noise"] if panel == "difference" else edges[EFFECTS[panel]] < 0
-    stands_out = pick.edges(edges)
+    stands_out = pick.edges(edges, graph)
     front = pd.Series(True, index=edges.index) if stands_out is None else edges["edge"].isin(stands_out)
     looks = pd.DataFrame({"front": front, "colour": _colours(edges, panel), "dotted": dotted, "width": width})
     traces = []
@@ -150,26 +164,42 @@ def _edges(edges: pd.DataFrame, panel: str, top: float, pick: Pick, places: dict
     return traces
 
 
-def _nodes(places: dict[str, tuple[float, float]], pick: Pick, size: float) -> go.Scatter:
+def _nodes(graph: ResidualGraph, places: Places, pick: Pick) -> go.Scatter:
     """The nodes with their names."""
-    names = list(places)
+    names, texts = list(places.at), [places.texts.get(name, name) for name in places.at]
+    sizes = [min(places.size, _PART) if name in places.texts else places.size for name in names]
     return go.Scatter(
-        x=[places[name][0] for name in names],
-        y=[places[name][1] for name in names],
+        x=[places.at[name][0] for name in names],
+        y=[places.at[name][1] for name in names],
         mode="markers+text",
-        text=names,
+        text=texts,
         textposition="middle center",
-        textfont={"size": float(np.clip(0.42 * size, 7, 10)), "color": "#ffffff"},
+        textfont={"size": [float(np.clip(0.42 * size, 7, 10)) for size in sizes], "color": "#ffffff"},
         marker={
-            "size": [1.7 * size if len(n) > 3 else size for n in names],
+            "size": [1.7 * size if len(text) > 3 else size for text, size in zip(texts, sizes, strict=True)],
             "color": [PICKED if name in pick.nodes else _NODE for name in names],
             "opacity": 1,
         },
         customdata=np.array(names)[:, None],
-        hovertext=names,
+        hovertext=[_about(graph, name) for name in names],
         hoverinfo="text",
         showlegend=False,
     )
+
+
+def _about(graph: ResidualGraph, name: str) -> str:
+    """A node's name, and what it is where that does not say it."""
+    if len(parts := graph.parts(name)) > 1:
+        return f"<b>{name}</b><br>{len(parts)} parts; click to see them"
+    heads = [head for group, head in graph.feeds if group == name]
+    return f"<b>{name}</b><br>keys and values of {heads[0]} to {heads[-1]}" if heads else name
+
+
+def _shared(graph: ResidualGraph, places: Places) -> go.Scatter:
+    """Thin lines from the groups of keys and values to the heads that share them."""
+    ends = [(places.at[group], places.at[head]) for group, head in graph.feeds if head in places.at]
+    x, y = (np.array([[start[i], end[i]] for start, end in ends]).reshape(-1, 2) for i in (0, 1))
+    return _lines(x, y, color=FAINT, width=1)
 
 
 def hover(row: dict) -> str:
@@ -182,35 +212,43 @@ def hover(row: dict) -> str:
     )
 
 
-def height_of(layers: int) -> int:
-    """Of a graph or matrix, in pixels: room for every layer, within one screen and a bit."""
-    return int(np.clip(72 * layers + 120, 520, 980))
-
-
 def graph(
     panels: Mapping[str, pd.DataFrame],
-    layers: int,
+    model: ResidualGraph,
     scale: Scale,
     pick: Pick,
     titles: Mapping[str, str] | None = None,
 ) -> go.Figure:
     """The panels side by side: the edges that each shows, in the same places; base and tuned on the same scale."""
-    places, height = positions(layers), height_of(layers)
-    unit = (height - 80) / (2 * layers + 4.6)
-    size = float(np.clip(2.0 * unit, 15, 26))
-    margin = 0.9 * size / unit
+    places = Places.of(model, pick.unfolded(model))
+    margin = 0.9 * places.size / places.unit
     names = [(titles or {}).get(panel, panel.capitalize()) for panel in panels]
     figure = make_subplots(
         1, len(panels), subplot_titles=names, horizontal_spacing=0.03, shared_xaxes=True, shared_yaxes=True
     )
     for column, (panel, edges) in enumerate(panels.items(), start=1):
-        traces = []
+        for block, box in places.boxes.items():
+            _frame(figure, column, block, box, PICKED if block == pick.name else NEUTRAL)
+        traces = [_shared(model, places)] if places.boxes else []
         if len(edges):
             top = scale.difference if panel == "difference" else scale.strength
-            traces += _edges(edges, panel, top, pick, places)
-        traces.append(_nodes(places, pick, size))
+            traces += _edges(edges, panel, top, pick, model, places)
+        traces.append(_nodes(model, places, pick))
         for trace in traces:
             figure.add_trace(trace, row=1, col=column)
     figure.update_xaxes(visible=False, range=[-0.75, 1.75])
-    figure.update_yaxes(visible=False, range=[-margin, 2 * layers + 1 + margin])
+    figure.update_yaxes(visible=False, range=[-margin, places.top + margin])
+    height = height_of(model.layers) + round((places.top - 2 * model.layers - 1) * places.unit)
     return style(figure, height, clickmode="event+select", dragmode="pan", hovermode="closest")
+
+
+def _frame(figure: go.Figure, column: int, block: str, box: tuple[float, float, float, float], colour: str) -> None:
+    """A box around the parts of a block, with its name at a corner."""
+    x0, x1, y0, y1 = box
+    line = {"color": faded(colour, 0.7), "width": 1}
+    where = {"row": 1, "col": column}
+    figure.add_shape(type="rect", x0=x0, x1=x1, y0=y0, y1=y1, line=line, layer="below", **where)
+    figure.add_annotation(
+        text=block, x=x0, y=y1, xanchor="left", yanchor="bottom", showarrow=False, borderpad=0, font={"size": 10},
+        **where,
+    )  # fmt: skip

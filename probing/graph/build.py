@@ -25,7 +25,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
-from probing.graph.nodes import BIAS, INPUT, KINDS, LOGITS, Edge, Kind, Reader, Writer, edge_name
+from probing.graph.nodes import BIAS, INPUT, KINDS, LOGITS, Edge, Kind, Reader, Writer, edge_name, is_edge
 
 Granularity = Literal["projections", "blocks", "heads"]
 """Whether an attention block is one writer and its projections read apart, or it reads as one too, or all its heads
@@ -156,6 +156,36 @@ class ResidualGraph:
         return (*dict.fromkeys(writer.block for writer in self.writer_records), LOGITS)
 
     @cached_property
+    def nodes(self) -> dict[str, tuple[str, ...]]:
+        """The nodes that each block is made of: itself, or its heads, its bias and its groups."""
+        made: dict[str, dict[str, None]] = {block: {} for block in self.blocks}
+        for one in (*self.writer_records, *self.reader_records):
+            made[one.block][one.node] = None
+        return {block: tuple(nodes) for block, nodes in made.items()}
+
+    @cached_property
+    def block_of(self) -> dict[str, str]:
+        """The block that each block and each node is, or is part of."""
+        blocks = {node: block for block, nodes in self.nodes.items() for node in nodes}
+        return {block: block for block in self.blocks} | blocks
+
+    def parts(self, name: str) -> tuple[str, ...]:
+        """The nodes that a block is made of, or the node of that name alone."""
+        return self.nodes.get(name, (name,))
+
+    @cached_property
+    def feeds(self) -> tuple[tuple[str, str], ...]:
+        """Each group of keys and values, and each head that writes what it read; a head that reads all alone is not
+        listed."""
+        found = []
+        for layer, heads in enumerate(self.heads):
+            if heads and heads.groups < heads.queries:
+                readers = {reader.part: reader.node for reader in self._blocks[layer][1]}
+                each = heads.queries // heads.groups
+                found += [(readers[f"g{head // each}"], readers[f"h{head}"]) for head in range(heads.queries)]
+        return tuple(found)
+
+    @cached_property
     def _starts(self) -> tuple[list[int], list[int]]:
         """The places of each layer's first writer and first reader."""
         writers, readers = [1], [0]
@@ -236,6 +266,26 @@ class ResidualGraph:
         """The names of some edges."""
         writer, reader = self.edge_index
         return [edge_name(self.writers[writer[number]], self.readers[reader[number]]) for number in numbers]
+
+    def out_of(self, name: str) -> Int[np.ndarray, " some"]:
+        """The numbers of the edges that leave a block or a node."""
+        parts = self.parts(name)
+        return np.flatnonzero(np.array([writer.node in parts for writer in self.writer_records])[self.edge_index[0]])
+
+    def into(self, name: str) -> Int[np.ndarray, " some"]:
+        """The numbers of the edges that enter a block or a node."""
+        parts = self.parts(name)
+        return np.flatnonzero(np.array([reader.node in parts for reader in self.reader_records])[self.edge_index[1]])
+
+    def knows(self, name: str) -> bool:
+        """Whether a block, a node or an edge has this name."""
+        if not is_edge(name):
+            return name in self.block_of
+        try:
+            self.number(name)
+        except ValueError:
+            return False
+        return True
 
     def number(self, name: str) -> int:
         """The number of an edge, which is its place in canonical order.

@@ -1,6 +1,7 @@
 """Which edges are shown, where they are drawn, and what can be taken away: pure functions, without an app."""
 
 import io
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,13 +10,15 @@ import plotly.graph_objects as go
 import pytest
 
 from dashboard import exports, transcript
+from dashboard.cells import cells
 from dashboard.edge_filter import MOST, EdgeFilter, together
 from dashboard.figures import diversity, histograms, layers, matrix, spread, strips, timeline, tokens, wiring
 from dashboard.figures.wiring import Pick, Scale
+from dashboard.names import suggested
 from dashboard.panels import PANELS
 from dashboard.theme import PICKED, ink
-from probing.edge_tables import EDGE_VALUES, by_layer_and_kind, edge_table, edge_values
-from probing.graph import graph_of
+from probing.edge_tables import EDGE_VALUES, by_layer_and_kind, edge_table, edge_values, into_heads, out_of_heads
+from probing.graph import Heads, ResidualGraph, graph_of
 from probing.metrics import Definition, histogram_top
 from probing.scores import Scores
 
@@ -42,6 +45,11 @@ def table(pair: tuple[Scores, Scores]) -> pd.DataFrame:
 
 def _panels(table: pd.DataFrame, chosen: EdgeFilter, names: Sequence[str] = tuple(PANELS)) -> dict[str, pd.DataFrame]:
     return {name: chosen.apply(table, name) for name in names}
+
+
+def _matrix(table: pd.DataFrame, graph: ResidualGraph, names: Sequence[str], pick: Pick) -> go.Figure:
+    unfolded = pick.unfolded(graph)
+    return matrix.panels(cells(table, graph, unfolded), graph, unfolded, names, pick)
 
 
 # -- which edges -------------------------------------------------------------------------------------------------------
@@ -96,8 +104,8 @@ def _nodes(figure: go.Figure) -> list[go.Scatter]:
 def test_nodes_stand_in_the_same_places_in_every_panel_and_under_every_filter(table: pd.DataFrame) -> None:
     few = EdgeFilter(count=10, kinds=("q",))
     views = [
-        wiring.graph(_panels(table, EdgeFilter(count=40)), LAYERS, Scale.of(table), Pick()),
-        wiring.graph(_panels(table, few, ["tuned"]), LAYERS, Scale.of(table), Pick("m2", trace=True)),
+        wiring.graph(_panels(table, EdgeFilter(count=40)), GRAPH, Scale.of(table), Pick()),
+        wiring.graph(_panels(table, few, ["tuned"]), GRAPH, Scale.of(table), Pick("m2", trace=True)),
     ]
     places = [(list(t.text), list(t.x), list(t.y)) for view in views for t in _nodes(view)]
     assert len(places) == 4
@@ -107,11 +115,10 @@ def test_nodes_stand_in_the_same_places_in_every_panel_and_under_every_filter(ta
 
 
 @pytest.mark.parametrize("layers", [1, 5, 32])
-def test_no_two_nodes_overlap(layers: int) -> None:
-    graph = graph_of(layers)
-    values = pd.DataFrame(1.0, index=range(len(graph.edges)), columns=list(EDGE_VALUES))
-    table = edge_table(graph, values)
-    figure = wiring.graph(_panels(table, EdgeFilter(count=10), ["base"]), layers, Scale.of(table), Pick())
+@pytest.mark.parametrize(("heads", "pick"), [(None, ""), (Heads(32, 8, bias=True), "a0"), (Heads(3, 3), "a0.h1")])
+def test_no_two_nodes_overlap(layers: int, heads: Heads | None, pick: str) -> None:
+    graph = graph_of(layers, False, "heads", (), (heads,) * layers) if heads else graph_of(layers)
+    figure = wiring.graph({"base": pd.DataFrame()}, graph, Scale(1.0, 1.0), Pick(pick or None))
     (nodes,) = _nodes(figure)
     low, high = figure.layout.yaxis.range
     pixels = (figure.layout.height - 48) / (high - low)
@@ -122,11 +129,14 @@ def test_no_two_nodes_overlap(layers: int) -> None:
     assert (distance >= (sizes[:, None] + sizes[None]) / 2 - 1).all()
     assert (np.array(nodes.y) * pixels - sizes / 2 >= low * pixels).all()
     assert (np.array(nodes.y) * pixels + sizes / 2 <= high * pixels).all()
+    left, right = figure.layout.xaxis.range
+    assert (centres[:, 0] - sizes / 2 >= left * lane).all()
+    assert (centres[:, 0] + sizes / 2 <= right * lane).all()
 
 
 def test_every_shown_edge_can_be_clicked_and_says_what_it_is(table: pd.DataFrame) -> None:
     edges = EdgeFilter(count=15).apply(table, "tuned")
-    figure = wiring.graph({"tuned": edges}, LAYERS, Scale.of(table), Pick())
+    figure = wiring.graph({"tuned": edges}, GRAPH, Scale.of(table), Pick())
     (markers,) = [t for t in figure.data if t.mode == "markers"]
     assert [c[0] for c in markers.customdata] == list(edges["edge"])
     assert all("difference" in text and "rank" in text for text in markers.hovertext)
@@ -135,12 +145,12 @@ def test_every_shown_edge_can_be_clicked_and_says_what_it_is(table: pd.DataFrame
 def test_what_is_picked_stands_out(table: pd.DataFrame) -> None:
     edges = EdgeFilter(count=30).apply(table, "tuned")
     edge = edges["edge"].iloc[3]
-    figure = wiring.graph({"tuned": edges}, LAYERS, Scale.of(table), Pick(edge))
+    figure = wiring.graph({"tuned": edges}, GRAPH, Scale.of(table), Pick(edge))
     assert [t for t in figure.data if t.mode == "lines" and t.line.color == PICKED]
     (nodes,) = _nodes(figure)
     ringed = {name for name, colour in zip(nodes.text, nodes.marker.color, strict=True) if colour == PICKED}
     assert ringed == Pick(edge).nodes
-    heat = matrix.panels(table, GRAPH, ["tuned"], Pick(edge))
+    heat = _matrix(table, GRAPH, ["tuned"], Pick(edge))
     (box,) = heat.layout.shapes
     writer, reader = edge.split("->")
     assert GRAPH.readers[round((box.x0 + box.x1) / 2)] == reader
@@ -148,13 +158,148 @@ def test_what_is_picked_stands_out(table: pd.DataFrame) -> None:
 
 
 def test_a_picked_node_is_outlined_where_it_reads_and_writes(table: pd.DataFrame) -> None:
-    heat = matrix.panels(table, GRAPH, ["base"], Pick("a2"))
+    heat = _matrix(table, GRAPH, ["base"], Pick("a2"))
     cells = set()
     for box in heat.layout.shapes:
         for x in range(round(box.x0 + 0.5), round(box.x1 + 0.5)):
             for y in range(round(box.y0 + 0.5), round(box.y1 + 0.5)):
                 cells.add(f"{GRAPH.writers[y]}->{GRAPH.readers[x]}")
     assert cells == set(table.loc[(table["writer"] == "a2") | (table["node"] == "a2"), "edge"])
+
+
+# -- heads -------------------------------------------------------------------------------------------------------------
+
+SMALL = graph_of(3, False, "heads", (), (Heads(4, 2, bias=True), None, Heads(4, 2, bias=True)))
+LARGE = graph_of(32, False, "heads", (), (Heads(32, 8),) * 32)
+
+
+def _table_of(graph: ResidualGraph) -> pd.DataFrame:
+    rng = np.random.default_rng(1)
+    return edge_table(graph, pd.DataFrame({name: rng.lognormal(size=graph.size) for name in EDGE_VALUES}))
+
+
+@pytest.fixture(scope="module")
+def of_heads() -> pd.DataFrame:
+    return _table_of(SMALL)
+
+
+@pytest.fixture(scope="module")
+def of_many_heads() -> pd.DataFrame:
+    return _table_of(LARGE)
+
+
+@pytest.mark.parametrize(
+    ("pick", "writer", "reader"),
+    [
+        (None, "a0", "a2"),
+        ("m1", "a0", "a2"),
+        ("a1", "a0", "a2"),
+        ("a0", "a0.h3", "a2"),
+        ("a2.h0", "a0", "a2.g1"),
+        ("a0.h3->a2.g1<v>", "a0.h3", "a2.g1"),
+    ],
+)
+def test_edges_end_at_the_block_or_where_that_is_picked_at_its_heads(
+    of_heads: pd.DataFrame, pick: str | None, writer: str, reader: str
+) -> None:
+    (edge,) = np.flatnonzero(of_heads["edge"] == "a0.h3->a2.g1<v>")
+    figure = wiring.graph({"base": of_heads.iloc[[edge]]}, SMALL, Scale.of(of_heads), Pick(pick))
+    (nodes,) = _nodes(figure)
+    at = {name[0]: (x, y) for x, y, name in zip(nodes.x, nodes.y, nodes.customdata, strict=True)}
+    drawn = [trace for trace in figure.data if trace.mode == "lines" and len(trace.x) == 14][-1]
+    assert (drawn.x[0], drawn.y[0]) == pytest.approx(at[writer], abs=1e-3)
+    assert (drawn.x[-2], drawn.y[-2]) == pytest.approx(at[reader], abs=1e-3)
+    assert ("a0" in at) == (writer == "a0"), "an unfolded block has no node of its own"
+    (marks,) = [trace for trace in figure.data if trace.mode == "markers"]
+    assert marks.hovertext[0].startswith("<b>a0.h3→a2.g1<v></b>")
+
+
+def test_an_unfolded_block_shows_heads_bias_and_groups_and_says_whose_the_groups_are() -> None:
+    (nodes,) = _nodes(wiring.graph({"base": pd.DataFrame()}, SMALL, Scale(1.0, 1.0), Pick("a2")))
+    names = [name[0] for name in nodes.customdata]
+    shown = dict(zip(names, zip(nodes.text, nodes.y, nodes.hovertext, strict=True), strict=True))
+    assert {name for name in shown if name.startswith("a2.")} == {
+        "a2.h0", "a2.h1", "a2.h2", "a2.h3", "a2.bias", "a2.g0", "a2.g1",
+    }  # fmt: skip
+    assert shown["a2.h3"][0] == "h3"
+    assert shown["a2.g1"][1] < shown["a2.h0"][1] < shown["m2"][1], "groups below the heads that they feed"
+    assert shown["a2.g1"][2].endswith("keys and values of a2.h2 to a2.h3")
+    assert shown["a0"][2].endswith("7 parts; click to see them")
+    assert shown["a1"][2] == "a1", "a block whose heads cannot be told apart is a node"
+
+
+def test_edges_of_several_heads_of_a_folded_block_lie_apart(of_heads: pd.DataFrame) -> None:
+    edges = of_heads[of_heads["writer"].isin([f"a0.h{i}" for i in range(4)]) & of_heads["kind"].isin(["mlp", "v"])]
+    figure = wiring.graph({"base": edges}, SMALL, Scale.of(of_heads), Pick())
+    (marks,) = [trace for trace in figure.data if trace.mode == "markers"]
+    assert len({(round(x, 3), round(y, 3)) for x, y in zip(marks.x, marks.y, strict=True)}) == len(edges)
+
+
+def test_a_picked_block_stands_for_the_edges_of_all_its_heads(of_heads: pd.DataFrame) -> None:
+    mine = {edge for edge in SMALL.edges if edge.startswith("a2.") or "->a2." in edge}
+    assert Pick("a2").edges(of_heads, SMALL) == mine
+    assert Pick("a2.h1").edges(of_heads, SMALL) == {e for e in mine if "a2.h1" in e}
+
+
+def test_a_small_matrix_of_heads_has_a_cell_for_each_edge(of_heads: pd.DataFrame) -> None:
+    figure = _matrix(of_heads, SMALL, ["base"], Pick())
+    assert np.isfinite(np.array(figure.data[0].z, float)).sum() == SMALL.size
+
+
+@pytest.mark.parametrize(("pick", "rows", "columns"), [(None, 65, 129), ("a5", 96, 174)])
+def test_a_large_matrix_folds_all_blocks_but_the_picked_one(
+    of_many_heads: pd.DataFrame, pick: str | None, rows: int, columns: int
+) -> None:
+    figure = _matrix(of_many_heads, LARGE, ["base", "difference"], Pick(pick))
+    base, difference = (trace for trace in figure.data if trace.type == "heatmap")
+    assert np.shape(base.z) == (rows, columns)
+    assert np.nansum(base.customdata) == pytest.approx(of_many_heads["base_strength"].sum())
+    assert np.nansum(difference.customdata) == pytest.approx(of_many_heads["difference"].sum())
+    assert len(figure.to_json()) < 3e6
+    cell = of_many_heads[of_many_heads["edge"].str.match(r"a3\.h\d+->a9\.g\d+<k>")]
+    row, column = list(base.y).index("a3"), list(base.x).index("a9<k>")
+    assert base.customdata[row][column] == pytest.approx(cell["base_strength"].sum())
+
+
+def test_a_click_on_a_folded_cell_picks_its_strongest_edge(of_many_heads: pd.DataFrame) -> None:
+    figure = _matrix(of_many_heads, LARGE, ["base"], Pick())
+    marks = figure.data[-1]
+    blocks = of_many_heads["edge"].str.replace(r"\.[hg]\d+", "", regex=True)
+    strength = of_many_heads[["base_strength", "tuned_strength"]].max(axis=1)
+    for place in (0, 150, 299):
+        cell = strength[blocks == f"{marks.y[place]}->{marks.x[place]}"]
+        assert marks.customdata[place][0] == of_many_heads["edge"][cell.idxmax()]
+        assert f", {len(cell)} edges<br>" in marks.hovertext[place]
+
+
+def test_every_edge_of_a_large_graph_is_found_by_its_name_without_a_list_of_all(of_many_heads: pd.DataFrame) -> None:
+    graph = ResidualGraph(32, False, "heads", (), (Heads(32, 8),) * 32)
+    started = time.perf_counter()
+    assert graph.knows("m30->a31.g7<v>")
+    assert not graph.knows("m31->a31.g7<v>")
+    assert len(suggested(graph, of_many_heads, None)) == 200
+    of_head = suggested(graph, of_many_heads, "a7.h3")[:50]
+    assert sum("a7.h3<" in edge for edge in of_head) == sum(edge.startswith("a7.h3->") for edge in of_head) == 25
+    assert time.perf_counter() - started < 2
+    assert "edges" not in vars(graph)
+
+
+def test_the_matrix_of_layers_and_heads_has_each_head_in_its_cell() -> None:
+    rng = np.random.default_rng(2)
+    both = [
+        Scores(SMALL, tuple("abcdef"), scale * rng.normal(size=(6, SMALL.size)).astype(np.float32), np.ones(6, "f4"))
+        for scale in (1, 2)
+    ]
+    size = [np.abs(scores.edges).astype(float) for scores in both]
+    for function, mine, columns in (
+        (into_heads, lambda e: "->a2.g1" in e, ["h0", "h1", "h2", "h3", "g0", "g1"]),
+        (out_of_heads, lambda e: e.startswith("a2.bias"), ["h0", "h1", "h2", "h3", "bias"]),
+    ):
+        heat = layers.by_head(function(*both, Definition(resamples=50)), SMALL).data[0]
+        assert list(heat.x) == columns
+        members = [mine(edge) for edge in SMALL.edges]
+        assert heat.z[2][-1] == pytest.approx(size[1][:, members].mean() - size[0][:, members].mean())
+        assert np.isnan(heat.z[1]).all(), "a layer whose heads cannot be told apart"
 
 
 # -- curves and maps ---------------------------------------------------------------------------------------------------
@@ -265,9 +410,9 @@ def test_a_figure_from_a_dark_page_is_dark_on_white_paper(table: pd.DataFrame) -
 @pytest.mark.parametrize("part", ["breakdown", "matrix"])
 def test_numbers_of_mixed_axes_can_be_written(pair: tuple[Scores, Scores], table: pd.DataFrame, part: str) -> None:
     if part == "breakdown":
-        figure = layers.heatmap(by_layer_and_kind(*pair, Definition(resamples=50)), GRAPH)
+        figure = layers.by_kind(by_layer_and_kind(*pair, Definition(resamples=50)), GRAPH)
     else:
-        figure = matrix.panels(table, GRAPH, ["base"], Pick())
+        figure = _matrix(table, GRAPH, ["base"], Pick())
     numbers = exports.numbers_of(figure)
     assert len(numbers) == (4 * LAYERS + 1 if part == "breakdown" else len(GRAPH.edges))
     assert len(pd.read_parquet(io.BytesIO(exports.as_parquet(numbers)))) == len(numbers)

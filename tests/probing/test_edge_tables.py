@@ -17,7 +17,7 @@ from probing.edge_tables import (
     strongest,
     through,
 )
-from probing.graph import graph_of
+from probing.graph import Heads, graph_of
 from probing.metrics import Definition
 from probing.scores import Scores
 
@@ -149,7 +149,7 @@ def test_the_edges_through_a_node_or_edge_are_those_of_every_path(pair: tuple[Sc
                 expected |= edges
     if "->" in name:
         expected &= _with_parallels_removed(graph, name, expected)
-    assert through(shown, name) == expected
+    assert through(shown, name, GRAPH) == expected
 
 
 def _with_parallels_removed(graph: nx.MultiDiGraph, name: str, edges: set[str]) -> set[str]:
@@ -157,6 +157,24 @@ def _with_parallels_removed(graph: nx.MultiDiGraph, name: str, edges: set[str]) 
     writer, reader = name.split("->")
     beside = {e for w, n, e in graph.edges(keys=True) if (w, n) == (writer, reader.split("<")[0]) and e != name}
     return edges - beside
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a1.g0", ["input->a1.g0<k>", "a1.h0->m1", "a1.h1->logits", "m1->logits"]),
+        ("a1.h0", ["input->a1.g0<k>", "input->a1.h0<q>", "a1.h0->m1", "m1->logits"]),
+        ("a1.h2", ["a1.h2->m1", "m1->logits"]),
+        ("input->a1.h0<q>", ["input->a1.h0<q>", "a1.h0->m1", "m1->logits"]),
+        ("a1", ["input->a1.g0<k>", "input->a1.h0<q>", "a1.h0->m1", "a1.h1->logits", "a1.h2->m1", "m1->logits"]),
+    ],
+)
+def test_paths_go_from_a_group_of_keys_and_values_through_each_of_its_heads(name: str, expected: list[str]) -> None:
+    graph = graph_of(2, False, "heads", (), (Heads(4, 2),) * 2)
+    values = pd.DataFrame(0.0, index=range(graph.size), columns=list(EDGE_VALUES))
+    shown = ["input->a1.g0<k>", "input->a1.h0<q>", "a1.h0->m1", "a1.h1->logits", "a1.h2->m1", "m1->logits", "m0->m1"]
+    table = edge_table(graph, values)
+    assert through(table[table["edge"].isin(shown)], name, graph) == set(expected)
 
 
 def test_a_breakdown_as_a_table_has_the_means(pair: tuple[Scores, Scores]) -> None:

@@ -232,3 +232,37 @@ def test_a_text_with_impossible_heads_is_refused(heads: object) -> None:
     row = {"layers": 2, "parallel": False, "granularity": "heads", "whole": [1], "heads": heads}
     with pytest.raises(ValueError, match="shape of a graph"):
         ResidualGraph.from_text(json.dumps(row))
+
+
+GROUPED = graph_of(3, False, "heads", (), (Heads(4, 2, bias=True), None, Heads(2, 2)))
+
+
+def test_a_blocks_nodes_are_its_heads_bias_and_groups_or_itself() -> None:
+    assert GROUPED.nodes == {
+        "input": ("input",),
+        "a0": ("a0.h0", "a0.h1", "a0.h2", "a0.h3", "a0.bias", "a0.g0", "a0.g1"),
+        "m0": ("m0",), "a1": ("a1",), "m1": ("m1",), "a2": ("a2.h0", "a2.h1"), "m2": ("m2",), "logits": ("logits",),
+    }  # fmt: skip
+    assert GROUPED.parts("a0.g1") == ("a0.g1",)
+    assert GROUPED.block_of["a2.h1"] == GROUPED.block_of["a2"] == "a2"
+    assert graph_of(2).nodes["a1"] == ("a1",)
+
+
+def test_a_group_feeds_the_heads_that_share_it() -> None:
+    assert GROUPED.feeds == (("a0.g0", "a0.h0"), ("a0.g0", "a0.h1"), ("a0.g1", "a0.h2"), ("a0.g1", "a0.h3"))
+
+
+@pytest.mark.parametrize("name", ["input", "a0", "a0.h2", "a0.bias", "a0.g1", "a1", "a2", "m1", "logits"])
+def test_the_edges_of_a_block_or_node_are_those_that_name_it(name: str) -> None:
+    ends = [edge.split("->") for edge in GROUPED.edges]
+
+    def is_of(end: str) -> bool:
+        return end.split("<")[0] == name or end.startswith(f"{name}.")
+
+    assert GROUPED.out_of(name).tolist() == [i for i, (writer, _) in enumerate(ends) if is_of(writer)]
+    assert GROUPED.into(name).tolist() == [i for i, (_, reader) in enumerate(ends) if is_of(reader)]
+
+
+def test_a_graph_knows_its_blocks_nodes_and_edges_and_nothing_else() -> None:
+    assert all(map(GROUPED.knows, ("a0", "a0.h3", "a0.g0", "input", "logits", *GROUPED.edges)))
+    assert not any(map(GROUPED.knows, ("", "a0.h4", "a3", "m0<q>", "a0->m0", "m0->a0.h0<q>", "m0->", "->", "x->y")))
