@@ -10,6 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard import service
 from dashboard.theme import number
+from dashboard.words import as_text
 from probing.jobs import plan
 from probing.jobs.plan import SIDES, Spec
 from probing.jobs.worker import follow
@@ -206,6 +207,57 @@ def test_attention_blocks_as_one_reader_are_shown_as_such(full: Path) -> None:
     circuits.button_group(key="kinds-of-blocks").set_value(["qkv"]).run()
     assert not circuits.exception
     assert 0 < _edges_shown(circuits) < before
+
+
+OF_HEADS = "questions 12, attention heads apart"
+
+
+def test_a_comparison_of_heads_is_shown_on_every_page(full: Path) -> None:
+    _compute(Spec("grpo", "addition", (0.3,), Criteria(n=12), granularity="heads"))
+    opened = {page: _open(page, variant=OF_HEADS) for page in PAGES}
+    for page, app in opened.items():
+        assert not app.exception, page
+        assert f"α = 0.3) · {OF_HEADS}" in _text(app), page
+    in_force = opened["methods"].dataframe[0].value
+    assert "each head apart" in set(in_force["In force"])
+    intensity = opened["intensity"]
+    (heat,) = (chart for chart in intensity.get("plotly_chart") if '"h3"' in chart.proto.spec)
+    assert json.loads(heat.proto.spec)["data"][0]["y"] == ["0", "1", "2", "3", "4", "5"]
+    intensity.button_group(key="way").set_value(["out of"]).run()
+    assert not intensity.exception
+
+    circuits = opened["circuits"]
+    for pick, drawn in (("a3", {"a3.h0", "a3.h3", "a2"}), ("m2->a5.h1<q>", {"a5.h1", "a3"}), (None, {"a3", "a5"})):
+        circuits.session_state["pick"] = pick
+        circuits.run()
+        assert not circuits.exception
+        assert f"**{pick}**" in _text(circuits) or pick is None
+        nodes = _nodes_drawn(circuits)
+        assert nodes >= drawn
+        assert len(nodes) == 14 + 3 * any("." in node for node in nodes)
+    inputs = _open("circuits", variant=OF_HEADS, pick="a3").dataframe[0].value["edge"]
+    assert inputs.str.contains("->a3.h").all()
+
+
+def _nodes_drawn(app: AppTest) -> set[str]:
+    """The nodes of the circuit's first panel."""
+    figure = json.loads(app.get("plotly_chart")[0].proto.spec)
+    nodes = next(trace for trace in figure["data"] if trace.get("mode") == "markers+text")
+    return {name for (name,) in nodes["customdata"]}
+
+
+@pytest.mark.parametrize("name", ["a5.h1->logits", "a9", "nonsense->"])
+def test_a_name_in_a_link_that_is_none_of_this_graphs_is_said_to_be_so(full: Path, name: str) -> None:
+    app = AppTest.from_file(str(ROOT / "dashboard" / "shell.py"), default_timeout=60)
+    app.query_params["pick"] = name
+    app.run()
+    app.switch_page("../pages/circuits.py").run()
+    assert not app.exception
+    assert f"Nothing in this graph is called “{as_text(name)}”" in app.warning[0].value
+    app.selectbox(key="pick").select("a5->logits").run()
+    assert not app.exception
+    assert not app.warning
+    assert "**a5->logits**" in _text(app)
 
 
 def test_the_methods_page_says_with_what_the_numbers_were_made(full: Path) -> None:
