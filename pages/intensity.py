@@ -60,7 +60,8 @@ if where.open:
                 "Edges", ["into", "out of"], default="into", required=True, key="way", bind="query-params",
                 format_func=lambda way: f"{way} heads", label_visibility="collapsed",
             )  # fmt: skip
-            with st.container(key="wide-heads"):
+            many = max(heads.queries for heads in view.graph.heads if heads) > 12
+            with st.container(key="wide-heads" if many else "narrow-heads"):
                 chart(
                     partial(layers.by_head, data.breakdown(*view.keys, f"{way or 'into'} heads"), view.graph),
                     "layer-head",

@@ -44,15 +44,15 @@ def test_a_job_is_queued_once_and_cancelled_and_tried_again(empty: Path) -> None
     assert "Nothing is queued." in _texts(app)
     app.segmented_control(key="run_alphas").set_value([0.1, 0.5]).run()
     app.number_input[0].set_value(20).run()
-    app.selectbox(key="run_granularity").set_value("blocks").run()
+    app.selectbox(key="run_granularity").set_value("heads").run()
     app = _button(app, "Queue it")
     assert "Job 1 is queued." in _texts(app)
     assert Spec.from_json(service.store().queue.job(1).spec) == Spec(
-        "grpo", "addition", (0.1, 0.5), Criteria(n=20), granularity="blocks"
+        "grpo", "addition", (0.1, 0.5), Criteria(n=20), granularity="heads"
     )
     app = _button(app, "Queue it")
     assert "Job 1 does just that already." in _texts(app)
-    said = "GRPO · addition · both correct · α 0.1, 0.5 · 20 questions · attention blocks as one reader"
+    said = "GRPO · addition · both correct · α 0.1, 0.5 · 20 questions · heads apart"
     assert said in _texts(app)
     app = _button(app, "Cancel")
     assert service.store().queue.job(1).status == "cancelled"
