@@ -209,7 +209,7 @@ def test_attention_blocks_as_one_reader_are_shown_as_such(full: Path) -> None:
     assert 0 < _edges_shown(circuits) < before
 
 
-OF_HEADS = "questions 12, attention heads apart"
+OF_HEADS = "questions 12, heads apart"
 
 
 def test_a_comparison_of_heads_is_shown_on_every_page(full: Path) -> None:
