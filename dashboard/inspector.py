@@ -104,7 +104,7 @@ def _node(graph: ResidualGraph, table: pd.DataFrame, name: str) -> None:
                     "edge": rows["edge"],
                     "base": rows["base_strength"].map(number),
                     "tuned": [
-                        f"{number(strength)} {ARROWS[int(np.sign(d)) if sure else 0]}"
+                        f"{ARROWS[int(np.sign(d)) if sure else 0]} {number(strength)}"
                         for strength, d, sure in zip(
                             rows["tuned_strength"], rows["difference"], rows["beyond_noise"], strict=True
                         )

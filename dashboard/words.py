@@ -188,7 +188,7 @@ def folded(graph: ResidualGraph) -> str:
     """What a graph's caption adds where blocks are made of heads; nothing elsewhere."""
     if graph.granularity != "heads":
         return ""
-    return f" An attention block stands for its heads, and opens when it is picked.{undivided(graph)}"
+    return f" An attention block stands for its heads; clicked, it opens.{undivided(graph)}"
 
 
 def by_head(graph: ResidualGraph) -> str:

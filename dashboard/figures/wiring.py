@@ -190,7 +190,7 @@ def _nodes(graph: ResidualGraph, places: Places, pick: Pick) -> go.Scatter:
 def _about(graph: ResidualGraph, name: str) -> str:
     """A node's name, and what it is where that does not say it."""
     if len(parts := graph.parts(name)) > 1:
-        return f"<b>{name}</b><br>{len(parts)} parts; click to see them"
+        return f"<b>{name}</b><br>{len(parts)} parts, folded"
     heads = [head for group, head in graph.feeds if group == name]
     return f"<b>{name}</b><br>keys and values of {heads[0]} to {heads[-1]}" if heads else name
 

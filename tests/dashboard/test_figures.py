@@ -224,7 +224,7 @@ def test_an_unfolded_block_shows_heads_bias_and_groups_and_says_whose_the_groups
     assert shown["a2.h3"][0] == "h3"
     assert shown["a2.g1"][1] < shown["a2.h0"][1] < shown["m2"][1], "groups below the heads that they feed"
     assert shown["a2.g1"][2].endswith("keys and values of a2.h2 to a2.h3")
-    assert shown["a0"][2].endswith("7 parts; click to see them")
+    assert shown["a0"][2].endswith("7 parts, folded")
     assert shown["a1"][2] == "a1", "a block whose heads cannot be told apart is a node"
 
 
