@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 
 from probing.errors import ScoresError
+from probing.files import whole
 from probing.scores import Scores
 
 _AT_ONCE = 4_000_000
@@ -25,8 +26,7 @@ def write_long(path: Path, scores: Scores, kind: Literal["parquet", "csv"]) -> N
     Raises:
         ScoresError: the place cannot be written.
     """
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with whole(path, ScoresError) as part:
         if kind == "csv":
             told = any(set(name) & set('",\r\n') for name in scores.ids)  # no name of an edge has such
             how = csv.WriteOptions(include_header=False, quoting_style="needed" if told else "none")
@@ -39,11 +39,6 @@ def write_long(path: Path, scores: Scores, kind: Literal["parquet", "csv"]) -> N
             with pq.ParquetWriter(part, _SCHEMA, store_schema=False) as writer:
                 for table in _tables(scores):
                     writer.write_table(table)
-        part.replace(path)
-    except OSError as error:
-        raise ScoresError(f"Cannot write {path}: {error.strerror}.", "Choose another place with --out.") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 _NAMES = pa.dictionary(pa.int32(), pa.string())

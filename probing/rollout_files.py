@@ -14,13 +14,13 @@ Source: the code of arXiv:2509.21044.
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from probing.errors import RolloutError
+from probing.files import whole
 from probing.jsonl import as_text, read_rows
 from probing.questions import VERDICTS
 from probing.rollouts import Answer, cohort_of
@@ -103,19 +103,12 @@ def write_rollouts(path: Path, questions: Mapping[str, str], base: list[Answer],
     Raises:
         RolloutError: the place cannot be written.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            for b, t in zip(base, tuned, strict=True):
-                row: dict[str, Any] = {"idx": b.question_id, "question": questions[b.question_id]}
-                for side, answer in (("base", b), ("tuned", t)):
-                    name, start = NAMES[side], len(answer.prompt_tokens)
-                    row[f"{name}_prompt_tokens"] = answer.prompt_tokens
-                    row[f"{name}_answer_tokens"] = answer.tokens
-                    row[f"{name}_answer_tokens_range"] = [start, start + len(answer.tokens)]
-                file.write(json.dumps(row | {"cohort": cohort_of(b, t)}) + "\n")
-        part.replace(path)
-    except OSError as error:
-        raise RolloutError(f"Cannot write {path}: {error.strerror}.", "Choose another place with --out.") from error
-    finally:
-        part.unlink(missing_ok=True)
+    with whole(path, RolloutError) as part, part.open("w", encoding="utf-8") as file:
+        for b, t in zip(base, tuned, strict=True):
+            row: dict[str, Any] = {"idx": b.question_id, "question": questions[b.question_id]}
+            for side, answer in (("base", b), ("tuned", t)):
+                name, start = NAMES[side], len(answer.prompt_tokens)
+                row[f"{name}_prompt_tokens"] = answer.prompt_tokens
+                row[f"{name}_answer_tokens"] = answer.tokens
+                row[f"{name}_answer_tokens_range"] = [start, start + len(answer.tokens)]
+            file.write(json.dumps(row | {"cohort": cohort_of(b, t)}) + "\n")

@@ -4,7 +4,6 @@ Edges are what scores are of; the file holds matrices [writer, reader], as the f
 read one sample at a time: of a graph of heads, they are twice as large as the edges.
 """
 
-import os
 import struct
 import zipfile
 import zlib
@@ -16,6 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from probing.errors import ScoresError
+from probing.files import whole
 from probing.graph import MOST_LAYERS, Reader, ResidualGraph, granularity_of, graph_of
 
 LARGEST = 8 * 2**30
@@ -60,7 +60,6 @@ def write_scores(path: Path, scores: Scores) -> None:
     Raises:
         ScoresError: the place cannot be written.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     beside = {
         "loss": scores.loss,
         "ids": np.array(scores.ids),
@@ -69,22 +68,16 @@ def write_scores(path: Path, scores: Scores) -> None:
         "readers": np.array(scores.graph.readers),
         "tokenizer": np.array(scores.tokenizer),
     }
-    try:
-        with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
-            with archive.open("scores.npy", "w", force_zip64=True) as member:
-                shape = (len(scores.ids), *scores.graph.mask.shape)
-                header = {"descr": scores.edges.dtype.str, "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_2_0(member, header)
-                for edges in scores.edges:
-                    member.write(scores.graph.to_matrix(edges).tobytes())
-            for name, array in beside.items():
-                with archive.open(f"{name}.npy", "w") as member:
-                    np.lib.format.write_array(member, array, allow_pickle=False)
-        part.replace(path)
-    except OSError as error:
-        raise ScoresError(f"Cannot write {path}: {error.strerror}.", "Choose another place.") from error
-    finally:
-        part.unlink(missing_ok=True)
+    with whole(path, ScoresError) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+        with archive.open("scores.npy", "w", force_zip64=True) as member:
+            shape = (len(scores.ids), *scores.graph.mask.shape)
+            header = {"descr": scores.edges.dtype.str, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_2_0(member, header)
+            for edges in scores.edges:
+                member.write(scores.graph.to_matrix(edges).tobytes())
+        for name, array in beside.items():
+            with archive.open(f"{name}.npy", "w") as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def _check_archive(path: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from probing.architectures.families import Architecture, Reading
 from probing.architectures.taps import Gradient, Residual, Take, given, own_view, replaced
-from probing.architectures.writing import Written, writing_hooks
+from probing.architectures.writing import Written, hooked
 
 WriteGradients = Callable[[Float[Tensor, "sample reader position width"]], object]
 """Writes gradients into the tensor that it is given."""
@@ -54,20 +54,12 @@ def recording(architecture: Architecture, observer: Observer) -> Iterator[None]:
         observer.embedded(start)
         return replaced(args, kwargs, start)
 
-    def finish(module: nn.Module, args: tuple, output: Any) -> None:
-        """A norm may be used before the first block too (nanochat): only after the last is it the head's."""
-        handles.extend(_Readers(*architecture.last_reading, observer).hooks())
+    def reading_hooks(readers: range, reading: Reading) -> list[Any]:
+        return _Readers(readers, reading, observer).hooks()
 
-    handles = [architecture.blocks[0].layer.register_forward_pre_hook(begin, with_kwargs=True)]
-    handles += writing_hooks(architecture, observer)
-    for readers, reading in architecture.readings:
-        handles += _Readers(readers, reading, observer).hooks()
-    handles.append(architecture.blocks[-1].layer.register_forward_hook(finish))
-    try:
+    first = architecture.blocks[0].layer.register_forward_pre_hook(begin, with_kwargs=True)
+    with first, hooked(architecture, observer, reading_hooks):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class _Readers:

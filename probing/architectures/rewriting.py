@@ -12,7 +12,7 @@ from torch import nn
 
 from probing.architectures.families import Architecture, Reading
 from probing.architectures.taps import Residual, given, replaced
-from probing.architectures.writing import Written, writing_hooks
+from probing.architectures.writing import Written, hooked
 
 
 class Intervention(Written):
@@ -30,20 +30,10 @@ def rewriting(architecture: Architecture, intervention: Intervention) -> Iterato
     Raises:
         ModelError: by the pass inside, as `writing_hooks` says.
     """
-
-    def finish(module: nn.Module, args: tuple, output: Any) -> None:
-        """A norm may be used before the first block too (nanochat): only after the last is it the head's."""
-        handles.extend(_Rewritten(*architecture.last_reading, intervention).hooks())
-
-    handles = writing_hooks(architecture, intervention)
-    for readers, reading in architecture.readings:
-        handles += _Rewritten(readers, reading, intervention).hooks()
-    handles.append(architecture.blocks[-1].layer.register_forward_hook(finish))
-    try:
+    with hooked(
+        architecture, intervention, lambda readers, reading: _Rewritten(readers, reading, intervention).hooks()
+    ):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class _Rewritten:

@@ -1,13 +1,14 @@
 """Hooks that tell what is written to the residual stream as a forward pass goes, whoever wants to know."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from probing.architectures.families import Architecture, Block, Writing
+from probing.architectures.families import Architecture, Block, Reading, Writing
 from probing.architectures.heads import HeadOutputs, scale_held
 from probing.architectures.taps import Residual, given
 from probing.errors import ModelError
@@ -92,3 +93,28 @@ def writing_hooks(architecture: Architecture, written: Written) -> list[Any]:
         handles += attention(layer, block)
         handles += writers(graph.writers[mlp], block.mlp, partial(written.wrote, mlp))
     return handles
+
+
+@contextmanager
+def hooked(
+    architecture: Architecture, written: Written, reading_hooks: Callable[[range, Reading], list[Any]]
+) -> Iterator[None]:
+    """Hook what is written and, as `reading_hooks` does, what is read; the hooks are gone afterwards, whatever happens.
+
+    Raises:
+        ModelError: by the pass inside, as `writing_hooks` says.
+    """
+
+    def finish(module: nn.Module, args: tuple, output: Any) -> None:
+        """A norm may be used before the first block too (nanochat): only after the last is it the head's."""
+        handles.extend(reading_hooks(*architecture.last_reading))
+
+    handles = writing_hooks(architecture, written)
+    for readers, reading in architecture.readings:
+        handles += reading_hooks(readers, reading)
+    handles.append(architecture.blocks[-1].layer.register_forward_hook(finish))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

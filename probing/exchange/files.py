@@ -1,6 +1,5 @@
 """One kind of file made from another, on the command line; no page does this, because a .pt takes PyTorch to read."""
 
-import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from probing.errors import CircuitError
 from probing.exchange.circuit_file import CircuitFile
 from probing.exchange.eap import eap_json, read_eap_json
 from probing.exchange.graphml import as_graphml
+from probing.files import whole
 from probing.scores import read_scores
 
 TOP = 200
@@ -55,13 +55,5 @@ def _read(source: Path) -> CircuitFile:
 
 
 def _write(out: Path, pieces: Iterable[str]) -> None:
-    """Write a file, complete or not at all."""
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            file.writelines(pieces)
-        part.replace(out)
-    except OSError as error:
-        raise CircuitError(f"Cannot write {out}: {error.strerror}.", "Choose another place with --out.") from error
-    finally:
-        part.unlink(missing_ok=True)
+    with whole(out, CircuitError) as part, part.open("w", encoding="utf-8") as file:
+        file.writelines(pieces)
