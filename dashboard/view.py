@@ -8,6 +8,7 @@ import streamlit as st
 from dashboard import data
 from dashboard.words import as_text
 from probing.graph import Granularity, ResidualGraph
+from probing.jobs.plan import Spec
 from probing.method import Method
 from probing.pairs import Pair, Registry, load_registry
 from probing.published import Published, published
@@ -268,8 +269,9 @@ def _job(choice: Choice) -> JobRow | None:
 def newest_job(wanted: dict[str, Any], cohort: str, alpha: float) -> JobRow | None:
     """The newest job whose spec has the `wanted` values, that cohort and that cut."""
     for job in data.job_rows():
-        same = all(job.spec.get(name) == value for name, value in wanted.items())
-        if same and job.spec["selection"]["cohort"] == cohort and alpha in job.spec["alphas"]:
+        spec = Spec.from_json(job.spec)
+        same = all(getattr(spec, name) == value for name, value in wanted.items())
+        if same and spec.selection.cohort == cohort and alpha in spec.alphas:
             return job
     return None
 

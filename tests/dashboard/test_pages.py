@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -237,6 +238,20 @@ def test_a_comparison_of_heads_is_shown_on_every_page(full: Path) -> None:
         assert len(nodes) == 14 + 3 * any("." in node for node in nodes)
     inputs = _open("circuits", variant=OF_HEADS, pick="a3").dataframe[0].value["edge"]
     assert inputs.str.contains("->a3.h").all()
+
+
+def test_a_page_does_not_wait_for_a_job_of_another_granularity(full: Path) -> None:
+    spec = Spec("grpo", "addition", (0.3,), Criteria(n=12), granularity="heads")
+    _compute(spec)
+    queue = service.store().queue
+    others = queue.submit(replace(spec, granularity="blocks", timeline=True).as_json())
+    offered = _open("timeline", variant=OF_HEADS)
+    mine = queue.submit(replace(spec, timeline=True).as_json())
+    waiting = _open("timeline", variant=OF_HEADS)
+    for job in (others, mine):
+        queue.end(job, "cancelled")
+    assert [button.label for button in offered.button] == ["Compute the timeline"]
+    assert not waiting.button
 
 
 def _nodes_drawn(app: AppTest) -> set[str]:
