@@ -84,7 +84,7 @@ def activation_bytes(
     per_layer = 10 * shape.width + 4 * shape.mlp + (2 * shape.heads * positions if eager else 0)
     kept, scores = 4 * (2 * shape.layers + 1 + KEPT_READERS) * shape.width, 0
     if by_heads:
-        written, read = shape.layers * (shape.heads + 1), shape.layers * (shape.heads + 2 * shape.kv_heads + 1)
+        written, read = _counts(shape)
         values = item * shape.layers * shape.heads * shape.head_width
         kept = values + 4 * (shape.layers + 1 + 2 * KEPT_READERS_OF_HEADS + shape.heads) * shape.width
         scores = 8 * written * read
@@ -190,8 +190,20 @@ def answer_seconds(
     return read_prompts + step * longest * -(-questions // batch)
 
 
-def score_seconds(shape: Shape, speed: Speed, samples: int, positions: int) -> float:
-    """Time for both passes over `samples` of `positions` tokens, and for the products of writers and readers."""
+def score_seconds(shape: Shape, speed: Speed, samples: int, positions: int, by_heads: bool = False) -> float:
+    """Time for both passes over `samples` of `positions` tokens, and for the products of writers and readers.
+
+    By heads, their outputs are made anew for every few readers.
+    """
     both_passes = 4.0 * shape.parameters * positions
-    products = 2.0 * (2 * shape.layers + 1) * (4 * shape.layers + 1) * shape.width * positions
+    written, read = _counts(shape) if by_heads else (2 * shape.layers, 4 * shape.layers)
+    products = 2.0 * (written + 1) * (read + 1) * shape.width * positions
+    if by_heads:
+        again = 2.0 * shape.layers * shape.heads * shape.head_width * shape.width * positions
+        products += again * -(-read // KEPT_READERS_OF_HEADS)
     return samples * (both_passes + products) / speed.operations
+
+
+def _counts(shape: Shape) -> tuple[int, int]:
+    """How many heads, groups and MLPs write, and how many read."""
+    return shape.layers * (shape.heads + 1), shape.layers * (shape.heads + 2 * shape.kv_heads + 1)

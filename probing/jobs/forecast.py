@@ -198,7 +198,7 @@ class Forecast:
         item = self._item(self.numerics.scores)
         each = activation_bytes(shape, positions, answer, item, by_heads=self.spec.granularity == "heads")
         batch = batch_that_fits(self._room(shape, item), each)
-        seconds = score_seconds(shape, self.speed, selection.n, positions)
+        seconds = score_seconds(shape, self.speed, selection.n, positions, self.spec.granularity == "heads")
         return (
             f"{selection.n} questions of at most {positions:,} tokens to be scored in batches of {batch}, "
             f"{size(batch * each)}, at most {duration(seconds)}{key}"

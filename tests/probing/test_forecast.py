@@ -1,5 +1,6 @@
 """The plan that is printed before anything is loaded."""
 
+import math
 import os
 import subprocess
 import sys
@@ -103,6 +104,11 @@ def test_times_by_hand() -> None:
     assert answer_seconds(shape, speed, 10, 100, 50, 4, 2) == pytest.approx(2 * p * 1000 / 1e12 + 3 * 50 * p * 2 / 1e11)
     products = 2 * 65 * 129 * 4096
     assert score_seconds(shape, speed, 8, 200) == pytest.approx(8 * 200 * (4 * p + products) / 1e12)
+    heads, groups, layers = shape.heads, shape.kv_heads, shape.layers
+    writers, readers = layers * (heads + 1) + 1, layers * (heads + 2 * groups + 1) + 1
+    again = 2 * layers * heads * shape.head_width * shape.width * math.ceil((readers - 1) / 144)
+    products = 2 * writers * readers * shape.width + again
+    assert score_seconds(shape, speed, 8, 200, True) == pytest.approx(8 * 200 * (4 * p + products) / 1e12)
     assert [duration(s) for s in (3, 119, 121, 7300, 200_000, 9e9)] == [
         "3 seconds", "119 seconds", "2 minutes", "2 hours", "2 days", "104,167 days",
     ]  # fmt: skip
