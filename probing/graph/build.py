@@ -20,36 +20,13 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
 from probing.graph.nodes import BIAS, INPUT, KINDS, LOGITS, Edge, Kind, Reader, Writer, edge_name, is_edge
-
-Granularity = Literal["projections", "blocks", "heads"]
-"""Whether an attention block is one writer and its projections read apart, or it reads as one too, or all its heads
-write and read."""
-
-_COARSENESS: dict[Granularity, int] = {"heads": 0, "projections": 1, "blocks": 2}
-
-MOST_LAYERS = 1000
-"""Of a model that is believed."""
-
-MOST_HEADS = 1024
-"""Of a layer that is believed."""
-
-
-@dataclass(frozen=True)
-class Heads:
-    """How a layer's attention is divided."""
-
-    queries: int
-    """Heads; each writes, and has a query of its own."""
-    groups: int
-    """Heads of keys and values, each shared by equally many queries."""
-    bias: bool = False
-    """Whether the block writes something that is no head's."""
+from probing.graph.shape import COARSENESS, MOST_LAYERS, Granularity, Heads
 
 
 @dataclass(frozen=True)
@@ -104,7 +81,7 @@ class ResidualGraph:
             and all(type(layer) is int and 0 <= layer < self.layers for layer in self.whole)
             and sorted(set(self.whole)) == list(self.whole)
             and len(self.heads) == (self.layers if self.granularity == "heads" else 0)
-            and all(one is None or _believable(one) for one in self.heads)
+            and all(one is None or one.believable for one in self.heads)
             and not any(self.heads[layer] for layer in self.whole if self.heads)
         )
 
@@ -334,7 +311,7 @@ class ResidualGraph:
         Raises:
             ValueError: it is a finer one.
         """
-        if _COARSENESS[granularity] < _COARSENESS[self.granularity]:
+        if COARSENESS[granularity] < COARSENESS[self.granularity]:
             raise ValueError(f"a graph of {self.granularity} does not know {granularity}")
         heads = self.heads if granularity == "heads" else ()
         return graph_of(self.layers, self.parallel, granularity, self.whole, heads)
@@ -395,15 +372,6 @@ class ResidualGraph:
         if layer is not None and layer < len(self.heads) and (heads := self.heads[layer]) and head is not None:
             there.insert(1, Reader(block, kind, f"g{head * heads.groups // heads.queries}"))
         return next((self._reader_place[one.name] for one in there if one.name in self._reader_place), -1)
-
-
-def _believable(heads: Heads) -> bool:
-    counts = (heads.queries, heads.groups)
-    return (
-        all(type(count) is int and 0 < count <= MOST_HEADS for count in counts)
-        and heads.queries % heads.groups == 0
-        and type(heads.bias) is bool
-    )
 
 
 @lru_cache(maxsize=64)
