@@ -1,4 +1,7 @@
-"""Edges that are really removed, against the slow twins: an offset of minus what a writer wrote removes its edge."""
+"""Edges that are really removed, against the literal twin: an offset of minus what a writer wrote removes its edge.
+
+The families' test does the same against the perturbed twin for all types.
+"""
 
 import numpy as np
 import pytest
@@ -8,8 +11,8 @@ from probing.ablation import loss_without
 from probing.architectures import Intervention, architecture_of, rewriting
 from probing.attribution import Attributor
 from probing.graph import Edge, Granularity
-from tests import literal, perturbed
-from tests.tiny import LITERAL, TINY, in_float64, random_samples, tiny
+from tests import literal
+from tests.tiny import LITERAL, in_float64, random_samples, tiny
 
 GRANULARITIES: list[Granularity] = ["projections", "heads"]
 
@@ -30,24 +33,6 @@ def test_the_loss_without_an_edge_is_the_literal_twins(name: str, granularity: G
         assert found == pytest.approx(expected, rel=1e-9), edge.name
         moved += abs(found - float(whole)) > 1e-6
     assert moved > 5
-
-
-@pytest.mark.parametrize("granularity", GRANULARITIES)
-@pytest.mark.parametrize("name", TINY)
-def test_the_loss_without_an_edge_is_the_perturbed_twins(name: str, granularity: Granularity) -> None:
-    (sample,) = random_samples(1, seed=8)
-    with perturbed.InFloat64():
-        attributor = Attributor(tiny(name), granularity)
-        graph = attributor.graph
-        layers = [block.layer for block in attributor.architecture.blocks]
-        numbers = range(0, graph.size, graph.size // 8)
-        edges = [Edge.of(edge) for edge in graph.names(numbers)]
-        ends = [(edge.writer.name, edge.reader.name) for edge in edges]
-        expected = perturbed.losses_without(attributor.model, layers, sample, graph.writers, graph.readers, ends)
-        found = [float(loss_without(attributor, [sample], [number])[0]) for number in numbers]
-        whole = float(loss_without(attributor, [sample], [])[0])
-    assert found == pytest.approx(expected, rel=1e-9)
-    assert max(abs(loss - whole) for loss in found) > 1e-4
 
 
 def test_edges_that_are_removed_together_are_removed_in_one_pass() -> None:
