@@ -29,6 +29,11 @@ def now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
+MEMORY = "400MB"
+"""What DuckDB may hold at a time. By default it keeps what it has read in most of the machine's memory, beside the
+scores that whoever asked for them holds; what does not fit goes to a folder beside the store while it is in use."""
+
+
 class Connection:
     """The file of an open store, and the ways in. With `read_only` others may read it too, and none writes it.
 
@@ -222,13 +227,14 @@ def _quoted(path: Path) -> str:
 
 
 def _lock_down(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
-    """No file but those in `folder`, no network, no extensions, and no way to change that.
+    """No more than `MEMORY`, no file but those in `folder`, no network, no extensions, and no way to change that.
 
     A process that opens a file again shares the database that it has of it, which is locked already.
     """
     if connection.execute("SELECT current_setting('lock_configuration')").fetchall()[0][0]:
         return
     connection.execute(f"SET allowed_directories = ['{_quoted(folder)}/']")
+    connection.execute(f"SET memory_limit = '{MEMORY}'")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
 
