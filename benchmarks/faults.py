@@ -250,8 +250,8 @@ def full_disk(folder: Path, rounds: int, truth: Truth) -> str:
     disk = folder / "disk"
     disk.mkdir()
     stopped = 0
-    with _small_disk(disk, "900k") as grow:
-        for size in ("1m", "2m", "3m", "4m", "6m", "8m", "400m", "400m"):
+    with _small_disk(disk, "300k") as grow:
+        for size in ("450k", "600k", "800k", "1m", "2m", "4m", "8m", "400m"):
             run = _cli("probe", "small", "--store", str(disk / "store.duckdb"), "--samples", "24", "--seed", "1")
             output, _ = run.communicate(timeout=300)
             _require("Traceback" not in output, f"a traceback on a full disk:\n{output}")
@@ -265,6 +265,7 @@ def full_disk(folder: Path, rounds: int, truth: Truth) -> str:
             raise FaultError("the job was not finished with enough room")
         with closing(open_store(disk / "store.duckdb")) as store:
             compared = truth.compare(store, [_spec(1)])
+    _require(stopped > 0, "the disk was never full")
     return f"stopped {stopped} times with a sentence, then finished: {compared:,} scores equal"
 
 
