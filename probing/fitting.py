@@ -17,6 +17,7 @@ import psutil
 import torch
 
 from probing.errors import ModelError
+from probing.graph import Granularity, Heads, ResidualGraph, graph_of
 from probing.pairs import Shape
 
 Item = TypeVar("Item")
@@ -64,9 +65,14 @@ def shape_of(config: Any, parameters: int) -> Shape:
     )
 
 
+def largest_graph(shape: Shape, granularity: Granularity) -> ResidualGraph:
+    """The graph with the most edges that a model of a shape may have."""
+    heads = (Heads(shape.heads, shape.kv_heads),) * shape.layers if granularity == "heads" else ()
+    return graph_of(shape.layers, granularity=granularity, heads=heads)
+
+
 KEPT_READERS = 48
 """Readers whose gradients wait for one matrix product (`attribution`)."""
-
 
 KEPT_READERS_OF_HEADS = 144
 """The same of heads, and as many of their outputs: they are made anew for each product."""
@@ -82,12 +88,12 @@ def activation_bytes(
     The factors are a fit from above to peaks measured with SmolLM2-135M in float32 (16 to 21 % over them).
     """
     per_layer = 10 * shape.width + 4 * shape.mlp + (2 * shape.heads * positions if eager else 0)
-    kept, scores = 4 * (2 * shape.layers + 1 + KEPT_READERS) * shape.width, 0
+    graph = largest_graph(shape, "heads" if by_heads else "projections")
+    kept, scores = 4 * (len(graph.writers) + KEPT_READERS) * shape.width, 0
     if by_heads:
-        written, read = _counts(shape)
         values = item * shape.layers * shape.heads * shape.head_width
         kept = values + 4 * (shape.layers + 1 + 2 * KEPT_READERS_OF_HEADS + shape.heads) * shape.width
-        scores = 8 * written * read
+        scores = 8 * graph.mask.size
     return positions * (item * shape.layers * per_layer + kept) + 12 * answer * shape.vocabulary + scores
 
 
@@ -196,14 +202,9 @@ def score_seconds(shape: Shape, speed: Speed, samples: int, positions: int, by_h
     By heads, their outputs are made anew for every few readers.
     """
     both_passes = 4.0 * shape.parameters * positions
-    written, read = _counts(shape) if by_heads else (2 * shape.layers, 4 * shape.layers)
-    products = 2.0 * (written + 1) * (read + 1) * shape.width * positions
+    graph = largest_graph(shape, "heads" if by_heads else "projections")
+    products = 2.0 * graph.mask.size * shape.width * positions
     if by_heads:
         again = 2.0 * shape.layers * shape.heads * shape.head_width * shape.width * positions
-        products += again * -(-read // KEPT_READERS_OF_HEADS)
+        products += again * -(-len(graph.readers) // KEPT_READERS_OF_HEADS)
     return samples * (both_passes + products) / speed.operations
-
-
-def _counts(shape: Shape) -> tuple[int, int]:
-    """How many heads, groups and MLPs write, and how many read."""
-    return shape.layers * (shape.heads + 1), shape.layers * (shape.heads + 2 * shape.kv_heads + 1)

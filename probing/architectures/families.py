@@ -135,8 +135,6 @@ class Block:
     """Whether attention reads as one."""
     division: Division | None = None
     """The heads of its attention, where they can be told apart."""
-    after_attention: Norm | None = None
-    """The norm between attention's output projection and the residual, if there is one."""
 
     @property
     def of_heads(self) -> "Block":
@@ -334,7 +332,6 @@ def _block(parts: _Parts, shape: Shape) -> Block:
         Writing(tuple(_adds(module) for module in writes), scale),
         whole=projections is None,
         division=division_of(attention, shape, projections, after),
-        after_attention=after,
     )
 
 

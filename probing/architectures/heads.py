@@ -47,6 +47,8 @@ class Division:
     """The linear module that reads the heads' values side by side."""
     mixed: nn.Module
     """The module that reads them before anything has mixed them."""
+    after: Norm | None
+    """The norm between the output projection and the residual, if there is one: by root mean squares."""
     joint: frozenset[Kind]
     """Those of q and k that a norm over all heads follows: each acts on the scale of the others' too."""
 
@@ -59,8 +61,7 @@ class HeadOutputs:
     values: Float[Tensor, "sample position value"]
     scale: float
     held: Float[Tensor, "sample position 1"] | None
-    """What a norm behind the projection divides by, inverted."""
-    gain: Float[Tensor, " width"] | None
+    """What the norm behind the projection divides by, inverted."""
 
     def write(self, out: Float[Tensor, "sample writer position width"]) -> None:
         """Write each head's output, and what is no head's, into a tensor."""
@@ -71,8 +72,8 @@ class HeadOutputs:
         torch.matmul(values, columns, out=near[:, : heads.queries])
         if heads.bias:
             near[:, heads.queries] = self.division.output.bias  # type: ignore[assignment]
-        if self.held is not None and self.gain is not None:
-            near.mul_(self.held[:, None]).mul_(self.gain.to(near))
+        if self.held is not None and self.division.after is not None:
+            near.mul_(self.held[:, None]).mul_(self.division.after.gain.to(near))  # type: ignore[union-attr]
         if self.scale != 1:
             near.mul_(self.scale)
         if near is not out:
@@ -107,7 +108,7 @@ def division_of(attention: nn.Module, shape: Shape, taps: Taps | None, after: No
         if name in names and sum(p.numel() for p in child.parameters()) >= head_width(attention, shape) * heads.groups
     )
     bias = getattr(output, "bias", None) is not None
-    return Division(replace(heads, bias=bias), of_heads, output, children.get(_BETWEEN, output), joint)
+    return Division(replace(heads, bias=bias), of_heads, output, children.get(_BETWEEN, output), after, joint)
 
 
 def _apart(attention: nn.Module, output: nn.Module, taps: Taps, shape: Shape) -> tuple[Heads, Taps] | None:

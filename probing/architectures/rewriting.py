@@ -30,9 +30,11 @@ def rewriting(architecture: Architecture, intervention: Intervention) -> Iterato
     Raises:
         ModelError: by the pass inside, as `writing_hooks` says.
     """
-    with hooked(
-        architecture, intervention, lambda readers, reading: _Rewritten(readers, reading, intervention).hooks()
-    ):
+
+    def reading_hooks(readers: range, reading: Reading) -> list[Any]:
+        return _Rewritten(readers, reading, intervention).hooks()
+
+    with hooked(architecture, intervention, reading_hooks):
         yield
 
 

@@ -6,6 +6,7 @@ part alone. What comes back through several modules of one part adds up.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import torch
@@ -119,12 +120,17 @@ class Rows:
     def pulled_back(self, gradient: Float[Tensor, "sample position out"]) -> Gradient:
         """The gradient at the module's input through each part, from that at its output."""
         matrix, rows = matrix_of(self.module), self.rows
-        if rows.numel() == matrix.shape[0] and bool((rows.flatten().diff() == 1).all()):  # all of them, in order
+        if self._is_all:
             own, matrix = gradient.unflatten(-1, rows.shape), matrix.unflatten(0, rows.shape)
         else:
             rows = rows.to(gradient.device)
             own, matrix = gradient[..., rows], matrix[rows.to(matrix.device)]
         return Gradient(own.transpose(1, 2), matrix)
+
+    @cached_property
+    def _is_all(self) -> bool:
+        """Whether they are all outputs of the module, in order, so that nothing need be picked out."""
+        return torch.equal(self.rows.flatten(), torch.arange(matrix_of(self.module).shape[0]))
 
     def rewritten(self, output: Tensor, instead: Instead) -> Tensor:
         """The module's output as it would be if each part had read what it is to read."""

@@ -81,9 +81,8 @@ def writing_hooks(architecture: Architecture, written: Written) -> list[Any]:
                 )
             values, output = (tensor.view(*shape[:2], -1) for tensor in made)
             made.clear()
-            norm = block.after_attention
-            held = (None, None) if norm is None else (scale_held(norm, output), norm.gain)
-            written.divided(places, HeadOutputs(division, values, block.attention.scale, *held), whole)
+            held = None if division.after is None else scale_held(division.after, output)
+            written.divided(places, HeadOutputs(division, values, block.attention.scale, held), whole)
 
         return [division.output.register_forward_hook(projected), *writers(name, block.attention, tell)]
 

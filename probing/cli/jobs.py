@@ -73,21 +73,20 @@ def _probe(spec: "Spec", registry: Registry, arguments: argparse.Namespace) -> N
 
 def _print_comparisons(store: Store, plan: "Plan") -> None:
     from probing.metrics import INTENSITY, LOSS
-    from probing.metrics import compare as measure
 
-    table = store.comparisons.table().set_index("comparison_key")
+    table, kept = store.comparisons.table().set_index("comparison_key"), store.summaries.metrics()
+    summaries = kept[kept["side"] == "tuned"].set_index(["comparison_key", "metric"])
     for selection in plan.spec.selections():
-        row = table.loc[plan.comparison_key(selection)]
+        key = plan.comparison_key(selection)
+        row = table.loc[key]
         if isinstance(row["failure"], str):
             print(f"α {selection.alpha:g}: {row['failure']}")
             continue
-        base, tuned = (store.runs.scores(row[f"{side}_run"]) for side in ("base", "tuned"))
-        result = measure(base, tuned, wanted=(INTENSITY.key, LOSS.key))
-        intensity, loss = result[INTENSITY.key], result[LOSS.key]
+        intensity, loss = (summaries.loc[(key, metric.key)] for metric in (INTENSITY, LOSS))
         print(
-            f"α {selection.alpha:g}: intensity {intensity.base:.3g} -> {intensity.tuned:.3g} "
-            f"(difference {intensity.difference:+.3g}, 95 % interval {intensity.ci_low:+.3g} to "
-            f"{intensity.ci_high:+.3g}), loss {loss.base:.3g} -> {loss.tuned:.3g}"
+            f"α {selection.alpha:g}: intensity {intensity['base']:.3g} -> {intensity['tuned']:.3g} "
+            f"(difference {intensity['difference']:+.3g}, 95 % interval {intensity['ci_low']:+.3g} to "
+            f"{intensity['ci_high']:+.3g}), loss {loss['base']:.3g} -> {loss['tuned']:.3g}"
         )
         if isinstance(row["warning"], str):
             print(f"       {row['warning']}")

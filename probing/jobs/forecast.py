@@ -19,10 +19,10 @@ from probing.fitting import (
     batch_that_fits,
     cache_bytes,
     free_bytes,
+    largest_graph,
     measure_speed,
     score_seconds,
 )
-from probing.graph import Granularity, Heads, ResidualGraph, graph_of
 from probing.jobs.numerics import numerics_of, scoring_dtype
 from probing.jobs.plan import SIDES, Numerics, Plan, Spec, find_side
 from probing.models import DTYPES, describe, load_tokenizer, pick_device
@@ -126,7 +126,7 @@ class Forecast:
     def _model(self, model: Model) -> str:
         if model.shape is None:
             return f"of unknown size{model.note}"
-        edges = _graph(model.shape, self.spec.granularity).size
+        edges = largest_graph(model.shape, self.spec.granularity).size
         weights = model.shape.parameters * self._item(self.numerics.scores)
         short = "" if weights < self.free else ", MORE THAN IS FREE"
         return (
@@ -203,12 +203,6 @@ class Forecast:
             f"{selection.n} questions of at most {positions:,} tokens to be scored in batches of {batch}, "
             f"{size(batch * each)}, at most {duration(seconds)}{key}"
         ), seconds
-
-
-def _graph(shape: Shape, granularity: Granularity) -> ResidualGraph:
-    """The largest graph that a model of a shape may have."""
-    heads = (Heads(shape.heads, shape.kv_heads),) * shape.layers if granularity == "heads" else ()
-    return graph_of(shape.layers, granularity=granularity, heads=heads)
 
 
 def forecast(spec: Spec, registry: Registry, store: Store | None) -> Forecast:
