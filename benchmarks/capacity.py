@@ -19,6 +19,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 
+from benchmarks.synthetic import OF_HEADS
 from probing.cli import main as cli
 from probing.graph import Heads, ResidualGraph, graph_of
 from probing.store import open_store
@@ -31,8 +32,7 @@ SIDES = ("base", "tuned")
 
 
 def _graph(quick: bool) -> ResidualGraph:
-    layers, heads = (4, Heads(4, 2)) if quick else (32, Heads(32, 8))
-    return graph_of(layers, granularity="heads", heads=(heads,) * layers)
+    return graph_of(4, granularity="heads", heads=(Heads(4, 2),) * 4) if quick else OF_HEADS.graph
 
 
 def _fill(path: Path, graph: ResidualGraph, side: str) -> None:

@@ -89,6 +89,11 @@ class Server:
         except OSError:
             return False
 
+    def peak(self) -> int:
+        """The largest number of bytes that the server has held (Linux)."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
+
     def stop(self) -> None:
         """End it."""
         self.process.terminate()
