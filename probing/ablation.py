@@ -61,5 +61,5 @@ def loss_without(
     """
     walked = attributor.architecture.graph
     removal = Removal(walked, walked.parts_of(edges, attributor.graph.granularity))
-    with torch.no_grad(), attributor.running(samples, rewriting(attributor.architecture, removal)) as loss:
-        return loss.cpu().numpy()
+    with torch.no_grad(), attributor.running(samples, rewriting(attributor.architecture, removal)) as said:
+        return said.losses().cpu().numpy()

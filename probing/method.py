@@ -1,36 +1,80 @@
 """How scores are made, as a value: it goes into keys and, separately, into words."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from probing.graph import Granularity
 
 SCORES_VERSION = 1
 """Raised when the code that selects and scores changes its results."""
 
-_WORDS: dict[Granularity, str] = {"blocks": "attention blocks as one reader", "heads": "heads apart"}
-"""What granularities other than the paper's are called."""
+Path = Literal["eap", "norm-exact", "eap-ig"]
+"""Which estimate: edge attribution patching's tangent (Syed et al. 2023, arXiv:2310.10348), the same with the reader's
+norm as it is, or with gradients averaged on the way from the reference's embedding (Hanna et al. 2024,
+arXiv:2403.17806)."""
+
+Reference = Literal["zero", "mean", "patch"]
+"""What stands in for what is removed: nothing, a writer's mean over all samples, or what it writes on a counterpart."""
+
+Loss = Literal["nll", "margin", "log-odds"]
+"""What is differentiated: see `attribution.passes`."""
+
+Text = Literal["own", "shared", "shared-tuned", "shared-reference"]
+"""What a comparison scores: each model's own answers, or for both the base's, the tuned's, or the reference's."""
+
+STEPS = 5
+"""Points that `eap-ig` averages over, unless told otherwise."""
+
+_WORDS: dict[str, dict[str, str]] = {
+    "granularity": {"blocks": "attention blocks as one reader", "heads": "heads apart"},
+    "path": {"norm-exact": "norms taken exactly", "eap-ig": "integrated gradients"},
+    "reference": {"mean": "against each writer's mean", "patch": "against a counterpart"},
+    "loss": {"margin": "margin as loss", "log-odds": "log-odds as loss"},
+    "text": {
+        "shared": "both on the base's answers",
+        "shared-tuned": "both on the tuned model's answers",
+        "shared-reference": "both on the reference answers",
+    },
+}
+"""What values other than the paper's are called."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """Edge attribution patching, -<dL/dreader, writer>: against a `reference` of zero."""
+    """An estimate of what removing each edge does to a loss; the default is the paper's."""
 
     granularity: Granularity = "projections"
-    method: str = "eap"
-    reference: str = "zero"
+    path: Path = "eap"
+    reference: Reference = "zero"
+    loss: Loss = "nll"
+    text: Text = "own"
+    steps: int = STEPS
+    """Of `eap-ig`; others have none."""
     version: int = SCORES_VERSION
 
     def as_json(self) -> dict[str, Any]:
-        """What goes into keys, and what the store keeps of it."""
-        return asdict(self)
+        """What goes into keys, and what the store keeps of it: the later settings only where they are not the first."""
+        told = {
+            "granularity": self.granularity,
+            "method": self.path,
+            "reference": self.reference,
+            "version": self.version,
+        }
+        told |= {} if self.path != "eap-ig" else {"steps": self.steps}
+        return told | {name: getattr(self, name) for name in ("loss", "text") if getattr(self, name) != _PAPERS[name]}
 
     @staticmethod
     def from_json(row: dict[str, Any]) -> "Method":
         """The method that `as_json` gave; what an earlier version did not say of its own is as it was then."""
-        return Method(**row)
+        return Method(**{"path" if name == "method" else name: value for name, value in row.items()})
 
     @property
     def words(self) -> list[str]:
         """In what it differs from the paper's."""
-        return [_WORDS[self.granularity]] if self.granularity in _WORDS else []
+        found = [_WORDS[name][value] for name in _WORDS if (value := getattr(self, name)) in _WORDS[name]]
+        if self.path == "eap-ig":
+            found[found.index(_WORDS["path"]["eap-ig"])] += f" ({self.steps} steps)"
+        return found
+
+
+_PAPERS: dict[str, Any] = {field.name: field.default for field in fields(Method)}

@@ -1,6 +1,7 @@
 """The samples that attribution scores, and the file they travel in.
 
 A line of the file is a JSON object: `{"id": "q1", "input_ids": [...], "answer_start": 41, "answer_length": 16}`.
+It may have a `counterpart`, as many tokens as `input_ids`: the same for another question, on which a reference is read.
 The loss of a sample is the mean negative log-likelihood of `input_ids[answer_start : answer_start + answer_length]`,
 each token given all before it; what is fed to the model ends one token before the last scored one.
 """
@@ -22,6 +23,8 @@ class Sample:
     input_ids: tuple[int, ...]
     answer_start: int
     answer_length: int
+    counterpart: tuple[int, ...] | None = None
+    """The tokens of another question in the same places, if there is one."""
 
     @property
     def fed(self) -> tuple[int, ...]:
@@ -49,7 +52,12 @@ class Sample:
                 f"past its {len(self.input_ids)} tokens.",
                 "Check answer_start and answer_length.",
             )
-        unknown = next((t for t in self.input_ids if not 0 <= t < vocabulary), None)
+        if self.counterpart is not None and len(self.counterpart) != len(self.input_ids):
+            raise SequenceError(
+                f"{where} has {len(self.input_ids)} tokens, and its counterpart {len(self.counterpart)}.",
+                "A counterpart has a token for each of the sequence's.",
+            )
+        unknown = next((t for t in (*self.input_ids, *(self.counterpart or ())) if not 0 <= t < vocabulary), None)
         if unknown is not None:
             raise SequenceError(
                 f"{where} has token {unknown}, outside the model's vocabulary of {vocabulary}.",
@@ -69,13 +77,19 @@ def _sample(row: object, where: str) -> Sample:
     if missing:
         raise SequenceError(f"{where} lacks {', '.join(missing)}.", "See the README for the format.")
     tokens, start, length = row["input_ids"], row["answer_start"], row["answer_length"]
+    counterpart = row.get("counterpart")
     whole = all(type(value) is int for value in (start, length))
-    if not whole or not isinstance(tokens, list) or not all(type(token) is int for token in tokens):
+    if not whole or not _are_tokens(tokens) or not (counterpart is None or _are_tokens(counterpart)):
         raise SequenceError(
-            f"{where} has something other than whole numbers in input_ids, answer_start or answer_length.",
+            f"{where} has something other than whole numbers in input_ids, counterpart, answer_start or answer_length.",
             "See the README for the format.",
         )
-    return Sample(as_text(row["id"], "id", where, SequenceError), tuple(tokens), start, length)
+    instead = None if counterpart is None else tuple(counterpart)
+    return Sample(as_text(row["id"], "id", where, SequenceError), tuple(tokens), start, length, instead)
+
+
+def _are_tokens(value: object) -> bool:
+    return isinstance(value, list) and all(type(token) is int for token in value)
 
 
 def read_samples(path: Path) -> list[Sample]:
@@ -97,4 +111,5 @@ def read_samples(path: Path) -> list[Sample]:
 
 def write_samples(path: Path, samples: Iterable[Sample]) -> None:
     """Write samples as JSONL."""
-    path.write_text("".join(json.dumps(asdict(sample)) + "\n" for sample in samples), encoding="utf-8")
+    rows = ({name: value for name, value in asdict(sample).items() if value is not None} for sample in samples)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -9,6 +9,7 @@ output removes exactly one edge. Where a block's heads read or write as one, the
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ def _rotate(x: Tensor, theta: float) -> Tensor:
 
 
 def _attend(
-    layer: torch.nn.Module, block: str, config: PretrainedConfig, read: Callable[..., Tensor]
+    layer: torch.nn.Module, block: str, config: PretrainedConfig, normed: Callable[..., Tensor]
 ) -> dict[str, Tensor]:
     """Causal attention of one sequence: what each head writes, and the bias, which is no head's."""
     attention = layer.self_attn
@@ -42,7 +43,7 @@ def _attend(
 
     def made(kind: str, part: str, number: int) -> Tensor:
         """One head's query, or one group's keys or values, [position, width]."""
-        x = _norm(layer.input_layernorm, read(f"{block}<{kind}>", f"{block}.{part}{number}<{kind}>"))
+        x = normed(layer.input_layernorm, f"{block}<{kind}>", f"{block}.{part}{number}<{kind}>")
         projection, norm = getattr(attention, f"{kind}_proj"), getattr(attention, f"{kind}_norm", None)
         rows = slice(number * width, (number + 1) * width)
         result = x @ projection.weight[rows].T
@@ -64,49 +65,93 @@ def _attend(
 
 
 def run(
-    model: PreTrainedModel, sample: Sample, offsets: dict[str, Tensor] | None = None
+    model: PreTrainedModel,
+    sample: Sample,
+    offsets: dict[str, Tensor] | None = None,
+    behind: dict[str, Tensor] | None = None,
+    loss: str = "nll",
+    embedding: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-    """Loss, every writer's output and the logits of one sample; `offsets` are added to what readers read.
+    """Loss, every writer's output and the logits of one sample; `offsets` are added to what readers read, and those
+    `behind` to what their norms give out. An `embedding` takes the place of the tokens'.
 
     Writers and readers of every granularity but `blocks` are known by their names: what `a0` writes is there beside
     what its heads do, and an offset of `a0<q>` is one of all its heads' queries.
     """
-    offsets = offsets or {}
-    blocks = {"input": model.get_input_embeddings()(torch.tensor(sample.fed))}
+    offsets, behind = offsets or {}, behind or {}
+    blocks = {"input": model.get_input_embeddings()(torch.tensor(sample.fed)) if embedding is None else embedding}
     parts: dict[str, Tensor] = {}
 
-    def read(*readers: str) -> Tensor:
-        return torch.stack([*blocks.values(), *(offsets[reader] for reader in readers if reader in offsets)]).sum(0)
+    def normed(norm: torch.nn.Module, *readers: str) -> Tensor:
+        added = [offsets[reader] for reader in readers if reader in offsets]
+        x = _norm(norm, torch.stack([*blocks.values(), *added]).sum(0))
+        return sum((behind[reader] for reader in readers if reader in behind), x)
 
     for index, layer in enumerate(model.model.layers):
-        heads = _attend(layer, f"a{index}", model.config, read)
+        heads = _attend(layer, f"a{index}", model.config, normed)
         parts |= heads
         blocks[f"a{index}"] = torch.stack(list(heads.values())).sum(0)
-        blocks[f"m{index}"] = layer.mlp(_norm(layer.post_attention_layernorm, read(f"m{index}")))
-    logits = model.lm_head(_norm(model.model.norm, read("logits")))
-    first = sample.answer_start - 1
-    picked = logits[first : first + sample.answer_length].log_softmax(-1)
-    loss = -picked[torch.arange(sample.answer_length), torch.tensor(sample.scored)].mean()
-    return loss, blocks | parts, logits
+        blocks[f"m{index}"] = layer.mlp(normed(layer.post_attention_layernorm, f"m{index}"))
+    logits = model.lm_head(normed(model.model.norm, "logits"))
+    return _loss(logits, sample, loss), blocks | parts, logits
 
 
-def scores(model: PreTrainedModel, sample: Sample, writers: tuple[str, ...], readers: tuple[str, ...]) -> Tensor:
-    """-<gradient through the reader alone, writer> for every writer that comes before the reader, else 0."""
-    return position_scores(model, sample, writers, readers).sum(0)
+def _loss(logits: Tensor, sample: Sample, kind: str) -> Tensor:
+    """Token by token: -ln p, or the runner-up's logit less the chosen one's, or -ln (p / (1 - p))."""
+    found = []
+    for place, token in enumerate(sample.scored):
+        row = logits[sample.answer_start - 1 + place]
+        others = torch.cat([row[:token], row[token + 1 :]])
+        p = row.softmax(-1)[token]
+        found.append({"nll": -p.log(), "margin": others.max() - row[token], "log-odds": ((1 - p) / p).log()}[kind])
+    return torch.stack(found).mean()
+
+
+def scores(
+    model: PreTrainedModel, sample: Sample, writers: tuple[str, ...], readers: tuple[str, ...], **how: Any
+) -> Tensor:
+    """<gradient through the reader alone, change> for every writer that comes before the reader, else 0."""
+    return position_scores(model, sample, writers, readers, **how).sum(0)
 
 
 def position_scores(
-    model: PreTrainedModel, sample: Sample, writers: tuple[str, ...], readers: tuple[str, ...]
+    model: PreTrainedModel,
+    sample: Sample,
+    writers: tuple[str, ...],
+    readers: tuple[str, ...],
+    loss: str = "nll",
+    instead: dict[str, Tensor] | None = None,
+    embedding: Tensor | None = None,
+    exact_norms: bool = False,
 ) -> Tensor:
-    """The same before the sum over positions, [position, writer, reader]."""
+    """The same before the sum over positions, [position, writer, reader].
+
+    A writer's change is what stands `instead` of its output, zero without, less the output. With `exact_norms` the
+    gradient is that behind the reader's norm, and the change that of what the norm gives out.
+    """
     shape = (len(sample.fed), model.config.hidden_size)
     offsets = {reader: torch.zeros(shape, dtype=model.dtype, requires_grad=True) for reader in readers}
-    loss, written, _ = run(model, sample, offsets)
-    gradients = torch.autograd.grad(loss, list(offsets.values()))
+    there = {"behind": offsets} if exact_norms else {"offsets": offsets}
+    value = run(model, sample, loss=loss, embedding=embedding, **there)[0]
+    gradients = torch.autograd.grad(value, list(offsets.values()))
+    _, written, _ = run(model, sample)
     order = ["input", *(f"{kind}{layer}" for layer in range(len(model.model.layers)) for kind in "am"), "logits"]
     result = torch.zeros(len(sample.fed), len(writers), len(readers), dtype=model.dtype)
     for column, (reader, gradient) in enumerate(zip(readers, gradients, strict=True)):
+        block = Reader.of(reader).block
+        residual = sum(written[earlier] for earlier in order[: order.index(block)])
         for row, writer in enumerate(writers):
-            if order.index(Writer.of(writer).block) < order.index(Reader.of(reader).block):
-                result[:, row, column] = -(gradient * written[writer]).sum(-1)
+            if order.index(Writer.of(writer).block) < order.index(block):
+                change = (instead or {}).get(writer, torch.zeros(shape, dtype=model.dtype)) - written[writer]
+                if exact_norms:
+                    norm = _norm_before(model, block)
+                    change = _norm(norm, residual + change) - _norm(norm, residual)
+                result[:, row, column] = (gradient * change).sum(-1)
     return result.detach()
+
+
+def _norm_before(model: PreTrainedModel, block: str) -> torch.nn.Module:
+    if block == "logits":
+        return model.model.norm
+    layer = model.model.layers[int(block[1:])]
+    return layer.input_layernorm if block.startswith("a") else layer.post_attention_layernorm

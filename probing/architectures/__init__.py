@@ -12,21 +12,27 @@ that reader alone. `rewriting` intervenes: one is told what is `writing`, and sa
 
 from probing.architectures.families import Architecture, architecture_of
 from probing.architectures.heads import HeadOutputs
+from probing.architectures.norms import Norm, wide
 from probing.architectures.proof import TOLERANCE, prove
-from probing.architectures.recording import Observer, WriteGradients, recording
+from probing.architectures.recording import Influence, Observer, recording
 from probing.architectures.rewriting import Intervention, rewriting
 from probing.architectures.taps import Residual
+from probing.architectures.writing import Written, watching
 
 __all__ = [
     "TOLERANCE",
     "Architecture",
     "HeadOutputs",
+    "Influence",
     "Intervention",
+    "Norm",
     "Observer",
     "Residual",
-    "WriteGradients",
+    "Written",
     "architecture_of",
     "prove",
     "recording",
     "rewriting",
+    "watching",
+    "wide",
 ]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from probing.architectures.heads import Division, division_of
-from probing.architectures.norms import NO_NORM, Norm, norm_of
+from probing.architectures.norms import NO_NORM, UNKNOWN_NORM, Norm, norm_of
 from probing.architectures.projections import projections_of
 from probing.architectures.taps import Apart, Taps
 from probing.errors import ModelError
@@ -112,10 +112,10 @@ class Writing:
 
 @dataclass(frozen=True)
 class Reading:
-    """Who reads one residual: the input of `place`.
+    """Who reads one residual: the input of `place`, which is `norm` if there is one.
 
     A single reader needs no taps: its gradient is that of `place`'s input. Several are told apart by taps behind
-    `norm`.
+    `norm`, whose kind must be known then.
     """
 
     place: nn.Module
@@ -194,7 +194,11 @@ class Architecture:
     def last_reading(self) -> tuple[range, Reading]:
         """What the head reads."""
         end = len(self.graph.readers)
-        return range(end - 1, end), Reading(self.final_norm)
+        return range(end - 1, end), Reading(self.final_norm, self._last_norm)
+
+    @cached_property
+    def _last_norm(self) -> Norm:
+        return norm_of(self.final_norm, self.weight.shape[1]) or UNKNOWN_NORM
 
     @property
     def weight(self) -> Float[Tensor, "token width"]:
@@ -318,8 +322,10 @@ def _block(parts: _Parts, shape: Shape) -> Block:
         readings: tuple[Reading, ...] = (Reading(before or attention, norm, (each, Apart((mlp,)))),)
     else:
         taps = () if projections is None else (projections,)
-        alone = Reading(parts.child(norms.before_mlp) or mlp[0])
-        readings = (Reading(before or attention, norm or NO_NORM, taps), alone)
+        between = parts.child(norms.before_mlp)
+        own = NO_NORM if between is None else norm_of(between, shape.width) or UNKNOWN_NORM
+        alone = Reading(between or mlp[0], own)
+        readings = (Reading(before or attention, norm or UNKNOWN_NORM, taps), alone)
     scales = (getattr(parts.layer, name, None) for name in ("residual_multiplier", "residual_scale"))
     scale = next((float(value) for value in scales if isinstance(value, float | int)), 1.0)
     after_attention, after_mlp = parts.child(norms.after_attention), parts.child(norms.after_mlp)

@@ -62,6 +62,14 @@ class HeadOutputs:
     scale: float
     held: Float[Tensor, "sample position 1"] | None
     """What the norm behind the projection divides by, inverted."""
+    bias: float = 1.0
+    """How many times the projection's bias is in them."""
+
+    def change(self, instead: Float[Tensor, "#sample #position value"] | None) -> "HeadOutputs":
+        """What they would change by if these values were in the place of the heads', or nothing at all were."""
+        if instead is None:
+            return replace(self, values=-self.values, bias=-1.0)
+        return replace(self, values=instead.to(self.values.device) - wide(self.values), bias=0.0)
 
     def write(self, out: Float[Tensor, "sample writer position width"]) -> None:
         """Write each head's output, and what is no head's, into a tensor."""
@@ -71,7 +79,7 @@ class HeadOutputs:
         near = out if out.device == values.device else torch.empty_like(out, device=values.device)
         torch.matmul(values, columns, out=near[:, : heads.queries])
         if heads.bias:
-            near[:, heads.queries] = self.division.output.bias  # type: ignore[assignment]
+            near[:, heads.queries] = self.bias * self.division.output.bias  # type: ignore[operator]
         if self.held is not None and self.division.after is not None:
             near.mul_(self.held[:, None]).mul_(self.division.after.gain.to(near))  # type: ignore[union-attr]
         if self.scale != 1:

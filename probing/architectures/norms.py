@@ -16,9 +16,12 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Norm:
-    """An elementwise gain after division by the root mean square, after standardisation, or no norm at all."""
+    """An elementwise gain after division by the root mean square, after standardisation, or no norm at all.
 
-    kind: Literal["rms", "layer", "none"]
+    Of an unknown kind are norms of a single reader that do something else: autograd alone goes through them.
+    """
+
+    kind: Literal["rms", "layer", "none", "unknown"]
     eps: float = 0.0
     gain: Float[Tensor, " width"] | None = None
 
@@ -48,7 +51,7 @@ class Norm:
         out.addcmul_(x, overlap * (s**3 / -width))
 
 
-NO_NORM = Norm("none")
+NO_NORM, UNKNOWN_NORM = Norm("none"), Norm("unknown")
 
 
 def wide(tensor: Tensor) -> Tensor:

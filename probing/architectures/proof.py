@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from probing.architectures.families import Architecture
 from probing.architectures.heads import HeadOutputs
 from probing.architectures.norms import wide
-from probing.architectures.recording import Observer, WriteGradients, recording
+from probing.architectures.recording import Influence, Observer, recording
 from probing.architectures.taps import Residual
 from probing.errors import ModelError
 from probing.fitting import is_out_of_memory
@@ -69,8 +69,9 @@ class _Evidence(Observer):
             for handle in handles:
                 handle.remove()
 
-    def embedded(self, embedding: Residual) -> None:
+    def starts(self, embedding: Residual) -> Residual:
         self.embedding = embedding
+        return embedding
 
     def wrote(self, writer: int, output: Residual) -> None:
         self._once(writer in self.written, self._graph.writers[writer])
@@ -89,11 +90,11 @@ class _Evidence(Observer):
         self._once(readers in self.residuals, self._graph.reader_records[readers.start].node)
         self.residuals[readers], self.read_from[readers] = residual.detach().clone(), residual
 
-    def influenced(self, readers: range, write_gradients: WriteGradients) -> None:
+    def influenced(self, influence: Influence) -> None:
         samples, positions, width = self.written[0].shape
-        out = wide(self.written[0]).new_empty(samples, len(readers), positions, width)
-        write_gradients(out)
-        self.gradients.update(zip(readers, out.unbind(1), strict=True))
+        out = wide(self.written[0]).new_empty(samples, len(influence.readers), positions, width)
+        influence.write(out)
+        self.gradients.update(zip(influence.readers, out.unbind(1), strict=True))
 
     def gradients_of(self, value: Tensor, residual: Residual) -> dict[int, Residual]:
         """Those of the readers between a residual and a value."""

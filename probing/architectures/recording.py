@@ -6,20 +6,35 @@ gradient of that view is taken. Within a group, gradients are taken apart behind
 through it in closed form (`norms`). Nothing of the model is run twice.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from probing.architectures.families import Architecture, Reading
+from probing.architectures.norms import Norm
 from probing.architectures.taps import Gradient, Residual, Take, given, own_view, replaced
 from probing.architectures.writing import Written, hooked
 
-WriteGradients = Callable[[Float[Tensor, "sample reader position width"]], object]
-"""Writes gradients into the tensor that it is given."""
+
+class Influence(Protocol):
+    """The gradients through some readers of one residual: computed where one asks for them, and not before."""
+
+    readers: range
+    """Which, by their indices in `ResidualGraph.readers`."""
+    norm: Norm
+    """What stands between the residual and them."""
+    residual: Residual
+    """What they read, detached; there where the observer looks behind norms, or they share one."""
+
+    def write(self, out: Float[Tensor, "sample reader position width"]) -> None:
+        """Write the gradients at the residual into a tensor."""
+
+    def write_behind(self, out: Float[Tensor, "sample reader position width"]) -> None:
+        """Write those at the norm's output, to an observer that looks behind norms."""
 
 
 class Observer(Written):
@@ -28,17 +43,18 @@ class Observer(Written):
     Tensors of the forward pass come attached to it: who keeps them, and not for a backward pass, detaches them.
     """
 
-    def embedded(self, embedding: Residual) -> None:
-        """The first block's input, detached from what made it: where the gradient ends."""
+    behind_norms = False
+    """Whether it asks for gradients behind the norms of readers that have one for themselves."""
+
+    def starts(self, embedding: Residual) -> Residual:
+        """What the first block is to read: its input, detached from what made it; the gradient ends there."""
+        return embedding
 
     def read(self, readers: range, residual: Residual) -> None:
         """The residual as readers, by their indices in `ResidualGraph.readers`, are about to read it."""
 
-    def influenced(self, readers: range, write_gradients: WriteGradients) -> None:
-        """Readers, by their indices in `ResidualGraph.readers`, got their gradients; later layers come first.
-
-        They are written where one asks for them, and not computed before.
-        """
+    def influenced(self, influence: Influence) -> None:
+        """Some readers got their gradients; later layers come first."""
 
 
 @contextmanager
@@ -50,8 +66,7 @@ def recording(architecture: Architecture, observer: Observer) -> Iterator[None]:
     """
 
     def begin(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        start = given(args, kwargs).detach().requires_grad_(torch.is_grad_enabled())
-        observer.embedded(start)
+        start = observer.starts(given(args, kwargs).detach()).requires_grad_(torch.is_grad_enabled())
         return replaced(args, kwargs, start)
 
     def reading_hooks(readers: range, reading: Reading) -> list[Any]:
@@ -62,12 +77,14 @@ def recording(architecture: Architecture, observer: Observer) -> Iterator[None]:
         yield
 
 
-class _Readers:
+class _Readers(Influence):
     """Readers of one residual."""
 
     def __init__(self, readers: range, reading: Reading, observer: Observer) -> None:
-        self._readers, self._reading, self._observer = readers, reading, observer
+        self.readers, self.norm = readers, reading.norm
+        self._reading, self._observer = reading, observer
         self._gradients: list[tuple[range, Gradient]] = []
+        self._behind = observer.behind_norms and not reading.taps and reading.norm.kind != "none"
 
     def hooks(self) -> list[Any]:
         """The hooks, registered."""
@@ -76,6 +93,8 @@ class _Readers:
         for taps in self._reading.taps:
             handles += taps.hooks(self._taker(first))
             first += taps.parts
+        if self._behind:
+            handles.append(self._reading.place.register_forward_hook(self._normed))
         return handles
 
     def _taker(self, first: int) -> Take:
@@ -85,28 +104,45 @@ class _Readers:
 
     def _read(self, module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         residual = given(args, kwargs)
-        if self._reading.taps:
-            self._residual = residual.detach()
-        self._observer.read(self._readers, residual)
+        if self._reading.taps or self._behind:
+            self.residual = residual.detach()
+        self._observer.read(self.readers, residual)
         return replaced(args, kwargs, own_view(residual, self._influenced))
+
+    def _normed(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        """What a norm of one reader gives out."""
+        return own_view(output, lambda gradient: self._taker(0)(range(1), Gradient(gradient[:, None])))
 
     def _influenced(self, whole: Residual) -> None:
         """The gradient through all of them has arrived, so those behind the norm have before it."""
-        if self._reading.taps:
-            self._observer.influenced(self._readers, self._write)
-        else:
-            self._observer.influenced(self._readers, lambda out: out.copy_(whole.view(out.shape)))
+        self._whole = whole
+        self._observer.influenced(self)
         self._gradients = []
+        del self._whole
 
-    def _write(self, out: Float[Tensor, "sample reader position width"]) -> None:
+    def write(self, out: Float[Tensor, "sample reader position width"]) -> None:
         """Pull the gradients back where this block is, which may be another device than that of `out`."""
-        near = out if out.device == self._residual.device else torch.empty_like(out, device=self._residual.device)
-        written: set[int] = set()
-        for parts, gradient in self._gradients:
-            gradient.add_to(near[:, parts.start : parts.stop], written.isdisjoint(parts))
-            written.update(parts)
-        for part in set(range(len(self._readers))) - written:
-            near[:, part].zero_()
-        self._reading.norm.pull_back(self._residual, near)
+        if not self._reading.taps:
+            out.copy_(self._whole.view(out.shape))
+            return
+        near = out if out.device == self.residual.device else torch.empty_like(out, device=self.residual.device)
+        self._gather(near)
+        self.norm.pull_back(self.residual, near)
         if near is not out:
             out.copy_(near)
+
+    def write_behind(self, out: Float[Tensor, "sample reader position width"]) -> None:
+        """As they arrived there."""
+        if not self._gradients and not self._reading.taps:
+            out.copy_(self._whole.view(out.shape))
+        else:
+            self._gather(out)
+
+    def _gather(self, out: Float[Tensor, "sample reader position width"]) -> None:
+        """Add up what has arrived at each reader."""
+        written: set[int] = set()
+        for parts, gradient in self._gradients:
+            gradient.add_to(out[:, parts.start : parts.stop], written.isdisjoint(parts))
+            written.update(parts)
+        for part in set(range(len(self.readers))) - written:
+            out[:, part].zero_()

@@ -1,7 +1,7 @@
 """Hooks that tell what is written to the residual stream as a forward pass goes, whoever wants to know."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -117,3 +117,8 @@ def hooked(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def watching(architecture: Architecture, written: Written) -> AbstractContextManager[None]:
+    """Hook what is written alone, for the one pass made inside."""
+    return hooked(architecture, written, lambda readers, reading: [])

@@ -1,21 +1,22 @@
 """A model made ready, batches of samples through it, and their scores."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
 from transformers import PreTrainedModel
 
-from probing.architectures import architecture_of, prove, recording
-from probing.attribution.contract import Products, ProductsByPosition
-from probing.attribution.passes import answers_only, losses, padded
+from probing.architectures import Written, architecture_of, prove, recording, watching
+from probing.attribution.contract import ExactNorms, Products
+from probing.attribution.passes import Predictions, answers_only, padded
+from probing.attribution.stand_ins import ZERO, References
 from probing.errors import ModelError, SequenceError
-from probing.fitting import activation_bytes, batch_by_batch, batch_that_fits, free_bytes, shape_of
+from probing.fitting import activation_bytes, batch_that_fits, free_bytes, shape_of
 from probing.graph import Granularity
+from probing.method import Method
 from probing.scores import Scores
 from probing.sequences import Sample
 
@@ -38,7 +39,7 @@ class Attributor:
         self.architecture = found.of_heads if granularity == "heads" else found
         self.graph = self.architecture.graph.at(granularity)
         self._lock = threading.Lock()
-        self._products = Products(self.architecture)
+        self._products: dict[type[Products], Products] = {}
         prove(self.architecture)
 
     def check(self, samples: Sequence[Sample]) -> None:
@@ -66,22 +67,29 @@ class Attributor:
             batch_size = batch_that_fits(free_bytes(self.model.device), each)
         return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
-    def score(self, samples: Sequence[Sample]) -> Scores:
+    def score(self, samples: Sequence[Sample], method: Method | None = None, references: References = ZERO) -> Scores:
         """Scores of one batch, which it must be possible to run at once.
+
+        `method` is of the attributor's granularity, the paper's if none is given, and `references` are of its kind.
 
         Raises:
             SequenceError: a sample that this model cannot score.
-            ModelError: the scores are not finite.
+            ModelError: the scores are not finite, or the method does not know one of the model's norms.
         """
-        edges, loss = self._pass(samples, self._products)
+        method = method or Method(self.graph.granularity)
+        kind = ExactNorms if method.path == "norm-exact" else Products
+        products = self._products.setdefault(kind, kind(self.architecture))
+        edges, loss = self._pass(samples, products, method, references)
         return Scores(self.graph, tuple(sample.id for sample in samples), edges, loss)
 
-    def score_positions(self, sample: Sample) -> Float[np.ndarray, "position edge"]:
+    def score_positions(
+        self, sample: Sample, method: Method | None = None, references: References = ZERO
+    ) -> Float[np.ndarray, "position edge"]:
         """The scores of one sample before they are summed over the positions that it feeds.
 
         Raises:
             SequenceError: this model cannot score the sample, or it has too many positions for so many edges.
-            ModelError: the scores are not finite.
+            ModelError: as `score` does.
         """
         size = 4 * len(sample.fed) * self.architecture.graph.mask.size
         if size > LARGEST_BY_POSITION:
@@ -90,11 +98,13 @@ class Attributor:
                 f"{size / 2**30:.1f} GiB.",
                 "Take it token by token at a coarser granularity.",
             )
-        return self._pass([sample], ProductsByPosition(self.architecture))[0][0]
+        method = method or Method(self.graph.granularity)
+        kind = ExactNorms if method.path == "norm-exact" else Products
+        return self._pass([sample], kind(self.architecture, by_position=True), method, references)[0][0]
 
     @contextmanager
-    def running(self, samples: Sequence[Sample], hooks: AbstractContextManager) -> Iterator[Float[Tensor, " sample"]]:
-        """Run one batch under some hooks, which stay until the end; yields each sample's loss.
+    def running(self, samples: Sequence[Sample], hooks: AbstractContextManager) -> Iterator[Predictions]:
+        """Run one batch under some hooks, which stay until the end; yields what the model says of what is scored.
 
         Raises:
             SequenceError: a sample that this model cannot score.
@@ -103,40 +113,40 @@ class Attributor:
         tokens, mask = padded([sample.fed for sample in samples], self.model.device)
         with self._lock, answers_only(self.architecture.head, samples) as weights, hooks:
             logits = self.model(input_ids=tokens, attention_mask=mask, use_cache=False).logits
-            yield losses(logits, samples, weights)
+            yield Predictions(logits, samples, weights)
 
-    def _pass(self, samples: Sequence[Sample], products: Products) -> tuple[np.ndarray, np.ndarray]:
-        """One forward and one backward pass: what `products` makes of them, and each sample's loss."""
-        products.begin(len(samples), max(len(sample.fed) for sample in samples))
-        with torch.enable_grad(), self.running(samples, recording(self.architecture, products)) as loss:
-            loss.sum().backward()
-            scores = products.finish()
+    def watch(self, samples: Sequence[Sample], written: Written) -> None:
+        """Run one batch forward, and tell what is written.
+
+        Raises:
+            SequenceError: a sample that this model cannot be fed.
+        """
+        with torch.no_grad(), self.running(samples, watching(self.architecture, written)):
+            pass
+
+    def _pass(
+        self, samples: Sequence[Sample], products: Products, method: Method, references: References
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """One forward and one backward pass, or several on the way: what `products` makes of them, and each sample's
+        negative log-likelihood, whatever loss the scores are of.
+
+        The way's points are 1, 1 - 1/m, ..., 1/m: the clean end is among them, so that one step is no step at all; the
+        other is not, where a reference of zero leaves norms nothing to divide by.
+        """
+        assert method.granularity == self.graph.granularity
+        products.begin(len(samples), max(len(sample.fed) for sample in samples), references.of(samples))
+        steps = method.steps if method.path == "eap-ig" else 1
+        loss = np.zeros(len(samples), np.float32)
+        for step in range(steps, 0, -1):
+            products.pass_at(step / steps)
+            hooks = recording(self.architecture, products)
+            with torch.enable_grad(), self.running(samples, hooks) as said:
+                said.losses(method.loss).sum().backward()
+                products.finish_pass()
+                if step == steps:
+                    loss = said.losses().detach().float().cpu().numpy()
+        scores = products.finish()
         if not bool(torch.isfinite(scores).all()):
             raise ModelError("This model's gradients overflow, so its scores are not finite.", "Try --dtype float32.")
         walked = self.architecture.graph
-        edges = walked.merge(walked.to_edges(scores.cpu().numpy()), self.graph.granularity)
-        return edges, loss.detach().float().cpu().numpy()
-
-
-def attribute(
-    attributor: Attributor,
-    samples: Sequence[Sample],
-    batch_size: int | None = None,
-    progress: Callable[[int], None] = lambda done: None,
-) -> Scores:
-    """Scores of all `samples` in their order; `progress` is told the number finished after each batch."""
-    attributor.check(samples)
-    graph = attributor.graph
-    edges = np.zeros((len(samples), graph.size), np.float32)
-    loss = np.zeros(len(samples), np.float32)
-    done = 0
-
-    def do(batch: list[int]) -> None:
-        nonlocal done
-        part = attributor.score([samples[i] for i in batch])
-        edges[batch], loss[batch] = part.edges, part.loss
-        done += len(batch)
-        progress(done)
-
-    batch_by_batch(attributor.batches(samples, batch_size), do)
-    return Scores(graph, tuple(sample.id for sample in samples), edges, loss)
+        return walked.merge(walked.to_edges(scores.cpu().numpy()), self.graph.granularity), loss

@@ -1,12 +1,20 @@
-"""What every pass over a batch of samples shares: padding, logits for answers alone, and the loss."""
+"""What every pass over a batch of samples shares: padding, logits for answers alone, and what is made of them.
+
+Each loss is, token by token, a rival less the chosen token's logit, and the mean of that over the scored tokens: the
+logarithm of the sum of all exponentials is the negative log-likelihood's rival; the largest other logit is the
+margin's, which does not vanish as a model grows sure; and the logarithm of the sum of the others' exponentials is the
+log-odds', whose gradient is the likelihood's over 1 - p. What helps the chosen token lowers them all.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from probing.method import Loss
 from probing.sequences import Sample
 
 
@@ -47,15 +55,37 @@ def answers_only(head: nn.Module, samples: Sequence[Sample]) -> Iterator[Float[T
         handle.remove()
 
 
-def losses(
-    logits: Float[Tensor, "sample answer token"],
-    samples: Sequence[Sample],
-    weights: Float[Tensor, "sample answer"],
-) -> Float[Tensor, " sample"]:
-    """Each sample's mean negative log-likelihood over its scored tokens."""
-    targets = torch.zeros(weights.shape, dtype=torch.long)
-    for i, sample in enumerate(samples):
-        targets[i, : sample.answer_length] = torch.tensor(sample.scored)
-    wide = logits if logits.dtype == torch.float64 else logits.float()
-    surprise = nn.functional.cross_entropy(wide.flatten(0, 1), targets.to(logits.device).flatten(), reduction="none")
-    return (surprise.view(weights.shape) * weights.to(surprise)).sum(1)
+@dataclass(frozen=True)
+class Predictions:
+    """What a model said of the tokens that are scored, in one pass over a batch."""
+
+    logits: Float[Tensor, "sample answer token"]
+    samples: Sequence[Sample]
+    weights: Float[Tensor, "sample answer"]
+    """Of each token in its sample's mean; zero where an answer is shorter."""
+
+    @property
+    def targets(self) -> Int[Tensor, "sample answer"]:
+        """The tokens that are scored."""
+        targets = torch.zeros(self.weights.shape, dtype=torch.long)
+        for i, sample in enumerate(self.samples):
+            targets[i, : sample.answer_length] = torch.tensor(sample.scored)
+        return targets.to(self.logits.device)
+
+    def losses(self, loss: Loss = "nll") -> Float[Tensor, " sample"]:
+        """Each sample's loss, in nats or, the margin's, in logits, per scored token."""
+        targets = self.targets
+        wide = self.logits if self.logits.dtype == torch.float64 else self.logits.float()
+        if loss == "nll":
+            each = nn.functional.cross_entropy(wide.flatten(0, 1), targets.flatten(), reduction="none")
+        else:
+            others = wide.scatter(-1, targets[..., None], float("-inf"))
+            rival = others.amax(-1) if loss == "margin" else others.logsumexp(-1)
+            each = rival - wide.gather(-1, targets[..., None])[..., 0]
+        return (each.view(self.weights.shape) * self.weights.to(each)).sum(1)
+
+    @property
+    def agreement(self) -> Float[Tensor, " sample"]:
+        """The share of each sample's scored tokens that are the most likely ones."""
+        agree = self.logits.argmax(-1) == self.targets
+        return (agree * self.weights.to(agree.device)).sum(1)
