@@ -17,6 +17,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,7 @@ def _score(checkpoints: dict[str, Checkpoint], questions: int) -> Iterator[Score
 
 def drawn(scores: Scores, rows: np.ndarray) -> Scores:
     """Some of the population's questions, each as a question of its own."""
-    return Scores(scores.graph, tuple(map(str, range(len(rows)))), scores.edges[rows], scores.loss[rows])
+    return replace(scores, ids=tuple(map(str, range(len(rows)))), edges=scores.edges[rows], loss=scores.loss[rows])
 
 
 def compared(base: Scores, tuned: Scores, definition: Definition) -> dict[str, Comparison]:

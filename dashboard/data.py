@@ -242,7 +242,7 @@ def question_circuit(base_run: str, tuned_run: str, question: str) -> pd.DataFra
     """The edge table of a single question."""
     base, tuned = pair_scores(base_run, tuned_run)
     k = base.ids.index(question)
-    one, other = (Scores(s.graph, (question,), s.edges[k : k + 1], s.loss[k : k + 1]) for s in (base, tuned))
+    one, other = (replace(s, ids=(question,), edges=s.edges[k : k + 1], loss=s.loss[k : k + 1]) for s in (base, tuned))
     return edge_tables.edge_table(base.graph, edge_tables.edge_values(one, other, Definition(resamples=2)))
 
 

@@ -4,16 +4,26 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from dashboard import data, roles, tables
 from dashboard.service import is_hosted, public
-from dashboard.view import COHORT_NAMES, GRANULARITY_NAMES, current, current_choice
+from dashboard.view import (
+    COHORT_NAMES,
+    GRANULARITY_NAMES,
+    LOSS_NAMES,
+    PATH_NAMES,
+    REFERENCE_NAMES,
+    TEXT_NAMES,
+    current,
+    current_choice,
+)
 from dashboard.words import as_text
 from probing.errors import PersonError
 from probing.jobs.plan import Spec, is_outdated, spec_of
@@ -55,16 +65,8 @@ def form() -> Spec:
         format_func=lambda a: f"{a:g}",
         key="run_alphas",
     )
-    left, middle, right = st.columns(3)
+    left, right = st.columns(2)
     count = left.number_input("Questions drawn", 1, 10_000, Criteria().n, key="run_samples")
-    granularity = middle.selectbox(
-        "What reads in an attention block",
-        list(GRANULARITY_NAMES),
-        format_func=GRANULARITY_NAMES.__getitem__,
-        key="run_granularity",
-        help="The paper's edges end at q, k and v. With the block as one, an edge's score is the sum of the three. "
-        "With each head apart, every head writes and reads on its own; there are many more edges.",
-    )
     dtype = right.selectbox(
         "Numbers",
         ("auto", "float32", "bfloat16"),
@@ -73,7 +75,36 @@ def form() -> Spec:
     )
     cuts = tuple(sorted(alphas)) or ALPHAS
     selection = Criteria(n=int(count), cohort=choice.cohort)  # type: ignore[arg-type]
-    return Spec(choice.pair.name, choice.question_set, cuts, selection, dtype=dtype, granularity=granularity)
+    with st.expander("Method", icon=":material/function:"):
+        method = _method()
+    if method.words:
+        st.caption(f"Not as in the paper: {', '.join(method.words)}.")
+    return Spec(choice.pair.name, choice.question_set, cuts, selection, dtype=dtype, method=method)
+
+
+def _method() -> Method:
+    """The controls of how edges are scored; the first of each is the paper's."""
+    left, right = st.columns(2)
+
+    def choose(where: Any, label: str, names: Mapping[Any, str], key: str, why: str) -> Any:
+        return where.selectbox(label, list(names), format_func=names.__getitem__, key=key, help=why)
+
+    return Method(
+        choose(left, "What reads in an attention block", GRANULARITY_NAMES, "run_granularity",
+            "The paper's edges end at q, k and v. With the block as one, an edge's score is the sum of the three. "
+            "With each head apart, every head writes and reads on its own; there are many more edges."),
+        choose(right, "Estimate", PATH_NAMES, "run_path",
+            "The paper follows the loss's tangent. Taking the reader's norm as it is costs little and comes closest to "
+            "what removing an edge really does. Integrated gradients average the tangent over five points."),
+        choose(left, "In the place of what is removed", REFERENCE_NAMES, "run_reference",
+            "The paper removes a writer's output. Its mean over all questions, or what it is on another question of as "
+            "many tokens, takes away only what it says about this one."),
+        choose(right, "Loss", LOSS_NAMES, "run_loss",
+            "The likelihood's slope vanishes as a model grows sure; the margin between the chosen token and the "
+            "runner-up does not. Log-odds take that sureness out exactly."),
+        choose(left, "Scored text", TEXT_NAMES, "run_text",
+            "The paper scores each model on its own answers. One text for both leaves only the models to differ."),
+    )  # fmt: skip
 
 
 def renewal() -> None:
@@ -156,7 +187,7 @@ def describe(job: JobRow) -> str:
     parts = [pair.title if pair else spec["pair"], spec["questions"]]
     parts += [COHORT_NAMES.get(spec["selection"]["cohort"], spec["selection"]["cohort"])]
     parts += [f"α {', '.join(f'{alpha:g}' for alpha in spec['alphas'])}", f"{spec['selection']['n']} questions"]
-    parts += Method(spec.get("granularity", "projections")).words
+    parts += Spec.from_json(spec).method.words
     if spec.get("timeline"):
         parts.append("every checkpoint")
     if spec.get("question"):

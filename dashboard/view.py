@@ -9,7 +9,7 @@ from dashboard import data
 from dashboard.words import as_text
 from probing.graph import Granularity, ResidualGraph
 from probing.jobs.plan import Spec
-from probing.method import Method
+from probing.method import Loss, Method, Path, Reference, Text
 from probing.pairs import Pair, Registry, load_registry
 from probing.published import Published, published
 from probing.rollouts import ALPHAS, COHORTS, Criteria
@@ -26,6 +26,23 @@ GRANULARITY_NAMES: dict[Granularity, str] = {
     "projections": "q, k and v apart",
     "blocks": "the block as one",
     "heads": "each head apart",
+}
+
+PATH_NAMES: dict[Path, str] = {
+    "eap": "the paper's estimate",
+    "norm-exact": "norms taken exactly",
+    "eap-ig": "integrated gradients",
+}
+
+LOSS_NAMES: dict[Loss, str] = {"nll": "likelihood", "margin": "margin", "log-odds": "log-odds"}
+
+REFERENCE_NAMES: dict[Reference, str] = {"zero": "nothing", "mean": "each writer's mean", "patch": "a counterpart"}
+
+TEXT_NAMES: dict[Text, str] = {
+    "own": "each model's own answers",
+    "shared": "the base's answers",
+    "shared-tuned": "the tuned model's answers",
+    "shared-reference": "the reference answers",
 }
 
 State = Literal["ready", "impossible", "computing", "failed", "absent"]
@@ -63,8 +80,8 @@ class View:
         return self.comparison.graph
 
     def published(self, pair: Pair, alpha: float | None = None) -> list[Published]:
-        """The paper's rows for a pair on these questions; none beside edges that the paper does not have."""
-        if self.graph.granularity != "projections":
+        """The paper's rows for a pair on these questions; none beside what was made by another method."""
+        if method_of(self.comparison).words:
             return []
         return published(pair, load_registry().questions[self.question_set].title, alpha)
 
@@ -247,6 +264,11 @@ PAPER = "the paper's"
 """What the default rules are called."""
 
 
+def method_of(comparison: ComparisonRow) -> Method:
+    """How a comparison's scores were made."""
+    return Method.from_json(comparison.settings["method"])
+
+
 def rules(comparison: ComparisonRow) -> str:
     """How a comparison's selection and method differ from the default."""
     made = comparison.settings
@@ -254,7 +276,7 @@ def rules(comparison: ComparisonRow) -> str:
     usual = asdict(Criteria(alpha=selection["alpha"], cohort=selection["cohort"]))
     names = {"n": "questions", "mean_length": "T̄ rule", "beta": "β", "gamma": "γ", "delta": "δ"}
     changed = [f"{names.get(k, k)} {selection[k]}" for k in usual if selection[k] != usual[k]]
-    changed += Method.from_json(made["method"]).words
+    changed += method_of(comparison).words
     if made.get("answers") == "imported":
         changed.append("answers from a file")
     return ", ".join(changed) or PAPER

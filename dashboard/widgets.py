@@ -102,7 +102,7 @@ def offer_more(view: View, label: str, why: str, **wanted: Any) -> None:
     spec = spec_of(view.comparison, **wanted)
 
     def newest() -> JobRow | None:
-        same = {"pair": spec.pair, "questions": spec.questions, "granularity": spec.granularity, **wanted}
+        same = {"pair": spec.pair, "questions": spec.questions, "method": spec.method, **wanted}
         return newest_job(same, view.cohort, view.alpha)
 
     @st.fragment(run_every=1.0)

@@ -1,6 +1,6 @@
 """How scores are made, as a value: it goes into keys and, separately, into words."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from probing.graph import Granularity
@@ -61,12 +61,23 @@ class Method:
             "version": self.version,
         }
         told |= {} if self.path != "eap-ig" else {"steps": self.steps}
-        return told | {name: getattr(self, name) for name in ("loss", "text") if getattr(self, name) != _PAPERS[name]}
+        later = {"loss": self.loss, "text": self.text}
+        return told | {name: value for name, value in later.items() if value != getattr(PAPERS, name)}
 
     @staticmethod
     def from_json(row: dict[str, Any]) -> "Method":
         """The method that `as_json` gave; what an earlier version did not say of its own is as it was then."""
         return Method(**{"path" if name == "method" else name: value for name, value in row.items()})
+
+    @property
+    def present(self) -> "Method":
+        """The same as the present version makes it."""
+        return replace(self, version=SCORES_VERSION)
+
+    @property
+    def of_samples(self) -> "Method":
+        """The same for whoever is given what is scored: whose text it is, the samples themselves say."""
+        return replace(self, text="own")
 
     @property
     def words(self) -> list[str]:
@@ -77,4 +88,5 @@ class Method:
         return found
 
 
-_PAPERS: dict[str, Any] = {field.name: field.default for field in fields(Method)}
+PAPERS = Method()
+"""That of arXiv:2509.21044."""

@@ -39,6 +39,8 @@ class QuestionSet(_Entry):
     answer: str = "answer"
     cohort: str | None = None
     """The column that says who is right, where answers are not graded."""
+    counterpart: str | None = None
+    """The column of another question, of as many tokens, on which a reference is read."""
     size: int | None = Field(default=None, ge=1)
     """How many questions it has, for plans made where it cannot be read."""
     final: Literal["whole", "boxed", "hashes"] = "whole"

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from probing.errors import StoreError
-from probing.graph import Granularity, ResidualGraph
+from probing.method import PAPERS, Method
 from probing.metrics import (
     COMPLEXITY,
     DIVERSITY,
@@ -33,7 +33,7 @@ def report(
     registry: Registry,
     names: Iterable[str],
     cohort: str = "both_correct",
-    granularity: Granularity = "projections",
+    method: Method = PAPERS,
 ) -> Iterator[str]:
     """The lines of one table for each pair: every cut that has been compared, the newest comparison of each.
 
@@ -44,11 +44,12 @@ def report(
     for name in names:
         pair = registry.pair(name)
         rows = comparisons[comparisons["ready"] & (comparisons["pair"] == name) & (comparisons["cohort"] == cohort)]
-        rows = rows[rows["graph"].map(lambda graph: ResidualGraph.from_text(graph).granularity) == granularity]
+        rows = rows[rows["settings"].map(lambda made: _method(made) == method.present)]
         if rows.empty:
-            raise StoreError(f"The store has no comparison of {name}.", f"Run 'python -m probing probe {name}'.")
+            how = f" ({', '.join(method.words)})" if method.words else ""
+            raise StoreError(f"The store has no comparison of {name}{how}.", f"Run 'python -m probing probe {name}'.")
         rows = rows[rows["question_set"] == rows.iloc[0]["question_set"]].drop_duplicates("alpha").sort_values("alpha")
-        yield f"**{pair.title}** ({pair.arrow}, {pair.algorithm})"
+        yield f"**{pair.title}** ({', '.join([pair.arrow, pair.algorithm, *method.words])})"
         yield ""
         if not rows["up_to_date"].all():
             yield f"Some of this was summarised by an earlier version; 'python -m probing probe {name}' does it again."
@@ -66,6 +67,11 @@ def report(
             cells.append(_per_nat(store.summaries.questions(row["comparison_key"]), Definition()))
             yield f"| {row['alpha']:g} | {row['cut']:.0f} | {asked} | {' | '.join(cells)} |"
         yield ""
+
+
+def _method(settings: str) -> Method:
+    """How a comparison's scores were made, whatever version made them."""
+    return Method.from_json(json.loads(settings)["method"]).present
 
 
 def _accuracy(store: Store, row: pd.Series) -> str:

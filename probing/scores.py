@@ -4,10 +4,11 @@ Edges are what scores are of; the file holds matrices [writer, reader], as the f
 read one sample at a time: of a graph of heads, they are twice as large as the edges.
 """
 
+import json
 import struct
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,6 +18,7 @@ from jaxtyping import Float
 from probing.errors import ScoresError
 from probing.files import whole
 from probing.graph import MOST_LAYERS, Reader, ResidualGraph, granularity_of, graph_of
+from probing.method import Method
 
 LARGEST = 8 * 2**30
 """Bytes of the scores in a file."""
@@ -35,7 +37,8 @@ _DAMAGED = (
 class Scores:
     """One score for each edge and sample, and each sample's loss.
 
-    A positive score means that removing the edge raises the loss. Loss is in nats per scored token.
+    A positive score means that removing the edge raises the loss that the method names. `loss` is the negative
+    log-likelihood whatever that is, in nats per scored token: it says how sure the model is.
     """
 
     graph: ResidualGraph
@@ -45,6 +48,12 @@ class Scores:
     loss: Float[np.ndarray, " sample"]
     tokenizer: str = ""
     """Identity of the vocabulary that the samples' tokens are of, where it is known."""
+    method: Method = field(default_factory=Method)
+    """How they were made; its granularity is the graph's."""
+
+    def __post_init__(self) -> None:
+        """Say the granularity once."""
+        object.__setattr__(self, "method", replace(self.method, granularity=self.graph.granularity))
 
     def matrix(self) -> Float[np.ndarray, "sample writer reader"]:
         """The same as matrices, zero where there is no edge."""
@@ -55,7 +64,7 @@ def write_scores(path: Path, scores: Scores) -> None:
     """Write an .npz, complete or not at all: the fields of `Scores`, and the names of `writers` and `readers`.
 
     `scores` are matrices [sample, writer, reader]. `graph` is `ResidualGraph.as_text`; the names follow from it, and
-    stand there for people who open the file.
+    stand there for people who open the file. `method` is `Method.as_json`.
 
     Raises:
         ScoresError: the place cannot be written.
@@ -67,6 +76,7 @@ def write_scores(path: Path, scores: Scores) -> None:
         "writers": np.array(scores.graph.writers),
         "readers": np.array(scores.graph.readers),
         "tokenizer": np.array(scores.tokenizer),
+        "method": np.array(json.dumps(scores.method.as_json())),
     }
     with whole(path, ScoresError) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
         with archive.open("scores.npy", "w", force_zip64=True) as member:
@@ -98,7 +108,7 @@ def read_scores(path: Path) -> Scores:
         _check_archive(path)
         with np.load(path, allow_pickle=False) as file:
             content = {name: file[name] for name in ("loss", "ids", "writers", "readers")}
-            told = {name: str(file[name]) for name in ("tokenizer", "graph") if name in file.files}
+            told = {name: str(file[name]) for name in ("tokenizer", "graph", "method") if name in file.files}
         with zipfile.ZipFile(path) as archive, archive.open("scores.npy") as member:
             return _read(path, member, content, told)
     except FileNotFoundError as error:
@@ -113,7 +123,8 @@ def _read(path: Path, member: IO[bytes], content: dict[str, np.ndarray], told: d
     shape, kind = _header(member)
     try:
         graph = ResidualGraph.from_text(told["graph"]) if "graph" in told else _named(content)
-    except ValueError as error:
+        method = Method.from_json(json.loads(told["method"])) if "method" in told else Method()
+    except (ValueError, TypeError, AttributeError) as error:
         raise misfit from error
     named = all(
         content[name].shape == (len(names),) and tuple(map(str, content[name])) == names
@@ -131,7 +142,7 @@ def _read(path: Path, member: IO[bytes], content: dict[str, np.ndarray], told: d
     if "graph" not in told and not edges[:, _own(graph)].any():
         parallel = graph_of(graph.layers, True, graph.granularity)
         graph, edges = parallel, parallel.to_edges(graph.to_matrix(edges))
-    return Scores(graph, ids, edges, content["loss"].astype(np.float32), told.get("tokenizer", ""))
+    return Scores(graph, ids, edges, content["loss"].astype(np.float32), told.get("tokenizer", ""), method)
 
 
 def _header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:

@@ -16,7 +16,7 @@ from probing.attribution.stand_ins import ZERO, References
 from probing.errors import ModelError, SequenceError
 from probing.fitting import activation_bytes, batch_that_fits, free_bytes, shape_of
 from probing.graph import Granularity
-from probing.method import Method
+from probing.method import PAPERS, Method
 from probing.scores import Scores
 from probing.sequences import Sample
 
@@ -67,23 +67,22 @@ class Attributor:
             batch_size = batch_that_fits(free_bytes(self.model.device), each)
         return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
-    def score(self, samples: Sequence[Sample], method: Method | None = None, references: References = ZERO) -> Scores:
+    def score(self, samples: Sequence[Sample], method: Method = PAPERS, references: References = ZERO) -> Scores:
         """Scores of one batch, which it must be possible to run at once.
 
-        `method` is of the attributor's granularity, the paper's if none is given, and `references` are of its kind.
+        The granularity of `method` is the attributor's, whatever it says, and `references` are of its kind.
 
         Raises:
             SequenceError: a sample that this model cannot score.
             ModelError: the scores are not finite, or the method does not know one of the model's norms.
         """
-        method = method or Method(self.graph.granularity)
         kind = ExactNorms if method.path == "norm-exact" else Products
         products = self._products.setdefault(kind, kind(self.architecture))
         edges, loss = self._pass(samples, products, method, references)
-        return Scores(self.graph, tuple(sample.id for sample in samples), edges, loss)
+        return Scores(self.graph, tuple(sample.id for sample in samples), edges, loss, method=method)
 
     def score_positions(
-        self, sample: Sample, method: Method | None = None, references: References = ZERO
+        self, sample: Sample, method: Method = PAPERS, references: References = ZERO
     ) -> Float[np.ndarray, "position edge"]:
         """The scores of one sample before they are summed over the positions that it feeds.
 
@@ -98,7 +97,6 @@ class Attributor:
                 f"{size / 2**30:.1f} GiB.",
                 "Take it token by token at a coarser granularity.",
             )
-        method = method or Method(self.graph.granularity)
         kind = ExactNorms if method.path == "norm-exact" else Products
         return self._pass([sample], kind(self.architecture, by_position=True), method, references)[0][0]
 
@@ -133,7 +131,6 @@ class Attributor:
         The way's points are 1, 1 - 1/m, ..., 1/m: the clean end is among them, so that one step is no step at all; the
         other is not, where a reference of zero leaves norms nothing to divide by.
         """
-        assert method.granularity == self.graph.granularity
         products.begin(len(samples), max(len(sample.fed) for sample in samples), references.of(samples))
         steps = method.steps if method.path == "eap-ig" else 1
         loss = np.zeros(len(samples), np.float32)

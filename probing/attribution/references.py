@@ -10,6 +10,7 @@ from probing.architectures import HeadOutputs, Residual, Written, wide
 from probing.attribution.attributor import Attributor
 from probing.attribution.stand_ins import ZERO, References, StandIns
 from probing.errors import SequenceError
+from probing.fitting import batch_by_batch
 from probing.method import Reference
 from probing.sequences import Sample
 
@@ -57,18 +58,21 @@ def find_references(
         for sample in samples:
             _counterpart(sample)
         return Counterparts(attributor)
-    seen, done = _Sums(), 0
-    for batch in attributor.batches(samples, batch_size):
+    total, done = _Sums(), 0
+
+    def do(batch: list[int]) -> None:
+        nonlocal done
         progress(done)
         chosen = [samples[i] for i in batch]
-        seen.lengths = [len(sample.fed) for sample in chosen]
-        attributor.watch(chosen, seen)
+        part = _Sums([len(sample.fed) for sample in chosen])
+        attributor.watch(chosen, part)
+        total.add(part)
         done += len(batch)
+
+    batch_by_batch(attributor.batches(samples, batch_size), do)
     positions = sum(len(sample.fed) for sample in samples)
     dtype = torch.promote_types(attributor.model.dtype, torch.float32)
-    return Means(
-        StandIns(*({place: (total / positions).to(dtype) for place, total in sums.items()} for sums in seen.all))
-    )
+    return Means(StandIns(*({place: (one / positions).to(dtype) for place, one in sums.items()} for sums in total.all)))
 
 
 def _counterpart(sample: Sample) -> Sample:
@@ -100,19 +104,23 @@ class _Kept(Written):
 
 
 class _Sums(Written):
-    """Sums of what is written, over samples and the positions that they feed."""
+    """Sums of what is written, over samples and the positions that they feed: so many of each."""
 
-    def __init__(self) -> None:
-        self.lengths: list[int] = []
+    def __init__(self, lengths: Sequence[int] = ()) -> None:
+        self._lengths = torch.tensor(lengths)
         self.all: tuple[dict[int, Tensor], dict[int, Tensor]] = ({}, {})
 
     def wrote(self, writer: int, output: Residual) -> None:
-        self._add(self.all[0], writer, output)
+        self.all[0][writer] = self._sum(output)
 
     def divided(self, writers: range, outputs: HeadOutputs, whole: Residual) -> None:
-        self._add(self.all[1], writers.start, outputs.values)
+        self.all[1][writers.start] = self._sum(outputs.values)
 
-    def _add(self, sums: dict[int, Tensor], place: int, output: Residual) -> None:
-        fed = torch.arange(output.shape[1]) < torch.tensor(self.lengths)[:, None]
-        found = wide(output).masked_fill(~fed[..., None].to(output.device), 0).sum((0, 1), dtype=torch.float64)
-        sums[place] = sums[place] + found if place in sums else found
+    def _sum(self, output: Residual) -> Tensor:
+        fed = torch.arange(output.shape[1]) < self._lengths[:, None]
+        return wide(output).masked_fill(~fed[..., None].to(output.device), 0).sum((0, 1), dtype=torch.float64)
+
+    def add(self, other: "_Sums") -> None:
+        """Take in those of other samples."""
+        for mine, theirs in zip(self.all, other.all, strict=True):
+            mine.update({place: mine[place] + one if place in mine else one for place, one in theirs.items()})

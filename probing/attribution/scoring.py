@@ -1,14 +1,14 @@
 """The scores of samples that need not fit into one batch."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from probing.attribution.attributor import Attributor
 from probing.attribution.references import find_references
-from probing.attribution.stand_ins import ZERO
 from probing.fitting import batch_by_batch
-from probing.method import Method
+from probing.method import PAPERS, Method
 from probing.scores import Scores
 from probing.sequences import Sample
 
@@ -18,7 +18,7 @@ def attribute(
     samples: Sequence[Sample],
     batch_size: int | None = None,
     progress: Callable[[int], None] = lambda done: None,
-    method: Method | None = None,
+    method: Method = PAPERS,
 ) -> Scores:
     """Scores of all `samples` in their order; `progress` is told the number finished after each batch.
 
@@ -27,7 +27,8 @@ def attribute(
         ModelError: as `Attributor.score` does.
     """
     attributor.check(samples)
-    references = find_references(attributor, method.reference, samples, batch_size) if method else ZERO
+    method = replace(method, granularity=attributor.graph.granularity)
+    references = find_references(attributor, method.reference, samples, batch_size)
     graph = attributor.graph
     edges = np.zeros((len(samples), graph.size), np.float32)
     loss = np.zeros(len(samples), np.float32)
@@ -41,4 +42,4 @@ def attribute(
         progress(done)
 
     batch_by_batch(attributor.batches(samples, batch_size), do)
-    return Scores(graph, tuple(sample.id for sample in samples), edges, loss)
+    return Scores(graph, tuple(sample.id for sample in samples), edges, loss, method=method)

@@ -7,7 +7,7 @@ import sys
 from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING
 
-from probing.cli.shared import opened, progress_bar
+from probing.cli.shared import method_of, opened, progress_bar
 from probing.errors import PersonError, StoreError
 from probing.pairs import Registry, load_registry
 from probing.rollouts import ALPHAS, Criteria
@@ -39,7 +39,7 @@ def probe(arguments: argparse.Namespace) -> None:
         arguments.device,
         arguments.dtype,
         pickled=arguments.pickled,
-        granularity=arguments.granularity,
+        method=method_of(arguments),
     )
     spec.selections()  # refuses cuts that make no sense before anything is queued
     if arguments.dry_run:

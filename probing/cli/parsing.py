@@ -8,6 +8,8 @@ from typing import Any, get_args
 
 from probing.cli import jobs, results, scoring, zoo
 from probing.graph import Granularity
+from probing.method import PAPERS, STEPS, Loss, Reference, Text
+from probing.method import Path as MethodPath
 from probing.rollouts import ALPHAS, COHORTS, Criteria
 
 
@@ -26,6 +28,19 @@ def parser() -> argparse.ArgumentParser:
         reads = "of an attention block: its projections apart, the block as one, or each head (default: %(default)s)"
         added.add_argument("--granularity", choices=get_args(Granularity), default="projections", help=reads)
 
+    def methodical(added: argparse.ArgumentParser, text: bool = True) -> None:
+        estimate = "norm-exact takes norms as they are, eap-ig averages gradients (default: %(default)s, the paper's)"
+        added.add_argument("--method", choices=get_args(MethodPath), default=PAPERS.path, help=estimate)
+        added.add_argument("--steps", type=_positive, default=STEPS, help="of eap-ig (default: %(default)s)")
+        loss = "what is differentiated (default: %(default)s; the margin does not vanish as a model grows sure)"
+        added.add_argument("--loss", choices=get_args(Loss), default=PAPERS.loss, help=loss)
+        instead = "what stands in for what is removed; patch: what is written on a counterpart (default: %(default)s)"
+        added.add_argument("--reference", choices=get_args(Reference), default=PAPERS.reference, help=instead)
+        if text:
+            whose = "what is scored: each model's own answers, or for both the base's, or another's"
+            added.add_argument("--text", choices=get_args(Text), default=PAPERS.text, help=whose)
+        granular(added)
+
     def computing(added: argparse.ArgumentParser) -> None:
         pickled = "allow pickled weights, which can run code when read"
         added.add_argument("--pickled", action="store_true", help=pickled)
@@ -34,7 +49,6 @@ def parser() -> argparse.ArgumentParser:
             "auto: float32; on a GPU models answer in their own dtype, and are scored in it if float32 is too large"
         )
         added.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help=numbers)
-        granular(added)
 
     def stored(added: argparse.ArgumentParser) -> None:
         added.add_argument("--store", type=Path, help="default: PROBING_STORE, or data/store.duckdb")
@@ -46,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
     c.add_argument("--batch-size", type=_batch_size, default=None, metavar="N|auto")
     c.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa")
+    methodical(c, text=False)
     computing(c)
 
     c = command("compare", scoring.compare)
@@ -85,6 +100,7 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--ungraded", action="store_true", help="all of that file's questions belong to --cohort")
     c.add_argument("--dry-run", action="store_true", help="say what would be done, without loading any weights")
     c.add_argument("--detach", action="store_true", help="queue the job and return; a worker does it")
+    methodical(c)
     computing(c)
     stored(c)
 
@@ -115,7 +131,7 @@ def parser() -> argparse.ArgumentParser:
     c = command("report", results.report)
     c.add_argument("pairs", nargs="+", metavar="PAIR")
     c.add_argument("--cohort", choices=COHORTS, default="both_correct")
-    granular(c)
+    methodical(c)
     stored(c)
 
     c = command("export", results.export)

@@ -6,7 +6,7 @@ from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
-from probing.cli.shared import opened
+from probing.cli.shared import method_of, opened
 from probing.errors import StoreError
 from probing.pairs import load_registry
 from probing.store.sharing import move
@@ -42,7 +42,7 @@ def report(arguments: argparse.Namespace) -> None:
     from probing.report import report as lines
 
     with closing(opened(arguments)) as store:
-        for line in lines(store, load_registry(), arguments.pairs, arguments.cohort, arguments.granularity):
+        for line in lines(store, load_registry(), arguments.pairs, arguments.cohort, method_of(arguments)):
             print(line)
 
 

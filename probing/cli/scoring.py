@@ -4,7 +4,7 @@ import argparse
 import json
 from dataclasses import replace
 
-from probing.cli.shared import progress_bar
+from probing.cli.shared import method_of, progress_bar
 from probing.errors import ScoresError
 
 
@@ -30,9 +30,11 @@ def attribute(arguments: argparse.Namespace) -> None:
             samples,
             arguments.batch_size,
             lambda done: progress("edges", done, len(samples)),
+            method_of(arguments),
         )
     write_scores(arguments.out, replace(scores, tokenizer=vocabulary_digest(load_tokenizer(checkpoint))))
-    print(f"{arguments.out}: {len(samples)} samples, {scores.graph.size} edges, {device}, {model.dtype}")
+    made = "".join(f", {words}" for words in scores.method.words)
+    print(f"{arguments.out}: {len(samples)} samples, {scores.graph.size} edges, {device}, {model.dtype}{made}")
     if undivided := sum(heads is None for heads in scores.graph.heads):
         print(
             f"In {undivided} of {scores.graph.layers} layers heads cannot be told apart: there, attention is a block."

@@ -4,12 +4,19 @@ import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from probing.method import PAPERS, Method
 from probing.store import Store, open_store
 
 
 def opened(arguments: argparse.Namespace) -> Store:
     """The store that a command is about."""
     return open_store(arguments.store)
+
+
+def method_of(arguments: argparse.Namespace) -> Method:
+    """The method that a command was told."""
+    text = getattr(arguments, "text", PAPERS.text)
+    return Method(arguments.granularity, arguments.method, arguments.reference, arguments.loss, text, arguments.steps)
 
 
 @contextmanager

@@ -126,7 +126,7 @@ class Forecast:
     def _model(self, model: Model) -> str:
         if model.shape is None:
             return f"of unknown size{model.note}"
-        edges = largest_graph(model.shape, self.spec.granularity).size
+        edges = largest_graph(model.shape, self.spec.method.granularity).size
         weights = model.shape.parameters * self._item(self.numerics.scores)
         short = "" if weights < self.free else ", MORE THAN IS FREE"
         return (
@@ -196,9 +196,9 @@ class Forecast:
         answer = max(1, int(alpha * self.pair.max_new_tokens))
         positions = self.prompt + answer
         item = self._item(self.numerics.scores)
-        each = activation_bytes(shape, positions, answer, item, by_heads=self.spec.granularity == "heads")
+        each = activation_bytes(shape, positions, answer, item, by_heads=self.spec.method.granularity == "heads")
         batch = batch_that_fits(self._room(shape, item), each)
-        seconds = score_seconds(shape, self.speed, selection.n, positions, self.spec.granularity == "heads")
+        seconds = score_seconds(shape, self.speed, selection.n, positions, self.spec.method.granularity == "heads")
         return (
             f"{selection.n} questions of at most {positions:,} tokens to be scored in batches of {batch}, "
             f"{size(batch * each)}, at most {duration(seconds)}{key}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
-from probing.attribution import Attributor
+from probing.attribution import Attributor, References, find_references
 from probing.checkpoints import Checkpoint
 from probing.errors import RolloutError, SelectionError
 from probing.fitting import batch_by_batch, batch_that_fits, cache_bytes, free_bytes, shape_of
@@ -18,9 +18,10 @@ from probing.jobs.filling import Given, Source, fill
 from probing.jobs.loading import Models
 from probing.jobs.plan import SIDES, Plan
 from probing.jobs.progress import Progress, now_and_then
+from probing.jobs.texts import texts
 from probing.models import answer, load_tokenizer, tokenizer_note, vocabulary_digest
 from probing.questions import prompt_for
-from probing.rollouts import Answer, Criteria, Selected, samples, select
+from probing.rollouts import Answer, Criteria, Selected, select
 from probing.sameness import weights_note
 from probing.sequences import Sample
 from probing.store import Store
@@ -52,7 +53,8 @@ class Job:
         answers = {side: self._answers(side) for side in SIDES}
         cuts = [self._select(criteria, *answers.values()) for criteria in self.plan.spec.selections()]
         possible = [selected for selected in cuts if selected is not None]
-        scored = {side: _cut(answers.pop(side), possible) for side in SIDES}
+        scored = {side: texts(self.plan, side, answers[self.plan.author(side)], possible) for side in SIDES}
+        answers.clear()
         for side in reversed(SIDES):  # the tuned model is the one loaded last
             for selected, chosen in scored[side]:
                 self._attribute(side, selected, chosen)
@@ -60,7 +62,7 @@ class Job:
             self._summarise("tuned", selected)
         for side in self.plan.steps:
             self._roll_out(side)
-            for selected, chosen in _cut(self._answers(side), possible):
+            for selected, chosen in texts(self.plan, side, self._answers(self.plan.author(side)), possible):
                 self._attribute(side, selected, chosen)
                 self._summarise(side, selected)
         if self.plan.spec.question is not None:
@@ -70,7 +72,7 @@ class Job:
 
     def _load(self, side: str, dtype: str) -> tuple[Attributor, Any]:
         plan = self.plan
-        return self.models.load(plan.checkpoints[side], plan.numerics, dtype, plan.spec.granularity, self.report)
+        return self.models.load(plan.checkpoints[side], plan.numerics, dtype, plan.spec.method.granularity, self.report)
 
     # -- answers ---------------------------------------------------------------------------------------------------
 
@@ -146,8 +148,10 @@ class Job:
             plan.run_settings(selected, side) | {"tokenizer": vocabulary_digest(tokenizer)},
         )  # fmt: skip
         scored = self.store.runs.scored(key)
-        done = 0
+        done, method = 0, plan.spec.method
         stage = f"{plan.name_of(side)} edges, α {criteria.alpha:g}"
+
+        references = self._references(attributor, side, chosen, batch_size)
 
         def do(batch: list[int]) -> None:
             nonlocal done
@@ -155,7 +159,7 @@ class Job:
             done += len(batch)
             if all(chosen[i].id in scored for i in batch):
                 return
-            part = attributor.score([chosen[i] for i in batch])
+            part = attributor.score([chosen[i] for i in batch], method, references)
             self.store.spool.put(ScoreBatch(key, part.ids, part.loss, part.edges))
             self.store.batches.ingest()
 
@@ -163,6 +167,16 @@ class Job:
         batches = f"{batch_size}" if largest in (batch_size, len(chosen)) else f"{batch_size}, then {largest}"
         made = self.models.provenance() | {"batch size": batches}
         self.store.runs.finish(key, made, time.monotonic() - started)
+
+    def _references(
+        self, attributor: Attributor, side: str, chosen: list[Sample], batch_size: int | None = None
+    ) -> References:
+        """What stands in for what is removed from one side's model."""
+
+        def progress(done: int) -> None:
+            self.report(f"{self.plan.name_of(side)} references", done, len(chosen))
+
+        return find_references(attributor, self.plan.spec.method.reference, chosen, batch_size, progress)
 
     def _summarise(self, side: str, selected: Selected) -> None:
         """Compare the base with `side`, and keep what pages show of it at once."""
@@ -186,9 +200,6 @@ class Job:
             raise SelectionError(f"Question '{question}' is not among those that were scored.", "Choose another.")
         self.report(f"{plan.name_of(side)} token by token", SIDES.index(side), len(SIDES))
         attributor, _ = self._load(side, plan.numerics.scores)
-        self.store.runs.save_positions(key, question, attributor.score_positions(sample))
-
-
-def _cut(answers: list[Answer], cuts: list[Selected]) -> list[tuple[Selected, list[Sample]]]:
-    """What is scored of one side's answers at each cut."""
-    return [(selected, samples(answers, selected)) for selected in cuts]
+        references = self._references(attributor, side, chosen)
+        scores = attributor.score_positions(sample, plan.spec.method, references)
+        self.store.runs.save_positions(key, question, scores)

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from probing.checkpoints import Checkpoint, find
-from probing.graph import Granularity
 from probing.method import SCORES_VERSION, Method
 from probing.pairs import Pair, QuestionSet, Registry
 from probing.questions import Question, check_template, digest, load_questions
@@ -47,21 +46,20 @@ class Spec:
     """Whether weights may be unpickled, whatever the pair says."""
     rollouts: str | None = None
     """Digest of answers that were made elsewhere and imported; None where the models are to answer."""
-    granularity: Granularity = "projections"
-
-    @property
-    def method(self) -> Method:
-        """How its scores are made."""
-        return Method(self.granularity)
+    method: Method = field(default_factory=Method)
+    """How its scores are made."""
 
     def as_json(self) -> dict[str, Any]:
         """What the store keeps of it."""
-        return asdict(self)
+        return {**asdict(self), "method": self.method.as_json()}
 
     @staticmethod
     def from_json(row: dict[str, Any]) -> "Spec":
-        """The spec that `as_json` gave."""
-        return Spec(**{**row, "alphas": tuple(row["alphas"]), "selection": Criteria(**row["selection"])})
+        """The spec that `as_json` gave, or an earlier version's, whose methods differed in their granularity alone."""
+        told = dict(row)
+        method = told.pop("method", None) or {"granularity": told.pop("granularity", "projections")}
+        parts = {"alphas": tuple(row["alphas"]), "selection": Criteria(**row["selection"])}
+        return Spec(**{**told, **parts, "method": Method.from_json(method).present})
 
     def selections(self) -> list[Criteria]:
         """The selection of each cut."""
@@ -169,12 +167,27 @@ class Plan(Request):
         """All that decides the scores of one side's model on the samples that a selection makes of its answers."""
         return {
             "model": self.checkpoints[side].identity,
-            "rollout": self.rollout_key(side),
+            "rollout": self.rollout_key(self.author(side)),
             "questions": _key(sorted(selected.ids)),
             "cut": selected.cut,
-            "method": self.spec.method.as_json(),
+            "method": self.spec.method.of_samples.as_json(),
             "scored": self.numerics.settings(self.numerics.scores),
+            **self._other_texts(selected),
         }
+
+    def author(self, side: str) -> str:
+        """The side whose answers are scored under a side's model."""
+        return {"own": side, "shared-tuned": "tuned"}.get(self.spec.method.text, "base")
+
+    def _other_texts(self, selected: Selected) -> dict[str, str]:
+        """Digests of what is scored, or stands in, and is in no answer: references, and counterparts."""
+        chosen = [question for question in self.questions if question.id in set(selected.ids)]
+        found = {}
+        if self.spec.method.text == "shared-reference":
+            found["references"] = _key([[question.id, question.reference] for question in chosen])
+        if self.spec.method.reference == "patch":
+            found["counterparts"] = _key([[question.id, question.counterpart] for question in chosen])
+        return found
 
     def run_key(self, selected: Selected, side: str) -> str:
         """Key of those scores."""
@@ -237,8 +250,8 @@ def spec_of(comparison: ComparisonRow, **wanted: Any) -> Spec:
     how = {name: scored[name] for name in ("device", "dtype", "attention")}
     if rollout.get("dtype", how["dtype"]) != how["dtype"]:
         how["dtype"] = "auto"
-    how |= {"rollouts": rollout["decoding"].get("imported"), "granularity": settings["method"]["granularity"]}
-    how |= {"pickled": settings.get("pickled", False)}
+    how |= {"rollouts": rollout["decoding"].get("imported"), "pickled": settings.get("pickled", False)}
+    how |= {"method": Method.from_json(settings["method"]).present}
     return Spec(comparison.pair, comparison.question_set, (selection.alpha,), selection, **how, **wanted)
 
 

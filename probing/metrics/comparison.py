@@ -43,8 +43,13 @@ def align(base: Scores, tuned: Scores) -> Scores:
     """`tuned` with its samples in the order of `base`.
 
     Raises:
-        ScoresError: the two do not hold the same questions, or their graphs differ.
+        ScoresError: the two do not hold the same questions, or their graphs or methods differ.
     """
+    if base.method.words != tuned.method.words:
+        made = (", ".join(scores.method.words) or "the paper's method" for scores in (base, tuned))
+        raise ScoresError(
+            f"The two models were scored in different ways ({' and '.join(made)}).", "Score both with the same method."
+        )
     if base.graph != tuned.graph:
         raise ScoresError(
             f"The two models have different graphs ({base.graph.layers} and {tuned.graph.layers} layers).",

@@ -5,6 +5,7 @@ counted, never written down.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import wraps
 
 import numpy as np
@@ -32,7 +33,8 @@ def parts(scores: Scores) -> Iterator[Scores]:
     """The same scores, a few questions at a time."""
     for part in slices(*scores.edges.shape):
         # Whichever way they lie in memory: sums are rounded in the order of it.
-        yield Scores(scores.graph, scores.ids[part], np.ascontiguousarray(scores.edges[part]), scores.loss[part])
+        edges = np.ascontiguousarray(scores.edges[part])
+        yield replace(scores, ids=scores.ids[part], edges=edges, loss=scores.loss[part])
 
 
 def in_parts(function: OfQuestions) -> OfQuestions:

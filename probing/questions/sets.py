@@ -26,6 +26,8 @@ class Question:
     reference: str
     cohort: str | None = None
     """Who is right, where the set says it and answers are not graded."""
+    counterpart: str | None = None
+    """Another question, of as many tokens, on which a reference is read."""
 
 
 VERDICTS = {
@@ -65,7 +67,8 @@ def _question(questions: QuestionSet, where: str, row: Any, number: int) -> Ques
     graded = questions.cohort is None
     last = questions.answer if graded else questions.cohort
     wanted = [column for column in (questions.id, questions.question, last) if column]
-    found = {column: _at(row, column, where) for column in {*wanted, questions.answer}}
+    beside = {questions.answer, *([questions.counterpart] if questions.counterpart else [])}
+    found = {column: _at(row, column, where) for column in {*wanted, *beside}}
     missing = [column for column in wanted if found[column] is None]
     if missing:
         columns = f"the columns {', '.join(wanted)}" if len(missing) > 1 else f"the column {missing[0]}"
@@ -86,19 +89,23 @@ def _question(questions: QuestionSet, where: str, row: Any, number: int) -> Ques
     if isinstance(found[questions.question], list):
         found[questions.question] = _only_message(found[questions.question], questions.question, where)
     asked = text(questions.question)
+    other = questions.counterpart
+    counterpart = None if other is None or found[other] is None else text(other)
     name = text(questions.id) if questions.id else f"{number:05}"
     if not graded:
         assert questions.cohort is not None
         cohort = text(questions.cohort)
         if cohort not in VERDICTS:
             raise QuestionError(f"{where} has the cohort '{cohort[:60]}'.", f"Cohorts: {', '.join(VERDICTS)}.")
-        return Question(name, asked, "" if found[questions.answer] is None else text(questions.answer), cohort)
+        return Question(
+            name, asked, "" if found[questions.answer] is None else text(questions.answer), cohort, counterpart
+        )
     reference = _FINAL[questions.final](text(questions.answer))
     if reference is None or not reference.strip():
         raise QuestionError(
             f"{where} has no final answer in its column {questions.answer}.", f"'{questions.final}' was looked for."
         )
-    return Question(name, asked, reference)
+    return Question(name, asked, reference, counterpart=counterpart)
 
 
 def _at(row: dict[str, Any], column: str, where: str) -> Any:

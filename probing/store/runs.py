@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from probing.errors import StoreError
 from probing.graph import ResidualGraph
+from probing.method import PAPERS, Method
 from probing.scores import Scores
 from probing.store.connection import Connection, insert, now
 from probing.store.spool import ScoreBatch
@@ -113,17 +114,20 @@ class Runs:
         Raises:
             StoreError: there is no such run.
         """
-        found = self._connection.rows("SELECT graph, settings->>'tokenizer' FROM runs WHERE run_key = ?", key)
+        found = self._connection.rows(
+            "SELECT graph, settings->>'tokenizer', settings->>'method' FROM runs WHERE run_key = ?", key
+        )
         if not found:
             raise StoreError(f"There is no run '{key}'.", "List them with 'python -m probing runs'.")
-        ((shape, tokenizer),) = found
+        ((shape, tokenizer, told),) = found
         graph = ResidualGraph.from_text(shape)
         rows = self._connection.rows(
             "SELECT sample, question_id, loss FROM samples WHERE run_key = ? ORDER BY question_id", key
         )
         samples, ids, loss = zip(*rows, strict=True) if rows else ((), (), ())
         edges = self._edges(key, np.array(samples, np.int64), graph.size)
-        return Scores(graph, ids, edges, np.array(loss, np.float32), tokenizer or "")
+        method = Method.from_json(json.loads(told)) if told else PAPERS
+        return Scores(graph, ids, edges, np.array(loss, np.float32), tokenizer or "", method)
 
     def _edges(self, key: str, samples: np.ndarray, edges: int) -> Float[np.ndarray, "sample edge"]:
         """A run's scores over the edges in canonical order, its samples in the order given."""

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from probing.questions import grade
+from probing.zoo.counterparts import counterpart
 
 Kind = TypeVar("Kind")
 
@@ -115,7 +116,15 @@ def read_problems(path: Path) -> list[Problem]:
 
 
 def write_problems(path: Path, chosen: list[Problem]) -> None:
-    """Write `chosen` as a question set, one JSON object a line with id, question and answer."""
-    rows = [{"id": f"add-{i:04d}", "question": p.question, "answer": p.answer} for i, p in enumerate(chosen)]
+    """Write `chosen` as a question set."""
+    write_questions(path, "add", [(problem.question, problem.answer) for problem in chosen])
+
+
+def write_questions(path: Path, name: str, chosen: list[tuple[str, str]]) -> None:
+    """Write questions and their answers, one JSON object a line with id, question, answer and counterpart."""
+    rows = [
+        {"id": f"{name}-{i:04d}", "question": question, "answer": answer, "counterpart": counterpart(question)}
+        for i, (question, answer) in enumerate(chosen)
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

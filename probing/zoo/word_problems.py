@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from probing.zoo.task import endless
+from probing.zoo.task import endless, write_questions
 
 NAMES = ("Sam", "Mia", "Tom", "Ana", "Leo", "Eva", "Max", "Zoe", "Ben", "Ivy")
 THINGS = ("apples", "books", "coins", "cards", "shells", "pens", "stamps", "eggs", "marbles", "cookies")
@@ -75,6 +75,5 @@ def read_problems(path: Path) -> list[Problem]:
 
 
 def write_problems(path: Path, chosen: list[Problem]) -> None:
-    """Write `chosen` as a question set, one JSON object a line with id, question and answer."""
-    rows = [{"id": f"word-{i:04d}", "question": p.question, "answer": p.answer} for i, p in enumerate(chosen)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    """Write `chosen` as a question set."""
+    write_questions(path, "word", [(problem.question, problem.answer) for problem in chosen])

@@ -15,6 +15,7 @@ from dashboard.words import as_text
 from probing.jobs import plan
 from probing.jobs.plan import SIDES, Spec
 from probing.jobs.worker import follow
+from probing.method import Method
 from probing.metrics import Definition, compare
 from probing.rollouts import Criteria
 from probing.store.connection import Connection
@@ -196,7 +197,7 @@ def test_comparisons_under_other_rules_stand_beside_the_papers(full: Path) -> No
 
 
 def test_attention_blocks_as_one_reader_are_shown_as_such(full: Path) -> None:
-    _compute(Spec("grpo", "addition", (0.3,), granularity="blocks"))
+    _compute(Spec("grpo", "addition", (0.3,), method=Method("blocks")))
     opened = {page: _open(page, variant="attention blocks as one reader") for page in PAGES}
     for page, app in opened.items():
         assert not app.exception, page
@@ -214,7 +215,7 @@ OF_HEADS = "questions 12, heads apart"
 
 
 def test_a_comparison_of_heads_is_shown_on_every_page(full: Path) -> None:
-    _compute(Spec("grpo", "addition", (0.3,), Criteria(n=12), granularity="heads"))
+    _compute(Spec("grpo", "addition", (0.3,), Criteria(n=12), method=Method("heads")))
     opened = {page: _open(page, variant=OF_HEADS) for page in PAGES}
     for page, app in opened.items():
         assert not app.exception, page
@@ -241,10 +242,10 @@ def test_a_comparison_of_heads_is_shown_on_every_page(full: Path) -> None:
 
 
 def test_a_page_does_not_wait_for_a_job_of_another_granularity(full: Path) -> None:
-    spec = Spec("grpo", "addition", (0.3,), Criteria(n=12), granularity="heads")
+    spec = Spec("grpo", "addition", (0.3,), Criteria(n=12), method=Method("heads"))
     _compute(spec)
     queue = service.store().queue
-    others = queue.submit(replace(spec, granularity="blocks", timeline=True).as_json())
+    others = queue.submit(replace(spec, method=Method("blocks"), timeline=True).as_json())
     offered = _open("timeline", variant=OF_HEADS)
     mine = queue.submit(replace(spec, timeline=True).as_json())
     waiting = _open("timeline", variant=OF_HEADS)
@@ -442,7 +443,7 @@ def test_an_unknown_pair_in_the_url_is_named(full: Path) -> None:
 def test_the_papers_values_stand_beside_ours_where_the_pair_is_the_same(
     full: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _compute(Spec("grpo", "addition", (0.3,), granularity="blocks"))
+    _compute(Spec("grpo", "addition", (0.3,), method=Method("blocks")))
     # The shipped comparison under the name of one of the paper's pairs: only the names are borrowed.
     text = (ROOT / "data" / "pairs.toml").read_text()
     registry = ROOT / "data" / "pairs.toml"

@@ -18,6 +18,7 @@ from dashboard.runs import log_of, progress
 from probing.errors import PairError, StoreError
 from probing.jobs.numerics import make_plan
 from probing.jobs.plan import SIDES, Spec
+from probing.method import Method
 from probing.pairs import load_registry
 from probing.rollouts import Criteria
 from probing.store.records import JobRow
@@ -45,14 +46,16 @@ def test_a_job_is_queued_once_and_cancelled_and_tried_again(empty: Path) -> None
     app.segmented_control(key="run_alphas").set_value([0.1, 0.5]).run()
     app.number_input[0].set_value(20).run()
     app.selectbox(key="run_granularity").set_value("heads").run()
+    app.selectbox(key="run_loss").set_value("margin").run()
+    assert "Not as in the paper: heads apart, margin as loss." in _texts(app)
     app = _button(app, "Queue it")
     assert "Job 1 is queued." in _texts(app)
     assert Spec.from_json(service.store().queue.job(1).spec) == Spec(
-        "grpo", "addition", (0.1, 0.5), Criteria(n=20), granularity="heads"
+        "grpo", "addition", (0.1, 0.5), Criteria(n=20), method=Method("heads", loss="margin")
     )
     app = _button(app, "Queue it")
     assert "Job 1 does just that already." in _texts(app)
-    said = "GRPO · addition · both correct · α 0.1, 0.5 · 20 questions · heads apart"
+    said = "GRPO · addition · both correct · α 0.1, 0.5 · 20 questions · heads apart · margin as loss"
     assert said in _texts(app)
     app = _button(app, "Cancel")
     assert service.store().queue.job(1).status == "cancelled"
@@ -84,7 +87,8 @@ def test_what_a_job_would_take_is_measured(empty: Path) -> None:
 
 def test_nothing_of_a_job_is_lost_on_its_way_to_the_forecast(empty: Path) -> None:
     criteria = Criteria(0.1, 0.4, 1.6, 0.6, 7, 43, "mean", "base_only")
-    spec = Spec("ppo", "addition", (0.1, 0.2), criteria, "cpu", "bfloat16", "eager", True, "q", True, "made", "blocks")
+    method = Method("blocks", "norm-exact", "mean", "margin", "shared")
+    spec = Spec("ppo", "addition", (0.1, 0.2), criteria, "cpu", "bfloat16", "eager", True, "q", True, "made", method)
     for part, usual in ((criteria, Criteria()), (spec, Spec("grpo", "carry"))):
         assert not [field.name for field in fields(part) if getattr(part, field.name) == getattr(usual, field.name)]
 

@@ -14,8 +14,13 @@ from safetensors.torch import load_file
 
 from benchmarks.serving import small_registry
 from probing import cli
+from probing.attribution import Attributor
+from probing.attribution import attribute as score
+from probing.checkpoints import find
 from probing.jobs.plan import spec_of
 from probing.jobs.worker import follow
+from probing.method import Method
+from probing.models import load_model
 from probing.scores import Scores, read_scores, write_scores
 from probing.sequences import Sample, write_samples
 from probing.store import open_store
@@ -73,7 +78,7 @@ def test_attribute_writes_the_documented_file(tmp_path: Path, zoo: Path, capsys:
     code, _, _ = _run(capsys, "attribute", zoo / "base", "--sequences", tmp_path / "s.jsonl", "--out", out)
     assert code == 0
     with np.load(out) as file:
-        assert set(file.files) == {"scores", "loss", "ids", "graph", "writers", "readers", "tokenizer"}
+        assert set(file.files) == {"scores", "loss", "ids", "graph", "writers", "readers", "tokenizer", "method"}
         assert file["scores"].shape == (2, 13, 25)
         assert file["scores"].dtype == np.float32
         assert list(file["ids"]) == ["b", "a"]
@@ -87,6 +92,30 @@ def test_attribute_writes_the_documented_file(tmp_path: Path, zoo: Path, capsys:
         assert list(file["readers"][:3]) == ["a0<qkv>", "m0", "a1<qkv>"]
     fine = read_scores(out)
     np.testing.assert_array_equal(read_scores(coarse).edges, fine.graph.merge(fine.edges, "blocks"))
+
+
+def test_attribute_is_told_a_method_which_its_file_keeps(
+    tmp_path: Path, zoo: Path, capsys: pytest.CaptureFixture
+) -> None:
+    sample = Sample("a", (1, 4, 5, 6, 7), 2, 3, counterpart=(1, 9, 5, 6, 7))
+    write_samples(tmp_path / "s.jsonl", [sample])
+    made = [tmp_path / "paper.npz", tmp_path / "exact.npz"]
+    command = ("attribute", zoo / "base", "--sequences", tmp_path / "s.jsonl", "--out")
+    assert _run(capsys, *command, made[0])[0] == 0
+    code, out, _ = _run(capsys, *command, made[1], "--method", "norm-exact", "--loss", "margin", "--reference", "patch")
+    assert code == 0
+    assert out.rstrip().endswith("norms taken exactly, against a counterpart, margin as loss")
+    found, method = read_scores(made[1]), Method(path="norm-exact", reference="patch", loss="margin")
+    assert found.method == method
+    attributor = Attributor(load_model(find(str(zoo / "base")), torch.device("cpu"), torch.float32))
+    np.testing.assert_allclose(found.edges, score(attributor, [sample], method=method).edges, rtol=1e-4, atol=1e-6)
+    code, _, err = _run(capsys, "compare", *made)
+    assert _one_sentence(code, err)
+    assert "scored in different ways (the paper's method and norms taken exactly, " in err
+    write_samples(tmp_path / "s.jsonl", [replace(sample, counterpart=None)])
+    code, _, err = _run(capsys, *command, tmp_path / "none.npz", "--reference", "patch")
+    assert _one_sentence(code, err)
+    assert "'a' has no counterpart" in err
 
 
 @pytest.mark.parametrize(

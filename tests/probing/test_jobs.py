@@ -12,16 +12,21 @@ import numpy as np
 import pytest
 import torch
 
+from probing.attribution import attribute
+from probing.errors import QuestionError
 from probing.graph import ResidualGraph
 from probing.jobs.job import Job
 from probing.jobs.loading import Models, gpu_lock, wait_for
 from probing.jobs.numerics import make_plan
 from probing.jobs.plan import SIDES, Plan, Spec, shipped, spec_of
+from probing.jobs.texts import texts
 from probing.jobs.worker import follow, serve, worker_lock
 from probing.method import Method
 from probing.metrics import compare
+from probing.models import load_tokenizer
 from probing.pairs import Registry, load_registry
 from probing.rollouts import ALPHAS, Answer, Criteria, select
+from probing.sequences import Sample
 from probing.store import Store, open_store
 from probing.store.records import ComparisonRow
 from tests.conftest import ROOT
@@ -115,7 +120,7 @@ def test_scores_of_a_question_at_every_position_add_up_to_its_scores(undisturbed
 
 def test_attention_blocks_as_one_reader_are_a_comparison_of_their_own(undisturbed: Path, tmp_path: Path) -> None:
     store = open_store(Path(shutil.copy(undisturbed, tmp_path / "store.duckdb")))
-    spec = replace(SPEC, granularity="blocks")
+    spec = replace(SPEC, method=Method("blocks"))
     stages: list[str] = []
     job = follow(store, store.queue.submit(spec.as_json()), lambda stage, done, total: stages.append(stage))
     assert job.status == "done"
@@ -249,7 +254,7 @@ def test_every_setting_is_in_the_key() -> None:
                    {"mean_length": "mean"}, {"cohort": "base_only"}):  # fmt: skip
         keys.add(plan.comparison_key(replace(selection, **change)))
     for spec in (replace(SPEC, dtype="bfloat16"), replace(SPEC, attention="eager"), replace(SPEC, pair="ppo"),
-                 replace(SPEC, granularity="blocks")):  # fmt: skip
+                 replace(SPEC, method=Method("blocks"))):  # fmt: skip
         keys.add(_plan(spec).comparison_key(selection))
     assert len(keys) == 13
     assert Spec.from_json(SPEC.as_json()) == SPEC
@@ -265,9 +270,69 @@ def test_a_runs_key_is_that_of_its_model_samples_and_method_whoever_asks() -> No
     fewer = replace(selected, outcomes=selected.outcomes[1:])
     keys = {key, plan.run_key(selected, "tuned"), other.run_key(selected, "tuned"), plan.run_key(fewer, "base")}
     keys.add(plan.run_key(replace(selected, cut=selected.cut + 1), "base"))
-    for change in ({"dtype": "bfloat16"}, {"attention": "eager"}, {"granularity": "blocks"}, {"rollouts": "made"}):
+    methods = (Method("blocks"), Method(path="norm-exact"), Method(loss="margin"), Method(reference="patch"),
+               Method(path="eap-ig"), Method(path="eap-ig", steps=7), Method(text="shared-tuned"),
+               Method(text="shared-reference"))  # fmt: skip
+    for change in (
+        {"dtype": "bfloat16"},
+        {"attention": "eager"},
+        {"rollouts": "made"},
+        *({"method": m} for m in methods),
+    ):
         keys.add(_plan(replace(SPEC, **change)).run_key(selected, "base"))
-    assert len(keys) == 9
+    assert len(keys) == 16
+    assert _plan(replace(SPEC, method=Method(text="shared"))).run_key(selected, "base") == key, "it is the base's text"
+
+
+def test_a_spec_that_an_earlier_version_kept_is_the_same_job() -> None:
+    row = SPEC.as_json()
+    del row["method"]
+    assert Spec.from_json({**row, "granularity": "blocks"}) == replace(SPEC, method=Method("blocks"))
+    assert Spec.from_json(row) == SPEC
+
+
+def test_both_models_are_scored_on_one_text_against_its_counterparts(undisturbed: Path, tmp_path: Path) -> None:
+    store = open_store(Path(shutil.copy(undisturbed, tmp_path / "store.duckdb")))
+    method = Method(path="norm-exact", reference="patch", loss="margin", text="shared-tuned")
+    spec = replace(SPEC, method=method, selection=Criteria(n=6))
+    job = follow(store, store.queue.submit(spec.as_json()), _quiet)
+    assert (job.status, job.message) == ("done", "")
+    plan = _plan(spec)
+    answers = {answer.question_id: answer for answer in store.rollouts.answers(plan.rollout_key("tuned"))}
+    counterparts = {question.id: question.counterpart for question in plan.questions}
+    row = next(row for row in store.comparisons.table().to_dict("records") if row["settings"].count("norm-exact"))
+    for side in SIDES:
+        found = store.runs.scores(row[f"{side}_run"])
+        assert found.method.words == ["norms taken exactly", "against a counterpart", "margin as loss"]
+        attributor, tokenizer = Models().load(plan.checkpoints[side], plan.numerics, "float32", "projections", _quiet)
+        made = []
+        for name in found.ids:
+            prompt, answer = answers[name].prompt_tokens, answers[name].tokens[: row["cut"]]
+            other = tuple(tokenizer(f"<s>{counterparts[name]}", add_special_tokens=False).input_ids)
+            made.append(Sample(name, prompt + answer, len(prompt), len(answer), other + answer))
+        expected = attribute(attributor, made, method=method)
+        np.testing.assert_allclose(found.edges, expected.edges, rtol=1e-3, atol=1e-5)
+    store.close()
+
+
+def test_a_text_that_is_not_there_is_asked_for_in_vain(undisturbed: Path, tmp_path: Path) -> None:
+    plan, other = _plan(replace(SPEC, method=Method(reference="patch"))), _plan()
+    answers = [Answer("add-0000", (1,) * 11, (2,) * 10, "", True)]
+    selected = select(answers, answers, Criteria(alpha=0.3, n=1))
+    assert texts(other, "base", answers, [selected])[0][1][0].counterpart is None
+    ((_, (sample,)),) = texts(plan, "base", answers, [selected])
+    assert sample.counterpart is not None and sample.counterpart[11:] == sample.input_ids[11:]
+    short = [replace(answers[0], prompt_tokens=(1,) * 9)]
+    with pytest.raises(QuestionError, match="has 9 tokens, and its counterpart's 11"):
+        texts(plan, "base", short, [selected])
+    bare = [replace(question, counterpart=None) for question in plan.questions]
+    with pytest.raises(QuestionError, match="'add-0000' has no counterpart"):
+        texts(replace(plan, questions=bare), "base", answers, [selected])
+    with pytest.raises(QuestionError, match="which was made elsewhere"):
+        texts(replace(plan, questions=[]), "base", answers, [selected])
+    reference = replace(plan, spec=replace(SPEC, method=Method(text="shared-reference")))
+    ((_, (sample,)),) = texts(reference, "tuned", answers, [replace(selected, cut=3)])
+    assert load_tokenizer(plan.checkpoints["base"]).decode(sample.scored) == "955"
 
 
 def test_a_method_is_a_value_that_goes_into_keys_and_into_words() -> None:

@@ -12,6 +12,7 @@ from transformers import Gemma2Config, LlamaConfig
 from probing.checkpoints import Checkpoint
 from probing.jobs.numerics import make_plan, numerics_of, resolve
 from probing.jobs.plan import Numerics, Spec, make_request
+from probing.method import Method
 from probing.pairs import load_registry
 from probing.rollouts import Criteria
 
@@ -95,6 +96,6 @@ def test_a_request_is_the_same_on_every_machine(monkeypatch: pytest.MonkeyPatch)
     assert resolve(request).comparison_settings(selection)["request"] == asked
     _gpus(monkeypatch, 80e9)
     assert resolve(request).comparison_settings(selection)["request"] == asked
-    others = [replace(SPEC, dtype="bfloat16"), replace(SPEC, granularity="blocks"), replace(SPEC, pair="ppo")]
+    others = [replace(SPEC, dtype="bfloat16"), replace(SPEC, method=Method("blocks")), replace(SPEC, pair="ppo")]
     changed = [make_request(spec, load_registry()).request_key(selection) for spec in others]
     assert len({asked, *changed, request.request_key(replace(selection, n=41))}) == 5

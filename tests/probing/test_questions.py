@@ -49,6 +49,20 @@ def test_the_shipped_questions_load_and_their_references_are_right() -> None:
         assert int(question.reference) == int(left) + int(right)
 
 
+def test_a_set_may_name_a_counterpart_for_each_question(tmp_path: Path) -> None:
+    rows = [
+        {"id": "a", "question": "1+1", "answer": "2", "other": "3+4"},
+        {"id": "b", "question": "2+2", "answer": "4"},
+    ]
+    path = tmp_path / "q.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    named = load_questions(_set(path, counterpart="other"))
+    assert [question.counterpart for question in named] == ["3+4", None]
+    plain = load_questions(_set(path))
+    assert [question.counterpart for question in plain] == [None, None]
+    assert digest(named) == digest(plain), "answers are the same whatever stands in for what is removed"
+
+
 def test_the_held_out_sets_are_disjoint() -> None:
     folder = load_registry().question_set("addition").file.parent
     report, tuning = (

@@ -11,6 +11,7 @@ import pytest
 from probing.errors import StoreError
 from probing.jobs.plan import SIDES, Spec
 from probing.jobs.worker import follow
+from probing.method import Method
 from probing.metrics import Definition
 from probing.pairs import load_registry
 from probing.report import _per_nat, accuracy_gain, report
@@ -42,11 +43,11 @@ def test_a_table_says_what_the_scores_say(tmp_path: Path) -> None:
         assert cells[1] == pytest.approx(intensities, rel=1e-2)
         assert cells[-1] == pytest.approx(np.divide(intensities, losses), rel=1e-2)
     with pytest.raises(StoreError, match="no comparison of grpo"):
-        list(report(store, load_registry(), ["grpo"], granularity="blocks"))
-    follow(store, store.queue.submit(replace(spec, alphas=(0.3,), granularity="blocks").as_json()), lambda *_: None)
+        list(report(store, load_registry(), ["grpo"], method=Method("blocks")))
+    follow(store, store.queue.submit(replace(spec, alphas=(0.3,), method=Method("blocks")).as_json()), lambda *_: None)
     (coarser,) = (
         line.split(" | ")
-        for line in report(store, load_registry(), ["grpo"], granularity="blocks")
+        for line in report(store, load_registry(), ["grpo"], method=Method("blocks"))
         if line.startswith("| 0.")
     )
     assert coarser[:4] == rows[1][:4], "the same answers and losses"

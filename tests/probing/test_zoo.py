@@ -137,6 +137,19 @@ def test_an_adapter_is_tuned_and_kept_with_its_records(
         adapters.train("smollm2-dpo", tmp_path)
 
 
+def test_a_counterpart_is_the_same_question_about_other_numbers_of_as_many_digits() -> None:
+    for path in (QUESTIONS / "addition.jsonl", HELD_OUT_WORDS):
+        rows = list(map(json.loads, path.read_text().splitlines()))
+        for row in rows:
+            asked, other = row["question"], row["counterpart"]
+            numbers, others = (re.findall(r"\d+", text) for text in (asked, other))
+            assert re.sub(r"\d", "0", asked) == re.sub(r"\d", "0", other)
+            assert all(one != another for one, another in zip(numbers, others, strict=True))
+            if "left?" in asked:
+                assert int(others[0]) >= int(others[1]), "nobody gives away more than there is"
+        assert len({row["counterpart"] for row in rows}) > 0.9 * len(rows)
+
+
 def test_the_zoo_is_small(zoo: Path) -> None:
     assert sum(path.stat().st_size for path in zoo.rglob("*") if path.is_file()) < 60e6
 
