@@ -1,9 +1,19 @@
 """Finished batches, out of the spool into the tables."""
 
+from collections.abc import Callable
+from typing import Any
+
 from probing.store.connection import Connection
+from probing.store.evaluations import insert_measurements
 from probing.store.rollouts import insert_answers
 from probing.store.runs import insert_scores
-from probing.store.spool import ScoreBatch, Spool
+from probing.store.spool import AnswerBatch, Batch, MeasurementBatch, ScoreBatch, Spool
+
+_INSERT: dict[type[Batch], Callable[[Any, Any], None]] = {
+    AnswerBatch: insert_answers,
+    ScoreBatch: insert_scores,
+    MeasurementBatch: insert_measurements,
+}
 
 
 class Batches:
@@ -19,10 +29,7 @@ class Batches:
         with self._connection.writing:
             for path, batch in self._spool.waiting():
                 with self._connection.transaction() as cursor:
-                    if isinstance(batch, ScoreBatch):
-                        insert_scores(cursor, batch)
-                    else:
-                        insert_answers(cursor, batch)
+                    _INSERT[type(batch)](cursor, batch)
                 path.unlink(missing_ok=True)
                 taken += 1
         return taken

@@ -6,6 +6,7 @@ from probing.store import protocol
 from probing.store.batches import Batches
 from probing.store.comparisons import Comparisons
 from probing.store.connection import Connection
+from probing.store.evaluations import Evaluations
 from probing.store.queue import Queue
 from probing.store.rollouts import Rollouts
 from probing.store.runs import Runs
@@ -32,6 +33,7 @@ class Database:
         self.comparisons: protocol.ComparisonsQueries = Comparisons(connection)
         self.runs: protocol.RunsQueries = Runs(connection)
         self.summaries: protocol.SummariesQueries = Summaries(connection)
+        self.evaluations: protocol.EvaluationsQueries = Evaluations(connection)
 
     def close(self) -> None:
         """Give the store up."""

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from probing.graph import ResidualGraph
 from probing.rollouts import Answer, Selected
 from probing.scores import Scores
-from probing.store.records import JobRow
+from probing.store.records import JobRow, Measurements, Subject
 from probing.store.spool import Spool
 from probing.summary import Summary
 
@@ -118,6 +118,26 @@ class SummariesQueries(Protocol):
     def edges(self, comparison_key: str, side: str = "tuned") -> pd.DataFrame: ...
 
 
+class EvaluationsQueries(Protocol):
+    """What was measured beside scores."""
+
+    def start(
+        self,
+        key: str,
+        kind: str,
+        subject: Subject,
+        settings: dict[str, Any],
+        units: Sequence[str],
+        ids: Sequence[str],
+    ) -> None: ...
+    def link(self, key: str, subject: Subject) -> None: ...
+    def finish(self, key: str, provenance: dict[str, Any], seconds: float) -> None: ...
+    def finished(self, key: str) -> bool: ...
+    def measured(self, key: str) -> set[str]: ...
+    def values(self, key: str) -> Measurements: ...
+    def table(self) -> pd.DataFrame: ...
+
+
 class Store(Protocol):
     """An open store: in this process, in another, or a snapshot that is only read."""
 
@@ -131,6 +151,7 @@ class Store(Protocol):
     comparisons: ComparisonsQueries
     runs: RunsQueries
     summaries: SummariesQueries
+    evaluations: EvaluationsQueries
 
     def close(self) -> None:
         """Give the store up."""

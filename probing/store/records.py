@@ -1,4 +1,4 @@
-"""What the store says of one comparison, one run or one job, as values that have a type.
+"""What the store says of one comparison, one run, one evaluation or one job, as values that have a type.
 
 Lists of them are tables, for those who filter them; `of` makes a row of such a table one of these.
 """
@@ -9,7 +9,9 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from probing.graph import ResidualGraph
 
@@ -121,7 +123,57 @@ class RunRow:
         return _made(RunRow, row, "settings", "provenance")
 
 
-Row = TypeVar("Row", JobRow, ComparisonRow, RunRow)
+@dataclass(frozen=True)
+class Subject:
+    """What an evaluation is of: a side of a comparison, a comparison, or a pair as a whole."""
+
+    pair: str
+    question_set: str
+    comparison_key: str | None = None
+    side: str | None = None
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What there is of an evaluation."""
+
+    ids: tuple[str, ...]
+    """What each unit's values are over: questions."""
+    units: tuple[str, ...]
+    """The units that are there, in the evaluation's order."""
+    values: dict[str, Float[np.ndarray, "unit id"]]
+    """By measure; NaN where a unit lacks it."""
+
+
+@dataclass(frozen=True)
+class EvaluationRow:
+    """An evaluation, as one of one of its subjects."""
+
+    evaluation_key: str
+    kind: str
+    pair: str
+    question_set: str
+    comparison_key: str | None
+    side: str | None
+    cohort: str | None
+    alpha: float | None
+    units: int
+    measured: int
+    """How many of its units are there."""
+    questions: int
+    settings: dict[str, Any]
+    created: datetime
+    provenance: dict[str, Any] | None
+    seconds: float | None
+    finished: datetime | None
+
+    @staticmethod
+    def of(row: Mapping[Any, Any]) -> "EvaluationRow":
+        """A row of `Evaluations.table`."""
+        return _made(EvaluationRow, row, "settings", "provenance")
+
+
+Row = TypeVar("Row", JobRow, ComparisonRow, RunRow, EvaluationRow)
 
 
 def _made(kind: type[Row], row: Mapping[Any, Any], *texts: str) -> Row:

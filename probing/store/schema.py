@@ -5,7 +5,10 @@ therefore in tables without an index, `scores` and `edge_values`, whose other co
 take next to no room. Their `edge` is a place in the canonical order of a graph's edges (`ResidualGraph.edges`); the
 view `edges` names it, and `scores_long` presents scores as rows of (run, question, edge, score) for people who write
 SQL. `comparison_runs` says which runs a comparison is made of. The `*_summaries` hold what pages show of a comparison
-at once; their `side` is what the base is compared with: `tuned`, or a step of its training.
+at once; their `side` is what the base is compared with: `tuned`, or a step of its training. An evaluation has named
+units and questions, and `measurements` one array over its questions for each unit and measure, which the view
+`measurements_long` presents as rows; `evaluated` says of which pairs, comparisons and sides an evaluation is, and has
+an empty text where it is of none.
 """
 
 import duckdb
@@ -180,6 +183,22 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             FROM kept JOIN edge_summaries USING (comparison_key, side) ORDER BY summary, edge""",
         "DROP TABLE kept",
         "UPDATE jobs SET status = 'queued' WHERE status = 'running'",
+    ),
+    (
+        """CREATE TABLE evaluations (
+            evaluation_key VARCHAR PRIMARY KEY, kind VARCHAR NOT NULL, settings JSON NOT NULL, ids VARCHAR[] NOT NULL,
+            units VARCHAR[] NOT NULL, provenance JSON, seconds DOUBLE, created TIMESTAMP NOT NULL,
+            finished TIMESTAMP)""",
+        """CREATE TABLE evaluated (
+            evaluation_key VARCHAR NOT NULL, pair VARCHAR NOT NULL, question_set VARCHAR NOT NULL,
+            comparison_key VARCHAR NOT NULL, side VARCHAR NOT NULL,
+            PRIMARY KEY (evaluation_key, pair, question_set, comparison_key, side))""",
+        """CREATE TABLE measurements (
+            evaluation_key VARCHAR NOT NULL, unit VARCHAR NOT NULL, measure VARCHAR NOT NULL, numbers FLOAT[] NOT NULL,
+            PRIMARY KEY (evaluation_key, unit, measure))""",
+        """CREATE VIEW measurements_long AS
+            SELECT evaluation_key, kind, unit, measure, unnest(ids) AS question_id, unnest(numbers) AS number
+            FROM measurements JOIN evaluations USING (evaluation_key)""",
     ),
 )
 """Statements that lead from each version to the next; an empty file has version 0."""

@@ -126,6 +126,7 @@ class SharedStore:
     comparisons: protocol.ComparisonsQueries
     runs: protocol.RunsQueries
     summaries: protocol.SummariesQueries
+    evaluations: protocol.EvaluationsQueries
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -25,9 +25,10 @@ from probing.store import Store, connection, open_snapshot, open_store, queue
 from probing.store.database import Database
 from probing.store.leases import sign_of_life
 from probing.store.queue import DEATHS
+from probing.store.records import EvaluationRow, Subject
 from probing.store.schema import MIGRATIONS, VERSION
 from probing.store.sharing import restore
-from probing.store.spool import AnswerBatch, ScoreBatch, Spool
+from probing.store.spool import AnswerBatch, MeasurementBatch, ScoreBatch, Spool
 from probing.summary import summarise
 from tests.conftest import ROOT
 
@@ -244,6 +245,93 @@ def test_a_run_with_missing_samples_cannot_be_finished(path: Path) -> None:
     with pytest.raises(StoreError, match="has 0 of its 5 samples"):
         store.runs.finish("run", {}, 1.0)
     assert not store.runs.finished("run")
+    store.close()
+
+
+def _evaluate(store: Store) -> np.ndarray:
+    """An evaluation of three units over two questions, started; returns its effects."""
+    store.evaluations.start("e", "ablation", Subject("grpo", "addition", "c", "base"), {"k": 1}, "zxy", ["q1", "q0"])
+    return np.random.default_rng(0).normal(size=(3, 2)).astype(np.float32)
+
+
+def _take_in(store: Store, units: tuple[str, ...], **values: np.ndarray) -> None:
+    store.spool.put(MeasurementBatch("e", units, values))
+    store.batches.ingest()
+
+
+def test_an_evaluation_comes_out_in_the_order_of_its_units_whatever_came_first(path: Path) -> None:
+    store = open_store(path)
+    _fill(store)
+    effects = _evaluate(store)
+    _take_in(store, ("y",), effect=effects[2:], loss=1 + effects[2:])
+    assert store.evaluations.measured("e") == {"y"}
+    (row,) = map(EvaluationRow.of, store.evaluations.table().to_dict("records"))
+    assert (row.pair, row.side, row.alpha, row.cohort, row.units, row.measured, row.questions) == (
+        "grpo", "base", 0.3, "both_correct", 3, 1, 2,
+    )  # fmt: skip
+    with pytest.raises(StoreError, match="has 1 of its 3 units"):
+        store.evaluations.finish("e", {}, 1.0)
+    _take_in(store, ("z", "x"), effect=effects[:2])
+    store.evaluations.finish("e", {"device": "cpu"}, 2.5)
+    store.close()
+    store = open_store(path)
+    found = store.evaluations.values("e")
+    assert (found.units, found.ids) == (("z", "x", "y"), ("q1", "q0"))
+    np.testing.assert_array_equal(found.values["effect"], effects)
+    np.testing.assert_array_equal(found.values["loss"], [[np.nan] * 2, [np.nan] * 2, 1 + effects[2]])
+    (row,) = map(EvaluationRow.of, store.evaluations.table().to_dict("records"))
+    assert store.evaluations.finished("e")
+    assert (row.settings, row.provenance, row.seconds, row.measured) == ({"k": 1}, {"device": "cpu"}, 2.5, 3)
+    with duckdb.connect(str(store.file.snapshot()), read_only=True) as connection:
+        long = connection.execute("SELECT * FROM measurements_long WHERE measure = 'effect'").df()
+    number = long.set_index(["unit", "question_id"])["number"]
+    assert len(number) == effects.size
+    assert number["x", "q0"] == effects[1, 1]
+    with pytest.raises(StoreError, match="There is no evaluation 'f'"):
+        store.evaluations.values("f")
+    store.close()
+
+
+def test_an_evaluation_is_of_all_who_need_it(path: Path) -> None:
+    store = open_store(path)
+    _evaluate(store)
+    before = store.file.revision()
+    store.evaluations.link("e", Subject("grpo", "addition", "c", "base"))
+    assert store.file.revision() == before, "that has been said"
+    store.evaluations.link("e", Subject("ppo", "addition"))
+    rows = {row["pair"]: EvaluationRow.of(row) for row in store.evaluations.table().to_dict("records")}
+    assert (rows["grpo"].comparison_key, rows["grpo"].side) == ("c", "base")
+    assert (rows["ppo"].comparison_key, rows["ppo"].side, rows["ppo"].alpha) == (None, None, None)
+    assert store.file.revision() > before
+    store.close()
+
+
+def test_measurements_are_taken_in_once_and_damaged_ones_are_set_aside(path: Path) -> None:
+    store = open_store(path)
+    effects = _evaluate(store)
+    _take_in(store, ("z", "x"), effect=effects[:2])
+    _take_in(store, ("x", "y"), effect=7 + effects[1:])
+    np.testing.assert_array_equal(store.evaluations.values("e").values["effect"], [*effects[:2], 7 + effects[2]])
+    store.spool.put(MeasurementBatch("e", ("z",), {"effect": effects[:1]}))
+    (file,) = store.spool.folder.iterdir()
+    whole = file.read_bytes()
+    for damaged in (whole[:100], whole[:-200]):
+        file.write_bytes(damaged)
+        assert store.batches.ingest() == 0
+        assert [p.name for p in store.spool.folder.iterdir()] == [file.name + ".damaged"]
+    store.close()
+
+
+def test_a_store_of_before_there_were_evaluations_gains_them(path: Path) -> None:
+    _of_version(path, 6)
+    with duckdb.connect(str(path)) as old:
+        old.execute("INSERT INTO jobs (spec, status, created) VALUES ('{\"pair\": \"x\"}', 'done', now()::TIMESTAMP)")
+    store = open_store(path)
+    assert store.queue.job(1).spec == {"pair": "x"}
+    assert store.evaluations.table().empty
+    _take_in(store, ("z",), effect=_evaluate(store)[:1])
+    assert store.evaluations.measured("e") == {"z"}
+    store.file.verify()
     store.close()
 
 
@@ -510,7 +598,10 @@ def test_runs_of_before_they_were_artifacts_of_their_own_are_shown_as_they_were(
 def test_the_steps_that_led_here_stay_as_they_were() -> None:
     """Stores out there were made by them."""
     digests = [hashlib.sha256("\n".join(step).encode()).hexdigest()[:12] for step in MIGRATIONS]
-    known = "97a369b059ff 46dac1267a4f 304a5986e4a0 2f3a25e5406d 0d0bcf5dc5e7 148054237d84"  # pragma: allowlist secret
+    known = (
+        "97a369b059ff 46dac1267a4f 304a5986e4a0 2f3a25e5406d 0d0bcf5dc5e7 148054237d84 "  # pragma: allowlist secret
+        "6f62222f2925"  # pragma: allowlist secret
+    )
     assert digests == known.split()
 
 
