@@ -192,6 +192,7 @@ def describe(job: JobRow) -> str:
         parts.append("every checkpoint")
     if spec.get("question"):
         parts.append(f"token by token: {spec['question']}")
+    parts += dict.fromkeys(task["kind"] for task in spec.get("also", ()))
     return " · ".join(parts)
 
 

@@ -61,6 +61,10 @@ class PairError(PersonError):
     """A pair that is unknown or wrongly described."""
 
 
+class TaskError(PersonError):
+    """Something that a job is asked for and cannot be done."""
+
+
 class ScoresError(PersonError):
     """A file of scores that cannot be read or compared."""
 

@@ -196,6 +196,11 @@ def answer_seconds(
     return read_prompts + step * longest * -(-questions // batch)
 
 
+def pass_seconds(shape: Shape, speed: Speed, passes: float, positions: int) -> float:
+    """Time for forward passes of one sample of `positions` tokens."""
+    return 2.0 * shape.parameters * positions * passes / speed.operations
+
+
 def score_seconds(shape: Shape, speed: Speed, samples: int, positions: int, by_heads: bool = False) -> float:
     """Time for both passes over `samples` of `positions` tokens, and for the products of writers and readers.
 

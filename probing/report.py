@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from probing.errors import StoreError
+from probing.jobs.tasks import KINDS
 from probing.method import PAPERS, Method
 from probing.metrics import (
     COMPLEXITY,
@@ -23,6 +24,7 @@ from probing.metrics import (
 )
 from probing.pairs import Registry
 from probing.store import Store
+from probing.store.records import EvaluationRow
 
 COLUMNS = (LOSS, INTENSITY, COMPLEXITY, KURTOSIS, DIVERSITY)
 """The metrics shown; the loss stands beside the intensity that follows it."""
@@ -36,6 +38,8 @@ def report(
     method: Method = PAPERS,
 ) -> Iterator[str]:
     """The lines of one table for each pair: every cut that has been compared, the newest comparison of each.
+
+    After it comes what each kind of task says of what was evaluated of them, and of the pair.
 
     Raises:
         PersonError: there is no such pair, or the store has no finished comparison of it.
@@ -67,6 +71,20 @@ def report(
             cells.append(_per_nat(store.summaries.questions(row["comparison_key"]), Definition()))
             yield f"| {row['alpha']:g} | {row['cut']:.0f} | {asked} | {' | '.join(cells)} |"
         yield ""
+        yield from evaluated(store, name, rows.iloc[0]["question_set"], list(rows["comparison_key"]))
+
+
+def evaluated(store: Store, pair: str, question_set: str, comparisons: Sequence[str]) -> Iterator[str]:
+    """What this version evaluated of some comparisons of a pair, and of the pair as a whole, a kind after the other."""
+    table = store.evaluations.table()
+    table = table[table["finished"].notna() & (table["pair"] == pair) & (table["question_set"] == question_set)]
+    table = table[table["comparison_key"].isna() | table["comparison_key"].isin(comparisons)]
+    found = [EvaluationRow.of(row) for row in table.sort_values(["alpha", "side"], kind="stable").to_dict("records")]
+    for kind, task in KINDS.items():
+        now = [row for row in found if row.kind == kind and row.settings["version"] == task.version]
+        if now:
+            yield from task.lines(store, now)
+            yield ""
 
 
 def _method(settings: str) -> Method:

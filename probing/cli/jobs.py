@@ -40,6 +40,7 @@ def probe(arguments: argparse.Namespace) -> None:
         arguments.dtype,
         pickled=arguments.pickled,
         method=method_of(arguments),
+        also=tuple(task for tasks in arguments.also for task in tasks),
     )
     spec.selections()  # refuses cuts that make no sense before anything is queued
     if arguments.dry_run:
@@ -73,6 +74,7 @@ def _probe(spec: "Spec", registry: Registry, arguments: argparse.Namespace) -> N
 
 def _print_comparisons(store: Store, plan: "Plan") -> None:
     from probing.metrics import INTENSITY, LOSS
+    from probing.report import evaluated
 
     table, kept = store.comparisons.table().set_index("comparison_key"), store.summaries.metrics()
     summaries = kept[kept["side"] == "tuned"].set_index(["comparison_key", "metric"])
@@ -90,6 +92,9 @@ def _print_comparisons(store: Store, plan: "Plan") -> None:
         )
         if isinstance(row["warning"], str):
             print(f"       {row['warning']}")
+    if plan.spec.also:
+        keys = [plan.comparison_key(selection) for selection in plan.spec.selections()]
+        print("", *evaluated(store, plan.pair.name, plan.question_set.name, keys), sep="\n")
 
 
 def forecast(arguments: argparse.Namespace) -> None:
@@ -133,8 +138,9 @@ def jobs(arguments: argparse.Namespace) -> None:
         spec = json.loads(row.spec)
         cuts = " ".join(f"{alpha:g}" for alpha in spec.get("alphas", ()))
         far = f"{row.stage} {row.done}/{row.total}" if row.status == "running" else row.message
-        print(f"{row.job_id:>5}  {row.status:10} {spec.get('pair', ''):12} {spec.get('questions', ''):14} α {cuts}  "
-              f"{far}".rstrip())  # fmt: skip
+        also = "".join(f" + {kind}" for kind in dict.fromkeys(task["kind"] for task in spec.get("also", ())))
+        print(f"{row.job_id:>5}  {row.status:10} {spec.get('pair', ''):12} {spec.get('questions', ''):14} "
+              f"α {cuts}{also}  {far}".rstrip())  # fmt: skip
 
 
 def cancel(arguments: argparse.Namespace) -> None:

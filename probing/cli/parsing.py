@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from probing.cli import jobs, results, scoring, zoo
+from probing.errors import TaskError
 from probing.graph import Granularity
+from probing.jobs import tasks
 from probing.method import PAPERS, STEPS, Loss, Reference, Text
 from probing.method import Path as MethodPath
 from probing.rollouts import ALPHAS, COHORTS, Criteria
@@ -98,6 +100,8 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--mean-length", choices=("min", "mean"), default=default.mean_length, help=rule)
     c.add_argument("--rollouts", type=Path, metavar="FILE.jsonl", help="use these answers instead of generating any")
     c.add_argument("--ungraded", action="store_true", help="all of that file's questions belong to --cohort")
+    more = f"measure more: {', '.join(tasks.KINDS)}, with settings as ablation:strongest=50,random=100"
+    c.add_argument("--also", nargs="+", type=_tasks, default=[], metavar="KIND", help=more)
     c.add_argument("--dry-run", action="store_true", help="say what would be done, without loading any weights")
     c.add_argument("--detach", action="store_true", help="queue the job and return; a worker does it")
     methodical(c)
@@ -188,6 +192,13 @@ def _histogram_max(text: str) -> float | str:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"'{text}' is neither a number above 0 nor mean nor observed")
     return value
+
+
+def _tasks(text: str) -> tuple[tasks.Task, ...]:
+    try:
+        return tasks.parse(text)
+    except TaskError as error:
+        raise argparse.ArgumentTypeError(str(error).rstrip(".")) from error
 
 
 def _batch_size(text: str) -> int | None:

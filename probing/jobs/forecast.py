@@ -21,14 +21,16 @@ from probing.fitting import (
     free_bytes,
     largest_graph,
     measure_speed,
+    pass_seconds,
     score_seconds,
 )
 from probing.jobs.numerics import numerics_of, scoring_dtype
-from probing.jobs.plan import SIDES, Numerics, Plan, Spec, find_side
+from probing.jobs.plan import SIDES, Numerics, Plan, Spec, evaluation_key, find_side
+from probing.jobs.tasks import Task
 from probing.models import DTYPES, describe, load_tokenizer, pick_device
 from probing.pairs import Pair, QuestionSet, Registry, Shape
 from probing.questions import TEMPLATES, Question, load_questions, prompt_for
-from probing.rollouts import Answer, Criteria, select
+from probing.rollouts import Answer, Criteria, Selected, select
 from probing.sameness import weights_note
 from probing.store import Store
 
@@ -116,6 +118,12 @@ class Forecast:
                 line, seconds = self._scores(alpha, side)
                 total += seconds
                 yield f"α {alpha:<8g} {side}: {line}"
+        for task in spec.also:
+            for selection in [None] if task.of_pair else spec.selections():
+                line, seconds = self._evaluation(task, selection)
+                total += seconds
+                cut = f", α {selection.alpha:g}" if selection is not None else ""
+                yield f"also       {task.words}{cut}: {line}"
         yield f"in all     at most {duration(total)}, if every answer were as long as it may be"
 
     @property
@@ -160,15 +168,20 @@ class Forecast:
             seconds,
         )
 
-    def _run(self, selection: Criteria, side: str) -> str | None:
-        """The key of one side's scores, which nobody knows before there are answers to select from."""
+    def _runs(self, selection: Criteria) -> dict[str, str]:
+        """The keys of both sides' scores, which nobody knows before there are answers to select from."""
         if self.plan is None or self.store is None:
-            return None
+            return {}
         linked = self.store.comparisons.runs(self.plan.comparison_key(selection))
-        if side in linked or self._answered is None:
-            return linked.get(side)
+        selected = None if set(SIDES) <= linked.keys() else self._selected(selection)
+        return (self.plan.run_keys(selected) if selected is not None else {}) | linked
+
+    def _selected(self, selection: Criteria) -> Selected | None:
+        """What is selected of the answers, if they are all there and something is."""
+        if self._answered is None:
+            return None
         try:
-            return self.plan.run_key(select(*self._answered, selection), side)
+            return select(*self._answered, selection)
         except SelectionError:
             return None
 
@@ -184,7 +197,7 @@ class Forecast:
 
     def _scores(self, alpha: float, side: str) -> tuple[str, float]:
         selection = next(s for s in self.spec.selections() if s.alpha == alpha)
-        run = self._run(selection, side)
+        run = self._runs(selection).get(side)
         known = run or (self.plan and self.plan.comparison_key(selection))
         key = f" [{known}]" if known else ""
         done = run is not None and self.store is not None and self.store.runs.finished(run)
@@ -193,9 +206,9 @@ class Forecast:
         shape = self.models[side].shape
         if shape is None:
             return f"{selection.n} questions to be scored{key}", 0.0
-        answer = max(1, int(alpha * self.pair.max_new_tokens))
-        positions = self.prompt + answer
+        positions = self._positions(selection)
         item = self._item(self.numerics.scores)
+        answer = positions - self.prompt
         each = activation_bytes(shape, positions, answer, item, by_heads=self.spec.method.granularity == "heads")
         batch = batch_that_fits(self._room(shape, item), each)
         seconds = score_seconds(shape, self.speed, selection.n, positions, self.spec.method.granularity == "heads")
@@ -203,6 +216,45 @@ class Forecast:
             f"{selection.n} questions of at most {positions:,} tokens to be scored in batches of {batch}, "
             f"{size(batch * each)}, at most {duration(seconds)}{key}"
         ), seconds
+
+    def _positions(self, selection: Criteria | None) -> int:
+        """Tokens of a long sample at a cut, or of a long answer as a whole."""
+        alpha = selection.alpha if selection is not None else 1
+        return self.prompt + max(1, int(alpha * self.pair.max_new_tokens))
+
+    def _evaluation(self, task: Task, selection: Criteria | None) -> tuple[str, float]:
+        key = self._evaluation_key(task, selection)
+        words = f" [{key}]" if key else ""
+        if key is not None and self.store is not None and self.store.evaluations.finished(key):
+            return f"already computed{words}", 0.0
+        shape = self.models[task.of_side or "base"].shape
+        questions = self.asked if selection is None else selection.n
+        if shape is None or not questions:
+            return f"to be done{words}", 0.0
+        cost = task.cost(largest_graph(shape, self.spec.method.granularity), questions)
+        positions, parts, seconds = self._positions(selection), [], 0.0
+        if cost.passes:
+            parts.append(f"{cost.passes:,.0f} passes over at most {positions:,} tokens")
+            seconds += pass_seconds(shape, self.speed, cost.passes, positions)
+        if cost.answers:
+            parts.append(f"{cost.answers:,.0f} answers")
+            item, longest = self._item(self.numerics.answers), self.pair.max_new_tokens
+            batch = batch_that_fits(self._room(shape, item), cache_bytes(shape, self.prompt + longest, item))
+            seconds += answer_seconds(shape, self.speed, int(cost.answers), self.prompt, longest, batch, item)
+        if task.together:
+            weights = 2 * shape.parameters * self._item(self.numerics.scores)
+            short = "" if weights < self.free else ", MORE THAN IS FREE"
+            parts.append(f"both models at once, {size(weights)} of weights{short}")
+        return f"{', '.join(parts)}, at most {duration(seconds)}{words}", seconds
+
+    def _evaluation_key(self, task: Task, selection: Criteria | None) -> str | None:
+        """Of what a task would measure; of a comparison, nobody knows it before there are answers."""
+        if self.plan is None:
+            return None
+        if selection is None:
+            return evaluation_key(task, self.plan.case())
+        selected = self._selected(selection)
+        return evaluation_key(task, self.plan.case(selected, self._runs(selection))) if selected is not None else None
 
 
 def forecast(spec: Spec, registry: Registry, store: Store | None) -> Forecast:

@@ -1,4 +1,4 @@
-"""One job as it is done: both sides' answers, what is selected of them at each cut, and its scores.
+"""One job as it is done: both sides' answers, what is selected of them at each cut, its scores, and what else is asked.
 
 Each step looks first whether the store has its result already. Answers are the longest thing that a job holds: those
 of a side are read once, cut for all selections, and let go.
@@ -14,6 +14,7 @@ from probing.attribution import Attributor, References, find_references
 from probing.checkpoints import Checkpoint
 from probing.errors import RolloutError, SelectionError
 from probing.fitting import batch_by_batch, batch_that_fits, cache_bytes, free_bytes, shape_of
+from probing.jobs.evaluating import evaluate
 from probing.jobs.filling import Given, Source, fill
 from probing.jobs.loading import Models
 from probing.jobs.plan import SIDES, Plan
@@ -69,6 +70,9 @@ class Job:
             for side in SIDES:
                 for selected, chosen in scored[side]:
                     self._resolve(side, selected, chosen, self.plan.spec.question)
+        for task in self.plan.spec.also:
+            for of in [None] if task.of_pair else possible:
+                evaluate(self.store, self.models, self.plan, task, of, self.report)
 
     def _load(self, side: str, dtype: str) -> tuple[Attributor, Any]:
         plan = self.plan

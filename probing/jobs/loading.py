@@ -1,4 +1,4 @@
-"""The model that a worker has in memory, one at a time, and the GPU that it has to itself while it is there."""
+"""The models that a worker has in memory, one at a time or two, and the GPU that it has to itself meanwhile."""
 
 import importlib.metadata
 import os
@@ -48,13 +48,19 @@ class Models:
         wanted = (checkpoint.identity, how.device, dtype, how.attention, granularity)
         if self._loaded is None or self._wanted != wanted:
             self._loaded = None
-            device = pick_device(how.device)
-            if device.type == "cuda" and self._gpu is None:
-                self._gpu = wait_for(gpu_lock(device), report)
-            model = load_model(checkpoint, device, DTYPES[dtype], how.attention)
-            use_threads_for(model)
-            self._loaded, self._wanted = (Attributor(model, granularity), load_tokenizer(checkpoint)), wanted
+            self._loaded, self._wanted = self.second(checkpoint, how, dtype, granularity, report), wanted
         return self._loaded
+
+    def second(
+        self, checkpoint: Checkpoint, how: Numerics, dtype: str, granularity: Granularity, report: Progress
+    ) -> tuple[Attributor, Any]:
+        """As `load`, beside the model that is kept: this one is gone when whoever asked for it lets go of it."""
+        device = pick_device(how.device)
+        if device.type == "cuda" and self._gpu is None:
+            self._gpu = wait_for(gpu_lock(device), report)
+        model = load_model(checkpoint, device, DTYPES[dtype], how.attention)
+        use_threads_for(model)
+        return Attributor(model, granularity), load_tokenizer(checkpoint)
 
     def provenance(self) -> dict[str, Any]:
         """With what the last results were made; empty if all of them were there already."""

@@ -4,16 +4,19 @@ Everything that could change a result goes into its key, so that the same key is
 different settings are never mixed up: a rollout's holds the model's identity, the question set's content, template and
 decoding; a comparison's the two rollouts' and the selection; a run's the model's identity, the samples that it is
 scored on (whose answers, which questions, cut where) and the method, whoever asks for it: comparisons that need the
-same scores share them. Devices and dtypes go in as they are, not as they were wished for. Whoever may not look at a
-device (the web process) knows a comparison by its `request_key`, which leaves them out.
+same scores share them; an evaluation's what its kind of task says. Devices and dtypes go in as they are, not as they
+were wished for. Whoever may not look at a device (the web process) knows a comparison by its `request_key`, which
+leaves them out.
 """
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from probing.checkpoints import Checkpoint, find
+from probing.jobs import tasks
 from probing.method import SCORES_VERSION, Method
 from probing.pairs import Pair, QuestionSet, Registry
 from probing.questions import Question, check_template, digest, load_questions
@@ -48,18 +51,22 @@ class Spec:
     """Digest of answers that were made elsewhere and imported; None where the models are to answer."""
     method: Method = field(default_factory=Method)
     """How its scores are made."""
+    also: tuple[tasks.Task, ...] = ()
+    """What is to be measured beside scores."""
 
     def as_json(self) -> dict[str, Any]:
         """What the store keeps of it."""
-        return {**asdict(self), "method": self.method.as_json()}
+        also = [task.as_json() for task in self.also]
+        return {**asdict(self), "method": self.method.as_json(), "also": also}
 
     @staticmethod
     def from_json(row: dict[str, Any]) -> "Spec":
         """The spec that `as_json` gave, or an earlier version's, whose methods differed in their granularity alone."""
-        told = dict(row)
+        told = {"also": (), **row}
         method = told.pop("method", None) or {"granularity": told.pop("granularity", "projections")}
         parts = {"alphas": tuple(row["alphas"]), "selection": Criteria(**row["selection"])}
-        return Spec(**{**told, **parts, "method": Method.from_json(method).present})
+        parts |= {"also": tuple(map(tasks.from_json, told["also"])), "method": Method.from_json(method).present}
+        return Spec(**{**told, **parts})
 
     def selections(self) -> list[Criteria]:
         """The selection of each cut."""
@@ -196,6 +203,23 @@ class Plan(Request):
     def run_keys(self, selected: Selected) -> dict[str, str]:
         """Those of all sides."""
         return {side: self.run_key(selected, side) for side in (*SIDES, *self.steps)}
+
+    def case(self, selected: Selected | None = None, runs: Mapping[str, str] | None = None) -> tasks.Case:
+        """What a task is done on: the pair as a whole, or a selection, of which `runs` are both sides' scores."""
+        answers = {side: self.rollout_settings(side) for side in SIDES}
+        scored = self.numerics.settings(self.numerics.scores)
+        samples = {} if selected is None else {side: self.run_settings(selected, side) for side in SIDES}
+        return tasks.Case(answers, self.spec.method.as_json(), scored, runs or {}, samples)
+
+
+def evaluation_settings(task: tasks.Task, case: tasks.Case) -> dict[str, Any]:
+    """All that decides what a task measures."""
+    return {"kind": task.kind, "version": task.version, **task.settings(case)}
+
+
+def evaluation_key(task: tasks.Task, case: tasks.Case) -> str:
+    """Key of what a task measures."""
+    return _key(evaluation_settings(task, case))
 
 
 def _key(settings: Any) -> str:

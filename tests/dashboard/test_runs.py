@@ -14,10 +14,11 @@ from prometheus_client import REGISTRY
 from streamlit.testing.v1 import AppTest
 
 from dashboard import roles, service
-from dashboard.runs import log_of, progress
+from dashboard.runs import describe, log_of, progress
 from probing.errors import PairError, StoreError
 from probing.jobs.numerics import make_plan
 from probing.jobs.plan import SIDES, Spec
+from probing.jobs.tasks import Check
 from probing.method import Method
 from probing.pairs import load_registry
 from probing.rollouts import Criteria
@@ -88,7 +89,10 @@ def test_what_a_job_would_take_is_measured(empty: Path) -> None:
 def test_nothing_of_a_job_is_lost_on_its_way_to_the_forecast(empty: Path) -> None:
     criteria = Criteria(0.1, 0.4, 1.6, 0.6, 7, 43, "mean", "base_only")
     method = Method("blocks", "norm-exact", "mean", "margin", "shared")
-    spec = Spec("ppo", "addition", (0.1, 0.2), criteria, "cpu", "bfloat16", "eager", True, "q", True, "made", method)
+    spec = Spec(
+        "ppo", "addition", (0.1, 0.2), criteria, "cpu", "bfloat16", "eager", True, "q", True, "made", method,
+        (Check("base", 7),),
+    )  # fmt: skip
     for part, usual in ((criteria, Criteria()), (spec, Spec("grpo", "carry"))):
         assert not [field.name for field in fields(part) if getattr(part, field.name) == getattr(usual, field.name)]
 
@@ -101,6 +105,9 @@ def test_nothing_of_a_job_is_lost_on_its_way_to_the_forecast(empty: Path) -> Non
     (shown,) = [code.value for code in app.code]
     plan = make_plan(spec, load_registry())
     compared = [plan.comparison_key(selection) for selection in spec.selections() for _ in SIDES]
+    assert shown.count("7 strongest and 25 random edges of base really removed, α") == 2
+    job = service.store().queue.submit(spec.as_json())
+    assert describe(service.store().queue.job(job)).endswith(" · token by token: q · ablation")
     assert re.findall(r"\[(\w+)\]", shown) == [*(plan.rollout_key(side) for side in SIDES), *compared]
 
 

@@ -72,6 +72,25 @@ def test_a_store_is_prepared_snapshot_and_restored(
     assert _run(capsys, "runs", "--store", store)[1] == runs
 
 
+def test_a_job_may_be_asked_for_more_than_scores(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROBING_PAIRS", str(small_registry(tmp_path)))
+    probe = ["probe", "small", "--store", tmp_path / "store.duckdb", "--alpha", 0.3, "--samples", 4]
+    code, _, err = _run(capsys, *probe, "--also", "magic")
+    assert _one_sentence(code, err)
+    assert "There is no task 'magic'. There are: ablation" in err
+    more = ["--also", "ablation:side=base,strongest=2,random=0", "ablation:side=tuned,strongest=0,random=2"]
+    assert _run(capsys, *probe, *more, "--detach")[0] == 0
+    _, out, _ = _run(capsys, "jobs", "--store", tmp_path / "store.duckdb")
+    assert out.rstrip().endswith("α 0.3 + ablation")
+    code, out, _ = _run(capsys, *probe, *more)
+    assert code == 0
+    assert [line.split(" | ")[:4] for line in out.splitlines() if line.startswith("| 0.3")] == [
+        ["| 0.3", "base", "2 strongest", "4"], ["| 0.3", "tuned", "2 random", "4"],
+    ]  # fmt: skip
+
+
 def test_attribute_writes_the_documented_file(tmp_path: Path, zoo: Path, capsys: pytest.CaptureFixture) -> None:
     write_samples(tmp_path / "s.jsonl", [Sample("b", (1, 4, 5, 6, 7), 2, 3), Sample("a", (1, 9, 8, 7), 3, 1)])
     out = tmp_path / "out.npz"

@@ -12,7 +12,7 @@ import pytest
 from transformers import LlamaConfig
 
 from probing.errors import QuestionError
-from probing.fitting import Speed, answer_seconds, score_seconds
+from probing.fitting import Speed, answer_seconds, pass_seconds, score_seconds
 from probing.jobs.forecast import duration, forecast
 from probing.jobs.numerics import make_plan
 from probing.jobs.plan import SIDES, Spec
@@ -104,6 +104,7 @@ def test_times_by_hand() -> None:
     assert answer_seconds(shape, speed, 10, 100, 50, 4, 2) == pytest.approx(2 * p * 1000 / 1e12 + 3 * 50 * p * 2 / 1e11)
     products = 2 * 65 * 129 * 4096
     assert score_seconds(shape, speed, 8, 200) == pytest.approx(8 * 200 * (4 * p + products) / 1e12)
+    assert pass_seconds(shape, speed, 30, 200) == pytest.approx(30 * 200 * 2 * p / 1e12)
     heads, groups, layers = shape.heads, shape.kv_heads, shape.layers
     writers, readers = layers * (heads + 1) + 1, layers * (heads + 2 * groups + 1) + 1
     again = 2 * layers * heads * shape.head_width * shape.width * math.ceil((readers - 1) / 144)

@@ -1,0 +1,26 @@
+"""How each kind of task is done: a function that finds its units, and what measures some of them.
+
+`bench` has what such a function is given and gives. Nothing is loaded before units are measured that are not there.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from probing.jobs.measuring import ablation
+from probing.jobs.measuring.bench import Bench, Measuring
+from probing.jobs.tasks import Check, Task
+
+_PREPARE: dict[type[Task], Callable[[Any, Bench], Measuring]] = {Check: ablation.prepare}
+"""By kind of task."""
+
+
+def prepare(task: Task, bench: Bench) -> Measuring:
+    """Lay out a task's units.
+
+    Raises:
+        PersonError: it cannot be done on these models or questions.
+    """
+    return _PREPARE[type(task)](task, bench)
+
+
+__all__ = ["Bench", "Measuring", "prepare"]

@@ -1,0 +1,103 @@
+"""A check of scores: some edges really removed, and how far their scores said what happens then."""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from probing.graph import ResidualGraph
+from probing.jobs.tasks.task import BOTH, Case, Cost, Side, Task
+from probing.metrics import Agreement, Definition, Estimate, agreement
+from probing.scores import Scores
+from probing.store import Store
+from probing.store.records import EvaluationRow
+
+EFFECT = "effect"
+"""The measure: each question's loss without the edge minus its loss, in nats per scored token."""
+
+DEFINITION = replace(Definition(), resamples=2000)
+"""With which the intervals are made: each resample ranks all edges anew."""
+
+
+@dataclass(frozen=True)
+class Check(Task):
+    """The `strongest` edges of one side's run and `random` others of it, each removed alone, on the run's questions.
+
+    Units are the names of the edges: the strongest first, by mean |score|, then the others as they were drawn.
+    """
+
+    kind = "ablation"
+    version = 1
+
+    side: Side = "tuned"
+    strongest: int = 25
+    random: int = 25
+    seed: int = 0
+    """Of the draw."""
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense, in a sentence."""
+        fine = self.side in BOTH and min(self.strongest, self.random) >= 0 and self.strongest + self.random > 0
+        self.refuse_unless(fine, "a side, base or tuned, and at least one edge")
+
+    @property
+    def words(self) -> str:
+        """The edges."""
+        return f"{self.strongest} strongest and {self.random} random edges of {self.side} really removed"
+
+    def settings(self, case: Case) -> dict[str, Any]:
+        """The run, which has its model, samples and method, and which of its edges."""
+        which = {"strongest": self.strongest, "random": self.random, "seed": self.seed}
+        return {"run": case.runs[self.side], **which}
+
+    def cost(self, graph: ResidualGraph, questions: int) -> Cost:
+        """A pass for each edge and question, and one with all edges."""
+        return Cost(passes=(min(self.strongest + self.random, graph.size) + 1) * questions)
+
+    def edges(self, scores: Scores) -> list[int]:
+        """The numbers of the edges of a run that are removed."""
+        strength = np.abs(scores.edges).mean(0, dtype=np.float64)
+        order = np.argsort(-strength, kind="stable")
+        rest = np.sort(order[self.strongest :]).tolist()
+        drawn = random.Random(self.seed).sample(rest, min(self.random, len(rest)))
+        return [*order[: self.strongest].tolist(), *drawn]
+
+    @staticmethod
+    def lines(store: Store, evaluations: Sequence[EvaluationRow]) -> Iterator[str]:
+        """A table with a row for the strongest and one for the random edges of each evaluation."""
+        yield (
+            "Edges really removed, one at a time. Rank: Spearman's correlation of strengths, mean |score| with mean "
+            "|effect|; signs: the share of edges whose mean score and mean effect have the same; size: mean |effect| "
+            "over mean |score|. With 95 % intervals over questions."
+        )
+        yield ""
+        yield "| α | model | edges | questions | rank | signs | size |"
+        yield "|---" * 7 + "|"
+        for row in evaluations:
+            scores, found = store.runs.scores(row.settings["run"]), store.evaluations.values(row.evaluation_key)
+            number = {name: edge for edge, name in enumerate(scores.graph.edges)}
+            place = {question: sample for sample, question in enumerate(scores.ids)}
+            effects = found.values[EFFECT].T
+            of_units = scores.edges[[place[question] for question in found.ids]][:, [number[u] for u in found.units]]
+            first = min(row.settings["strongest"], len(found.units))
+            for words, part in (("strongest", slice(0, first)), ("random", slice(first, None))):
+                names = found.units[part]
+                if names:
+                    cells = " | ".join(_cells(agreement(of_units[:, part], effects[:, part], DEFINITION)))
+                    yield f"| {row.alpha:g} | {row.side} | {len(names)} {words} | {len(found.ids)} | {cells} |"
+
+
+def _cells(found: Agreement) -> Iterator[str]:
+    yield _with_interval(found.rank, ".2f")
+    yield _with_interval(found.sign, ".0%")
+    yield _with_interval(found.size, ".3g")
+
+
+def _with_interval(estimate: Estimate, digits: str) -> str:
+    if not np.isfinite(estimate.value):
+        return "–"
+    if not np.isfinite([estimate.low, estimate.high]).all():
+        return f"{estimate.value:{digits}} (no interval)"
+    return f"{estimate.value:{digits}} ({estimate.low:{digits}} to {estimate.high:{digits}})"
