@@ -3,9 +3,9 @@
 `python -m benchmarks.attribution [--granularity G] [--method M] [--json]`: both are measured in one run on one thread,
 alternating, on a Llama of SmolLM2-135M's shape with random weights (30 layers, width 576, 9 heads, 3 key/value heads),
 one sequence of 77 tokens, float32. "Bare" is the loss of the same answer tokens and its gradient at the embedding, with
-frozen weights and logits for the answer alone: the least that any gradient method must do. With `--method` another estimate than the paper's stands beside both. Peak memory is the
-largest resident size of a process of its own for each, weights included; below it stands what that process grew by over
-the loaded model. `--quick` uses a small model.
+frozen weights and logits for the answer alone: the least that any gradient method must do. With `--method` another
+estimate than the paper's stands beside both. Peak memory is the largest resident size of a process of its own for each,
+weights included; below it stands what that process grew by over the loaded model. `--quick` uses a small model.
 """
 
 import argparse
