@@ -80,6 +80,11 @@ class Method:
         return replace(self, text="own")
 
     @property
+    def passes(self) -> float:
+        """How many passes forward and back it takes of each sample; one forward alone is half of one, at most."""
+        return (self.steps if self.path == "eap-ig" else 1) + (0 if self.reference == "zero" else 0.5)
+
+    @property
     def words(self) -> list[str]:
         """In what it differs from the paper's."""
         found = [_WORDS[name][value] for name in _WORDS if (value := getattr(self, name)) in _WORDS[name]]

@@ -107,6 +107,8 @@ class Forecast:
         )
         if how.answers != how.scores:
             yield f"           models answer in {how.answers}, and are scored in {how.scores}"
+        if spec.method.words:
+            yield f"method     {', '.join(spec.method.words)}"
         total = 0.0
         for side in SIDES:
             line, seconds = self._answers(side)
@@ -211,7 +213,9 @@ class Forecast:
         answer = positions - self.prompt
         each = activation_bytes(shape, positions, answer, item, by_heads=self.spec.method.granularity == "heads")
         batch = batch_that_fits(self._room(shape, item), each)
-        seconds = score_seconds(shape, self.speed, selection.n, positions, self.spec.method.granularity == "heads")
+        method = self.spec.method
+        once = score_seconds(shape, self.speed, selection.n, positions, method.granularity == "heads")
+        seconds = once * method.passes
         return (
             f"{selection.n} questions of at most {positions:,} tokens to be scored in batches of {batch}, "
             f"{size(batch * each)}, at most {duration(seconds)}{key}"
