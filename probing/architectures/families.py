@@ -133,6 +133,9 @@ class Block:
     mlp: Writing
     whole: bool
     """Whether attention reads as one."""
+    holds: tuple[tuple[nn.Module, ...], tuple[nn.Module, ...]]
+    """The modules of its attention block and of its MLP, each with its norms; one that both read through is the
+    former's."""
     division: Division | None = None
     """The heads of its attention, where they can be told apart."""
 
@@ -331,14 +334,20 @@ def _block(parts: _Parts, shape: Shape) -> Block:
     after_attention, after_mlp = parts.child(norms.after_attention), parts.child(norms.after_mlp)
     writes = (after_mlp,) if after_mlp is not None else mlp[-1:] if isinstance(mlp[0], nn.Linear) else mlp
     after = None if after_attention is None else norm_of(after_attention, shape.width) or Norm("none")
+    before_mlp = None if norms.shared else parts.child(norms.before_mlp)
     return Block(
         parts.layer,
         readings,
         Writing((_adds(after_attention or attention),), scale),
         Writing(tuple(_adds(module) for module in writes), scale),
         whole=projections is None,
+        holds=(_there(before, attention, after_attention), _there(before_mlp, *mlp, after_mlp)),
         division=division_of(attention, shape, projections, after),
     )
+
+
+def _there(*modules: nn.Module | None) -> tuple[nn.Module, ...]:
+    return tuple(module for module in modules if module is not None)
 
 
 def _adds(block: nn.Module) -> nn.Module:

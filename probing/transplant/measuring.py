@@ -1,0 +1,140 @@
+"""Measuring a unit: the loss on a text that both models read, and the answers, given anew and graded."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from transformers import PreTrainedModel
+
+from probing.errors import QuestionError
+from probing.fitting import batch_by_batch, batch_that_fits, cache_bytes, free_bytes, shape_of
+from probing.models import answer
+from probing.questions import Question, grade, prompt_for
+from probing.sequences import Sample
+from probing.transplant.pairing import Pairing
+from probing.transplant.patching import loss_of, patched_loss
+from probing.transplant.units import Unit
+
+Say = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Exam:
+    """Questions as one model is asked them, whoever answers: its prompts, its end tokens, its tokenizer.
+
+    Raises:
+        QuestionError: the question set says who is right instead of how to grade.
+    """
+
+    model: PreTrainedModel
+    """Whose end tokens count."""
+    tokenizer: Any
+    questions: Sequence[Question]
+    template: str
+    grading: str
+    max_new_tokens: int
+    stop: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse questions that new answers cannot be graded by."""
+        if any(question.cohort is not None for question in self.questions):
+            raise QuestionError(
+                "This question set says who answered right, so answers that are given anew cannot be graded.",
+                "Choose one with reference answers, or exchange activations only.",
+            )
+
+    @cached_property
+    def prompts(self) -> list[tuple[int, ...]]:
+        """The tokens of each question's prompt."""
+        return [prompt_for(question, self.template, self.tokenizer).tokens for question in self.questions]
+
+    def take(self, model: PreTrainedModel, say: Say = lambda: None) -> Float[np.ndarray, " question"]:
+        """1 for each question that a model answers right, else 0."""
+        said = self._answers(model, say)
+        return np.array(
+            [grade(text, one.reference, self.grading) for one, (_, text) in zip(self.questions, said, strict=True)],
+            np.float64,
+        )
+
+    def text(self, say: Say = lambda: None) -> list[Sample]:
+        """What the exam's own model answers, whole, as the text that both models read."""
+        answered = zip(self.questions, self.prompts, self._answers(self.model, say), strict=True)
+        return [
+            Sample(question.id, prompt + tokens, len(prompt), len(tokens)) for question, prompt, (tokens, _) in answered
+        ]
+
+    def _answers(self, model: PreTrainedModel, say: Say) -> list[tuple[tuple[int, ...], str]]:
+        longest = max(map(len, self.prompts)) + self.max_new_tokens
+        each = cache_bytes(shape_of(model.config, 0), longest, model.dtype.itemsize)
+        size = batch_that_fits(free_bytes(model.device), each)
+        said: dict[int, tuple[tuple[int, ...], str]] = {}
+
+        def do(batch: list[int]) -> None:
+            fed = [self.prompts[i] for i in batch]
+            given = answer(model, self.tokenizer, fed, self.max_new_tokens, self.stop, say)
+            said.update(zip(batch, given, strict=True))
+
+        with _ending_as(model, self.model):
+            places = list(range(len(self.prompts)))
+            batch_by_batch([places[i : i + size] for i in range(0, len(places), size)], do)
+        return [said[place] for place in places]
+
+
+@contextmanager
+def _ending_as(model: PreTrainedModel, other: PreTrainedModel) -> Iterator[None]:
+    """A model whose answers end where another's do."""
+    own = model.generation_config
+    model.generation_config = other.generation_config
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
+@dataclass
+class Measurer:
+    """Measures units of a pair that is in memory, one at a time.
+
+    `samples` are the text, one for each question, in the questions' order. Without an `exam` only the loss is measured.
+    What is the same model as one that was measured is not run again: parts that tuning did not move make no difference.
+    """
+
+    pairing: Pairing
+    samples: Sequence[Sample]
+    exam: Exam | None = None
+    _known: dict[tuple[str, frozenset[str]], dict[str, np.ndarray]] = field(default_factory=dict)
+
+    def measure(self, unit: Unit, say: Say = lambda: None) -> dict[str, Float[np.ndarray, " question"]]:
+        """The unit's `loss` and, of weights, where there is an exam, `correct`; `say` is called now and then meanwhile.
+
+        Raises:
+            SequenceError: a sample that these models cannot score.
+        """
+        if unit.what == "activations":
+            host, donor = self.pairing.ends(unit.direction)
+            return {"loss": self._loss(lambda batch: patched_loss(host, donor, unit.parts, batch), say)}
+        moved = frozenset(part for part in unit.parts if self.pairing.moved[part])
+        key = (unit.direction, moved)
+        if key not in self._known:
+            with self.pairing.exchanged(unit.direction, moved) as attributor:
+                found = {"loss": self._loss(lambda batch: loss_of(attributor, batch), say)}
+                if self.exam is not None:
+                    found["correct"] = self.exam.take(attributor.model, say)
+            self._known[key] = found
+        return self._known[key]
+
+    def _loss(
+        self, of_batch: Callable[[list[Sample]], Float[np.ndarray, " sample"]], say: Say
+    ) -> Float[np.ndarray, " question"]:
+        loss = np.zeros(len(self.samples))
+
+        def do(batch: list[int]) -> None:
+            say()
+            loss[batch] = of_batch([self.samples[i] for i in batch])
+
+        batch_by_batch(self.pairing.base.batches(self.samples), do)
+        return loss
