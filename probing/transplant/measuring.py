@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from transformers import PreTrainedModel
 from probing.errors import QuestionError
 from probing.fitting import batch_by_batch, batch_that_fits, cache_bytes, free_bytes, shape_of
 from probing.models import answer
-from probing.questions import Question, grade, prompt_for
+from probing.questions import Question, grade
 from probing.sequences import Sample
 from probing.transplant.pairing import Pairing
 from probing.transplant.patching import loss_of, patched_loss
@@ -34,7 +33,8 @@ class Exam:
     """Whose end tokens count."""
     tokenizer: Any
     questions: Sequence[Question]
-    template: str
+    prompts: Sequence[tuple[int, ...]]
+    """Each question's."""
     grading: str
     max_new_tokens: int
     stop: str | None = None
@@ -47,41 +47,23 @@ class Exam:
                 "Choose one with reference answers, or exchange activations only.",
             )
 
-    @cached_property
-    def prompts(self) -> list[tuple[int, ...]]:
-        """The tokens of each question's prompt."""
-        return [prompt_for(question, self.template, self.tokenizer).tokens for question in self.questions]
-
     def take(self, model: PreTrainedModel, say: Say = lambda: None) -> Float[np.ndarray, " question"]:
         """1 for each question that a model answers right, else 0."""
-        said = self._answers(model, say)
-        return np.array(
-            [grade(text, one.reference, self.grading) for one, (_, text) in zip(self.questions, said, strict=True)],
-            np.float64,
-        )
-
-    def text(self, say: Say = lambda: None) -> list[Sample]:
-        """What the exam's own model answers, whole, as the text that both models read."""
-        answered = zip(self.questions, self.prompts, self._answers(self.model, say), strict=True)
-        return [
-            Sample(question.id, prompt + tokens, len(prompt), len(tokens)) for question, prompt, (tokens, _) in answered
-        ]
-
-    def _answers(self, model: PreTrainedModel, say: Say) -> list[tuple[tuple[int, ...], str]]:
         longest = max(map(len, self.prompts)) + self.max_new_tokens
         each = cache_bytes(shape_of(model.config, 0), longest, model.dtype.itemsize)
-        size = batch_that_fits(free_bytes(model.device), each)
-        said: dict[int, tuple[tuple[int, ...], str]] = {}
+        size, places = batch_that_fits(free_bytes(model.device), each), list(range(len(self.prompts)))
+        right = np.zeros(len(places))
 
         def do(batch: list[int]) -> None:
-            fed = [self.prompts[i] for i in batch]
-            given = answer(model, self.tokenizer, fed, self.max_new_tokens, self.stop, say)
-            said.update(zip(batch, given, strict=True))
+            say()
+            fed = [self.prompts[place] for place in batch]
+            said = answer(model, self.tokenizer, fed, self.max_new_tokens, self.stop, say)
+            for place, (_, text) in zip(batch, said, strict=True):
+                right[place] = grade(text, self.questions[place].reference, self.grading)
 
         with _ending_as(model, self.model):
-            places = list(range(len(self.prompts)))
             batch_by_batch([places[i : i + size] for i in range(0, len(places), size)], do)
-        return [said[place] for place in places]
+        return right
 
 
 @contextmanager

@@ -67,7 +67,7 @@ def patched_loss(
     """
     graph = host.architecture.graph
     kept = Kept(graph.writers.index(writer) for writer in writers)
-    loss_of(donor, samples, rewriting(donor.architecture, kept))
+    donor.watch(samples, kept)
     return loss_of(host, samples, rewriting(host.architecture, Patch(graph, kept.written)))
 
 
@@ -80,5 +80,5 @@ def loss_of(
     Raises:
         SequenceError: a sample that the model cannot score.
     """
-    with attributor.running(samples, hooks or nullcontext()) as loss:
-        return loss.double().cpu().numpy()
+    with attributor.running(samples, hooks or nullcontext()) as said:
+        return said.losses().double().cpu().numpy()

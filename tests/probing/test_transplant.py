@@ -16,9 +16,10 @@ from probing.checkpoints import find
 from probing.errors import ModelError, QuestionError
 from probing.graph import Granularity, Reader, Writer
 from probing.metrics import Definition, paired_score, resample_counts
-from probing.models import load_model, load_tokenizer
+from probing.models import answer, load_model, load_tokenizer
 from probing.pairs import load_registry
-from probing.questions import Question, load_questions
+from probing.questions import Question, load_questions, prompt_for
+from probing.sequences import Sample
 from probing.transplant.findings import Findings, tables
 from probing.transplant.measuring import Exam, Measurer
 from probing.transplant.pairing import Pairing
@@ -256,8 +257,12 @@ def shipped(zoo: Path) -> Measurer:
     registry = load_registry()
     pair, questions = registry.pair("grpo"), load_questions(registry.question_set("addition"))[:24]
     base, tuned = (load_model(find(str(zoo / name)), CPU, torch.float32) for name in ("base", "grpo"))
-    exam = Exam(tuned, load_tokenizer(find(pair.tuned)), questions, pair.template, "last-number", 24, pair.stop)
-    text = exam.text()
+    tokenizer = load_tokenizer(find(pair.tuned))
+    prompts = [prompt_for(question, pair.template, tokenizer).tokens for question in questions]
+    said = [tokens for tokens, _ in answer(tuned, tokenizer, prompts, pair.max_new_tokens, pair.stop)]
+    text = [Sample(question.id, prompt + tokens, len(prompt), len(tokens))
+            for question, prompt, tokens in zip(questions, prompts, said, strict=True)]  # fmt: skip
+    exam = Exam(tuned, tokenizer, questions, prompts, "last-number", pair.max_new_tokens, pair.stop)
     return Measurer(_pairing(base, tuned), text, exam)
 
 
@@ -282,7 +287,7 @@ def test_an_exam_has_the_donors_prompts_and_graded_answers_only(shipped: Measure
     assert shipped.exam.take(shipped.pairing.base.model).sum() == shipped.measure(BASE)["correct"].sum()
     assert shipped.pairing.base.model.generation_config is own
     with pytest.raises(QuestionError, match="cannot be graded"):
-        Exam(shipped.exam.model, shipped.exam.tokenizer, [Question("1", "?", "", "both_correct")], "plain", "none", 4)
+        Exam(shipped.exam.model, shipped.exam.tokenizer, [Question("1", "?", "", "both_correct")], [(1,)], "none", 4)
 
 
 def _values(rng: np.random.Generator, correct: float, loss: float, n: int = 80) -> dict[str, np.ndarray]:
