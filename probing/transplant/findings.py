@@ -3,7 +3,7 @@
 Each unit is compared with its host, on the same questions. Differences of shares of right answers have Tango's score
 interval, those of mean losses the paired bootstrap's. What share of the gap between host and donor a unit closes is
 (L_host - L_unit) / (L_host - L_donor), a ratio of means whose interval is of the paired bootstrap too; where the gap's
-own interval holds zero there is nothing to share.
+own interval holds zero, or a resample of it has the other sign, there is nothing to share.
 """
 
 import math
@@ -54,7 +54,7 @@ class Finding:
     loss_change: Estimate
     """From the host's."""
     recovered: Estimate | None
-    """The share of the gap in loss between host and donor; None where the gap's interval holds zero."""
+    """The share of the gap in loss between host and donor; None where there may be no gap."""
     correct: float | None
     """The share of questions answered right, where they were asked."""
     correct_change: Estimate | None

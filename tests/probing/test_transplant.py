@@ -319,6 +319,10 @@ def test_a_gap_that_may_be_none_has_no_share() -> None:
     rng, name = np.random.default_rng(1), "weights:into-base:a0"
     values = {"base": _values(rng, 0.5, 1.0), "tuned": _values(rng, 0.5, 1.0), name: _values(rng, 0.5, 0.9)}
     assert Findings(values).of(singles("weights", "into-base", ["a0"])[0]).recovered is None
+    few = {"base": [1.1, 1.2, 1.1, 9.0], "tuned": [1.0, 1.0, 1.0, 1.0], name: [1.1, 1.1, 1.0, 3.0]}
+    found = Findings({unit: {"loss": np.array(loss)} for unit, loss in few.items()})
+    assert found.of(TUNED).loss == 1
+    assert found.of(singles("weights", "into-base", ["a0"])[0]).recovered is None, "though every resample has a gap"
 
 
 def test_parts_are_ordered_by_what_they_take_towards_the_donor() -> None:
