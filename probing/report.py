@@ -76,15 +76,20 @@ def report(
 
 def evaluated(store: Store, pair: str, question_set: str, comparisons: Sequence[str]) -> Iterator[str]:
     """What this version evaluated of some comparisons of a pair, and of the pair as a whole, a kind after the other."""
-    table = store.evaluations.table()
-    table = table[table["finished"].notna() & (table["pair"] == pair) & (table["question_set"] == question_set)]
-    table = table[table["comparison_key"].isna() | table["comparison_key"].isin(comparisons)]
-    found = [EvaluationRow.of(row) for row in table.sort_values(["alpha", "side"], kind="stable").to_dict("records")]
+    found = evaluations(store, pair, question_set, comparisons)
     for kind, task in KINDS.items():
         now = [row for row in found if row.kind == kind and row.settings["version"] == task.version]
         if now:
             yield from task.lines(store, now)
             yield ""
+
+
+def evaluations(store: Store, pair: str, question_set: str, comparisons: Sequence[str] = ()) -> list[EvaluationRow]:
+    """The finished evaluations of a pair as a whole, and of some of its comparisons."""
+    table = store.evaluations.table()
+    table = table[table["finished"].notna() & (table["pair"] == pair) & (table["question_set"] == question_set)]
+    table = table[table["comparison_key"].isna() | table["comparison_key"].isin(comparisons)]
+    return [EvaluationRow.of(row) for row in table.sort_values(["alpha", "side"], kind="stable").to_dict("records")]
 
 
 def _method(settings: str) -> Method:

@@ -49,27 +49,80 @@ def probe(arguments: argparse.Namespace) -> None:
         _probe(spec, registry, arguments)
 
 
-def _probe(spec: "Spec", registry: Registry, arguments: argparse.Namespace) -> None:
-    from probing.jobs.imports import import_rollouts
+def transplant(arguments: argparse.Namespace) -> None:
+    """Put each part of one model of a pair into the other, and see what it gains or loses."""
+    from probing.jobs.plan import Spec
+    from probing.jobs.tasks import Transplant
+    from probing.method import Method
+    from probing.transplant.units import DIRECTIONS, WHATS
+
+    registry = load_registry()
+    pair = registry.pair(arguments.pair)
+    asked = [
+        Transplant(what, direction, arguments.samples or 0)
+        for what in ([arguments.what] if arguments.what else WHATS)
+        for direction in (DIRECTIONS if arguments.direction == "both" else [arguments.direction])
+    ]
+    spec = Spec(
+        pair.name,
+        arguments.questions or pair.questions[0],
+        (),
+        device=arguments.device,
+        dtype=arguments.dtype,
+        pickled=arguments.pickled,
+        method=Method(arguments.granularity),
+        also=tuple(asked),
+    )
+    if arguments.dry_run:
+        _print_forecast(spec, registry, arguments)
+        return
+    with closing(opened(arguments)) as store:
+        if (plan := _done(spec, registry, store, arguments.detach)) is not None:
+            _print_transplants(store, plan, arguments.json)
+
+
+def _print_transplants(store: Store, plan: "Plan", as_json: bool) -> None:
+    from probing.jobs.plan import evaluation_key
+    from probing.jobs.tasks import Transplant
+    from probing.jobs.tasks.transplant import rows
+    from probing.report import evaluations
+
+    keys = [evaluation_key(task, plan.case()) for task in plan.spec.also]
+    found = [row for row in evaluations(store, plan.pair.name, plan.question_set.name) if row.evaluation_key in keys]
+    if as_json:
+        print(json.dumps([unit for row in found for unit in rows(store, row)], indent=2))
+    else:
+        print(*Transplant.lines(store, found), sep="\n")
+
+
+def _done(spec: "Spec", registry: Registry, store: Store, detach: bool) -> "Plan | None":
+    """Do a job, or queue it where a worker is to do it; returns its plan when it is done."""
     from probing.jobs.numerics import make_plan
     from probing.jobs.plan import SIDES
     from probing.jobs.worker import do_all
     from probing.sameness import weights_note
 
+    plan = make_plan(spec, registry)
+    if note := weights_note(*(plan.checkpoints[side] for side in SIDES)):
+        print(note, file=sys.stderr)
+    if detach:
+        job = store.queue.submit(spec.as_json())
+        print(f"job {job}; the dashboard's worker does it, or 'python -m probing worker'")
+        return None
+    with progress_bar() as progress:
+        do_all(store, [spec], progress)
+    return plan
+
+
+def _probe(spec: "Spec", registry: Registry, arguments: argparse.Namespace) -> None:
+    from probing.jobs.imports import import_rollouts
+
     with closing(opened(arguments)) as store:
         if arguments.rollouts:
             with progress_bar() as progress:
                 spec = import_rollouts(store, spec, registry, arguments.rollouts, arguments.ungraded, progress)
-        plan = make_plan(spec, registry)
-        if note := weights_note(*(plan.checkpoints[side] for side in SIDES)):
-            print(note, file=sys.stderr)
-        if arguments.detach:
-            job = store.queue.submit(spec.as_json())
-            print(f"job {job}; the dashboard's worker does it, or 'python -m probing worker'")
-            return
-        with progress_bar() as progress:
-            do_all(store, [spec], progress)
-        _print_comparisons(store, plan)
+        if (plan := _done(spec, registry, store, arguments.detach)) is not None:
+            _print_comparisons(store, plan)
 
 
 def _print_comparisons(store: Store, plan: "Plan") -> None:

@@ -13,6 +13,7 @@ from probing.jobs import tasks
 from probing.method import PAPERS, STEPS, Loss, Reference, Text
 from probing.method import Path as MethodPath
 from probing.rollouts import ALPHAS, COHORTS, Criteria
+from probing.transplant.units import DIRECTIONS, WHATS
 
 
 def parser() -> argparse.ArgumentParser:
@@ -105,6 +106,19 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--dry-run", action="store_true", help="say what would be done, without loading any weights")
     c.add_argument("--detach", action="store_true", help="queue the job and return; a worker does it")
     methodical(c)
+    computing(c)
+    stored(c)
+
+    c = command("transplant", jobs.transplant)
+    c.add_argument("pair", metavar="PAIR")
+    c.add_argument("--what", choices=WHATS, help="default: both")
+    c.add_argument("--direction", choices=(*DIRECTIONS, "both"), default="both", help="default: %(default)s")
+    c.add_argument("--questions", metavar="NAME", help="default: the pair's first question set")
+    c.add_argument("--samples", type=_positive, metavar="N", help="questions drawn (default: all)")
+    c.add_argument("--json", action="store_true")
+    c.add_argument("--dry-run", action="store_true", help="say what would be done, without loading any weights")
+    c.add_argument("--detach", action="store_true", help="queue the job and return; a worker does it")
+    granular(c)
     computing(c)
     stored(c)
 

@@ -47,4 +47,4 @@ def evaluate(store: Store, models: Models, plan: Plan, task: Task, selected: Sel
         done += len(batch)
 
     batch_by_batch([list(work.units[i : i + work.at_once]) for i in range(0, total, work.at_once)], do)
-    store.evaluations.finish(key, models.provenance(), time.monotonic() - started)
+    store.evaluations.finish(key, models.provenance() | {**work.noted}, time.monotonic() - started)

@@ -7,7 +7,7 @@ own interval holds zero, or a resample of it has the other sign, there is nothin
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from probing.metrics import Definition, paired_score, resample_counts
+from probing.metrics import Definition, Estimate, paired_score, resample_counts
 from probing.metrics.bootstrap import Counts, Intervals, of_means
 from probing.transplant.units import (
     BASE,
@@ -27,21 +27,12 @@ from probing.transplant.units import (
     Unit,
     Values,
     What,
-    by_effect,
+    in_order,
     singles,
     steps,
 )
 
 Loss = Float[np.ndarray, " question"]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number and its 95 % interval over questions."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -71,6 +62,8 @@ class Findings:
     """What has been measured, unit by unit, `base` and `tuned` among them."""
 
     values: Mapping[str, Values]
+    moved: Mapping[str, float | None] = field(default_factory=dict)
+    """How far tuning moved each part: the norm of the difference over the base's norm; None from zero."""
     definition: Definition = field(default_factory=Definition)
 
     @property
@@ -102,6 +95,10 @@ class Findings:
         recovered = self._recovered(host["loss"], found["loss"], donor["loss"])
         return Finding(unit, float(found["loss"].mean()), change, recovered, correct, correct_change)
 
+    def moved_by(self, unit: Unit) -> float | None:
+        """How far tuning moved the part that a unit is, or adds last; None for a model alone, and where unknown."""
+        return self.moved.get(unit.parts[-1]) if unit.parts else None
+
     def _means(self, before: Loss, after: Loss) -> Intervals:
         return of_means(before, after, self._counts, self.definition)
 
@@ -121,68 +118,25 @@ class Findings:
 # -- tables ------------------------------------------------------------------------------------------------------------
 
 
-def tables(
-    whats: Iterable[What],
-    directions: Iterable[Direction],
-    parts: Sequence[str],
-    writers: Sequence[str],
-    moved: Mapping[str, float],
-    findings: Findings,
-) -> Iterator[str]:
-    """Lines of Markdown: of each direction a table of parts alone and, of weights, one of parts on top of each other.
+def table(what: What, direction: Direction, parts: Sequence[str], findings: Findings) -> Iterator[str]:
+    """Lines of Markdown: parts alone and, of weights, on top of each other.
 
     Raises:
         KeyError: a unit was not measured.
     """
-    yield _alone(findings)
-    for what in whats:
-        for direction in directions:
-            yield ""
-            yield from _of_singles(what, direction, parts if what == "weights" else writers, moved, findings)
-            if what == "weights":
-                yield ""
-                yield from _of_steps(direction, parts, findings)
-
-
-def _alone(findings: Findings) -> str:
-    told = []
-    for unit in (BASE, TUNED):
-        found = findings.of(unit)
-        right = "" if found.correct is None else f"{found.correct:.1%} right, "
-        told.append(f"{unit.name} {right}loss {found.loss:.3g}")
-    return f"{findings.asked} questions; {'; '.join(told)} nats per token of the tuned model's answers."
-
-
-def _of_singles(
-    what: What, direction: Direction, parts: Sequence[str], moved: Mapping[str, float], findings: Findings
-) -> Iterator[str]:
     host, donor = HOSTS[direction]
-    yield f"One part of {donor} in {host}, {what}:"
+    alone = "; ".join(_alone(findings.of(unit)) for unit in (BASE, TUNED))
+    yield f"One part of {donor} in {host}, {what}, {findings.asked} questions ({alone}):"
     yield ""
-    found = [findings.of(unit) for unit in singles(what, direction, parts)]
-    asked = found[0].correct is not None
-    answers = " right | points |" if asked else ""
-    yield f"| part | moved by |{answers} loss | change | gap closed |"
-    yield "|---" * (7 if asked else 5) + "|"
-    for one in found:
-        (part,) = one.unit.parts
-        yield f"| {part} | {_moved(moved.get(part))} | {_cells(one)} |"
-
-
-def _of_steps(direction: Direction, parts: Sequence[str], findings: Findings) -> Iterator[str]:
-    host, donor = HOSTS[direction]
-    for order in ORDERS:
+    moved = findings.moved if what == "weights" else None  # what a part writes does not follow from its weights alone
+    yield from _rows("part", parts, [findings.of(unit) for unit in singles(what, direction, parts)], moved)
+    for order in ORDERS if what == "weights" else ():
         ordered = in_order(order, direction, parts, findings.values)
-        yield f"Parts of {donor} added to {host} {_ORDERS[order]}, weights:"
+        units = (*singles(what, direction, ordered[:1]), *steps(direction, order, ordered))
         yield ""
-        found = [findings.of(unit) for unit in (*singles("weights", direction, ordered[:1]),
-                                                    *steps(direction, order, ordered))]  # fmt: skip
-        asked = found[0].correct is not None
-        yield f"| and | {'right | points | ' if asked else ''}loss | change | gap closed |"
-        yield "|---" * (6 if asked else 4) + "|"
-        for part, one in zip(ordered, found, strict=True):
-            yield f"| {part} | {_cells(one)} |"
+        yield f"Parts of {donor} added to {host} {_ORDERS[order]}:"
         yield ""
+        yield from _rows("and", ordered, [findings.of(unit) for unit in units])
 
 
 _ORDERS: dict[Order, str] = {
@@ -190,16 +144,30 @@ _ORDERS: dict[Order, str] = {
 }  # fmt: skip
 
 
-def in_order(order: Order, direction: Direction, parts: Sequence[str], values: Mapping[str, Values]) -> Sequence[str]:
-    """Parts in the order in which they are added."""
-    return parts if order == "depth" else by_effect(direction, parts, values)
+def _alone(one: Finding) -> str:
+    right = "" if one.correct is None else f"{one.correct:.1%} right, "
+    return f"{one.unit.name} {right}loss {one.loss:.3g}"
 
 
-def _cells(one: Finding) -> str:
-    cells = [f"{one.loss:.3g}", _signed(one.loss_change), _share(one.recovered)]
+def _rows(
+    heading: str, parts: Sequence[str], found: Sequence[Finding], moved: Mapping[str, float | None] | None = None
+) -> Iterator[str]:
+    """A table with a row for each part, and how far it moved where that is given."""
+    headings = [heading, *(["moved by"] if moved else []), *(["right", "points"] if found[0].correct_change else [])]
+    yield f"| {' | '.join([*headings, 'loss', 'change', 'gap closed'])} |"
+    yield "|---" * (len(headings) + 3) + "|"
+    for part, one in zip(parts, found, strict=True):
+        cells = [part, *([_moved(moved.get(part))] if moved else []), *_cells(one)]
+        yield f"| {' | '.join(cells)} |"
+
+
+def _cells(one: Finding) -> Iterator[str]:
     if one.correct is not None and one.correct_change is not None:
-        cells = [f"{one.correct:.1%}", _signed(one.correct_change, 100), *cells]
-    return " | ".join(cells)
+        yield f"{one.correct:.1%}"
+        yield _signed(one.correct_change, 100)
+    yield f"{one.loss:.3g}"
+    yield _signed(one.loss_change)
+    yield _share(one.recovered)
 
 
 def _moved(share: float | None) -> str:
@@ -207,7 +175,7 @@ def _moved(share: float | None) -> str:
 
 
 def _share(recovered: Estimate | None) -> str:
-    return "no gap" if recovered is None else f"{100 * recovered.value:.0f} % " + _interval(recovered, 100, 0)
+    return "no gap" if recovered is None else f"{100 * recovered.value:.0f} % " + _interval(recovered, 100, 0, "")
 
 
 def _signed(estimate: Estimate, times: float = 1.0) -> str:
@@ -216,7 +184,7 @@ def _signed(estimate: Estimate, times: float = 1.0) -> str:
     return f"{times * estimate.value:+.{digits}f} {_interval(estimate, times, digits)}"
 
 
-def _interval(estimate: Estimate, times: float, digits: int) -> str:
+def _interval(estimate: Estimate, times: float, digits: int, sign: str = "+") -> str:
     if not np.isfinite([estimate.low, estimate.high]).all():
         return "(no interval)"
-    return f"({times * estimate.low:+.{digits}f} to {times * estimate.high:+.{digits}f})"
+    return f"({times * estimate.low:{sign}.{digits}f} to {times * estimate.high:{sign}.{digits}f})"

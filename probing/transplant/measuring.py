@@ -99,7 +99,7 @@ class Measurer:
         if unit.what == "activations":
             host, donor = self.pairing.ends(unit.direction)
             return {"loss": self._loss(lambda batch: patched_loss(host, donor, unit.parts, batch), say)}
-        moved = frozenset(part for part in unit.parts if self.pairing.moved[part])
+        moved = frozenset(part for part in unit.parts if self.pairing.moved[part] != 0)
         key = (unit.direction, moved)
         if key not in self._known:
             with self.pairing.exchanged(unit.direction, moved) as attributor:

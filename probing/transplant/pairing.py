@@ -71,17 +71,17 @@ class Pairing:
         return parts_of(self.base.architecture)
 
     @cached_property
-    def moved(self) -> dict[str, float]:
-        """How far tuning moved each part: the norm of the difference over the base's norm; infinite from zero."""
+    def moved(self) -> dict[str, float | None]:
+        """How far tuning moved each part: the norm of the difference over the base's norm; None from zero."""
         base, tuned = tensors_of(self.base.model), tensors_of(self.tuned.model)
-        found = {}
+        found: dict[str, float | None] = {}
         for name, pieces in self.parts.items():
             before, change = 0.0, 0.0
             for piece in pieces:
                 here = piece.of(base).double()
                 before += float(here.square().sum())
                 change += float((piece.of(tuned).to(here) - here).square().sum())
-            found[name] = 0.0 if not change else (change / before) ** 0.5 if before else float("inf")
+            found[name] = 0.0 if not change else (change / before) ** 0.5 if before else None
         return found
 
     def ends(self, direction: Direction) -> tuple[Attributor, Attributor]:

@@ -18,6 +18,7 @@ What = Literal["weights", "activations"]
 Direction = Literal["into-base", "into-tuned"]
 Order = Literal["depth", "effect"]
 
+WHATS: tuple[What, ...] = ("weights", "activations")
 DIRECTIONS: tuple[Direction, ...] = ("into-base", "into-tuned")
 ORDERS: tuple[Order, ...] = ("depth", "effect")
 
@@ -48,6 +49,14 @@ def singles(what: What, direction: Direction, parts: Sequence[str]) -> list[Unit
     return [Unit(f"{what}:{direction}:{part}", what, direction, (part,)) for part in parts]
 
 
+def parts_among(names: Sequence[str], what: What, direction: Direction) -> list[str]:
+    """The parts that stand alone in some units, by these units' names."""
+    start = f"{what}:{direction}:"
+    return [
+        name.removeprefix(start) for name in names if name.startswith(start) and ":" not in name.removeprefix(start)
+    ]
+
+
 def steps(direction: Direction, order: Order, parts: Sequence[str]) -> list[Unit]:
     """The first two, three, ... of parts in an order, until all are in the host; the first alone is among `singles`."""
     return [
@@ -67,8 +76,21 @@ def by_effect(direction: Direction, parts: Sequence[str], values: Mapping[str, V
     def effects(part: str) -> Iterator[float]:
         """Rounded, as sums of the same numbers are not the same in any order."""
         found = values[f"weights:{direction}:{part}"]
-        for measure in ("correct", "loss"):
+        for measure in (measure for measure in ("correct", "loss") if measure in found):
             before, after, there = (float(side[measure].mean()) for side in (host, found, donor))
             yield round((after - before) * (1 if there >= before else -1), 12)
 
     return sorted(parts, key=lambda part: tuple(-effect for effect in effects(part)))
+
+
+def in_order(order: Order, direction: Direction, parts: Sequence[str], values: Mapping[str, Values]) -> Sequence[str]:
+    """Parts in the order in which they are added."""
+    return parts if order == "depth" else by_effect(direction, parts, values)
+
+
+def units_of(what: What, direction: Direction, parts: Sequence[str], values: Mapping[str, Values]) -> list[Unit]:
+    """All units: both models, each part alone, and of weights the steps in each order."""
+    found = [BASE, TUNED, *singles(what, direction, parts)]
+    for order in ORDERS if what == "weights" else ():
+        found += steps(direction, order, in_order(order, direction, parts, values))
+    return found

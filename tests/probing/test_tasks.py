@@ -191,7 +191,7 @@ def test_tasks_go_through_json_and_jobs_of_before_there_were_any_are_read(tmp_pa
         Spec.from_json(before | {"also": [{"kind": "magic"}]})
     opened = open_store(tmp_path / "store.duckdb")
     job = follow(opened, opened.queue.submit(before | {"also": [{"kind": "magic"}]}), lambda *_: None)
-    assert (job.status, job.message) == ("failed", "There is no task 'magic'. There are: ablation.")
+    assert (job.status, job.message) == ("failed", "There is no task 'magic'. There are: ablation, transplant.")
     opened.close()
 
 

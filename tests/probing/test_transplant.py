@@ -20,12 +20,12 @@ from probing.models import answer, load_model, load_tokenizer
 from probing.pairs import load_registry
 from probing.questions import Question, load_questions, prompt_for
 from probing.sequences import Sample
-from probing.transplant.findings import Findings, tables
+from probing.transplant.findings import Findings, table
 from probing.transplant.measuring import Exam, Measurer
 from probing.transplant.pairing import Pairing
 from probing.transplant.parts import tensors_of
 from probing.transplant.patching import loss_of, patched_loss
-from probing.transplant.units import BASE, TUNED, Unit, by_effect, singles, steps
+from probing.transplant.units import BASE, TUNED, Unit, by_effect, parts_among, singles, steps
 from tests import literal
 from tests.tiny import TINY, in_float64, random_samples, tiny
 
@@ -200,7 +200,7 @@ def test_a_block_of_an_adapter_is_the_base_with_the_adapters_tensors_of_that_blo
         load_model(find(str(tmp_path / name)), CPU, torch.float32) for name in ("base", "whole", "part")
     )
     pairing = _pairing(base, whole)
-    moved = {name for name, share in pairing.moved.items() if share}
+    moved = {name for name, share in pairing.moved.items() if share != 0}
     assert moved == {f"{kind}{layer}" for kind in "am" for layer in range(3)}
     before = _copies(base)
     with pairing.exchanged("into-base", ["a1"]):
@@ -353,10 +353,12 @@ def test_tables_have_every_part_and_say_where_the_models_alone_stand() -> None:
         if unit.what == "activations":
             del values[unit.name]["correct"]
     moved = {"input": 0.0, "a0": 0.0123, "logits": 0.5}
-    found = Findings(values, Definition(resamples=500))
-    lines = [*tables(["weights"], ["into-base", "into-tuned"], parts, parts[:2], moved, found),
-             *tables(["activations"], ["into-base"], parts, parts[:2], moved, found)]  # fmt: skip
-    assert sum(line.startswith("| a0 |") for line in lines) == 2 + 4 + 1
+    found = Findings(values, moved, Definition(resamples=500))
+    lines = [*table("weights", "into-base", parts, found), *table("weights", "into-tuned", parts, found)]
+    assert sum(line.startswith("| a0 |") for line in lines) == 2 * 3
     assert any(line.startswith("| a0 | 1.2 % | 7") for line in lines)
-    assert lines[0].startswith("80 questions; base ")
-    assert all(line.count("|") == 6 for line in lines[-2:])
+    assert lines[0].startswith("One part of tuned in base, weights, 80 questions (base ")
+    assert parts_among([unit.name for unit in wanted], "weights", "into-tuned") == parts
+    lines = [*table("activations", "into-base", parts[:2], found)]
+    assert len(lines) == 2 + 4
+    assert all(line.count("|") == 5 for line in lines[2:])

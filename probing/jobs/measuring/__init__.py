@@ -6,11 +6,13 @@
 from collections.abc import Callable
 from typing import Any
 
-from probing.jobs.measuring import ablation
+from probing.jobs.measuring import ablation, transplant
 from probing.jobs.measuring.bench import Bench, Measuring
-from probing.jobs.tasks import Check, Task
+from probing.jobs.tasks import Check, Task, Transplant
 
-_PREPARE: dict[type[Task], Callable[[Any, Bench], Measuring]] = {Check: ablation.prepare}
+_PREPARE: dict[type[Task], Callable[[Any, Bench], Measuring]] = {
+    Check: ablation.prepare, Transplant: transplant.prepare,
+}  # fmt: skip
 """By kind of task."""
 
 

@@ -35,6 +35,8 @@ class Measuring:
     those that are missing."""
     at_once: int
     """Units that are measured between two looks at whether the job should go on."""
+    noted: Mapping[str, Any] = field(default_factory=dict)
+    """What else was found, which goes beside the results."""
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from typing import Any
 from probing.errors import TaskError
 from probing.jobs.tasks.ablation import Check
 from probing.jobs.tasks.task import BOTH, Case, Cost, Side, Task
+from probing.jobs.tasks.transplant import Transplant
 
-KINDS: dict[str, type[Task]] = {task.kind: task for task in (Check,)}
+KINDS: dict[str, type[Task]] = {task.kind: task for task in (Check, Transplant)}
 """Every kind of task, by its name."""
 
 
@@ -56,4 +57,4 @@ def _kind(name: str) -> type[Task]:
     return KINDS[name]
 
 
-__all__ = ["KINDS", "Case", "Check", "Cost", "Side", "Task", "from_json", "parse"]
+__all__ = ["KINDS", "Case", "Check", "Cost", "Side", "Task", "Transplant", "from_json", "parse"]
