@@ -12,6 +12,7 @@ import torch
 
 from benchmarks.serving import small_registry
 from probing import cli
+from probing.checkpoints import find
 from probing.errors import TaskError
 from probing.jobs import tasks
 from probing.jobs.forecast import forecast
@@ -21,8 +22,9 @@ from probing.jobs.numerics import make_plan
 from probing.jobs.plan import Plan, Spec, evaluation_key
 from probing.jobs.tasks import Transplant
 from probing.jobs.tasks.transplant import values_of
-from probing.models import load_model
+from probing.models import answer, load_model, load_tokenizer
 from probing.pairs import load_registry
+from probing.questions import encode, grade
 from probing.report import evaluated
 from probing.sequences import Sample
 from probing.store import Store, open_store
@@ -30,29 +32,55 @@ from probing.store.records import Measurements
 from probing.transplant.units import by_effect
 from tests import literal
 
-TASK = Transplant("weights", "into-base", samples=3)
+CPU = torch.device("cpu")
+TASK = Transplant("weights", "into-base", samples=6)
 SPEC = Spec("small", "few", (), also=(TASK,))
-PARTS = ["input+logits", *(f"{kind}{layer}" for layer in range(6) for kind in "am")]
+PARTS = ["input+logits", "a0", "m0", "a1", "m1", "a2", "m2"]
+LAYERS = 3
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    """A store in which the job was stopped among its last steps, and done again."""
-    folder = tmp_path_factory.mktemp("transplant")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A pair of what is left of two models that ship after their first layers, and questions that the tuned one
+    answers right, whatever it says."""
+    folder = tmp_path_factory.mktemp("pair")
+    path = small_registry(folder, 24)
+    text = path.read_text()
+    for zoo in re.findall(r'"(/.*)"', text):
+        model, cut = load_model(find(zoo), CPU, torch.float32), folder / Path(zoo).name
+        model.model.layers = model.model.layers[:LAYERS]
+        model.config.num_hidden_layers = LAYERS
+        model.save_pretrained(cut)
+        for file in Path(zoo).glob("tokenizer*"):
+            (cut / file.name).write_bytes(file.read_bytes())
+        text = text.replace(zoo, str(cut))
+    path.write_text(f"{text}max_new_tokens = 3\n")
+    rows = [json.loads(line) for line in (folder / "few.jsonl").read_text().splitlines()]
+    tokenizer = load_tokenizer(find(str(folder / "grpo")))
+    said = answer(model, tokenizer, [encode(row["question"], tokenizer) for row in rows], 3)
+    answered = zip(rows, said, strict=True)
+    asked = [json.dumps({**row, "answer": text}) for row, (_, text) in answered if grade(text, text, "last-number")]
+    (folder / "few.jsonl").write_text("\n".join(asked[:8]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PROBING_PAIRS", str(small_registry(folder, 8)))
-        opened = open_store(folder / "store.duckdb")
+        patch.setenv("PROBING_PAIRS", str(path))
+        yield path
 
-        def stop(stage: str, done: int, total: int) -> None:
-            if "transplant" in stage and done >= total - 3:
-                raise KeyboardInterrupt
 
-        with pytest.raises(KeyboardInterrupt):
-            Job(opened, Models(), _plan(), stop).do()
-        assert len(opened.evaluations.measured(_key(TASK))) == 2 + 13 + 2 * 12 - 3
-        Job(opened, Models(), _plan(), lambda *_: None).do()
-        yield opened
-        opened.close()
+@pytest.fixture(scope="module")
+def store(registry: Path) -> Iterator[Store]:
+    """A store in which the job was stopped among its last steps, and done again."""
+    opened = open_store(registry.with_name("store.duckdb"))
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if "transplant" in stage and done >= total - 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Job(opened, Models(), _plan(), stop).do()
+    assert len(opened.evaluations.measured(_key(TASK))) == 2 + 7 + 2 * 6 - 3
+    Job(opened, Models(), _plan(), lambda *_: None).do()
+    yield opened
+    opened.close()
 
 
 def _plan(spec: Spec = SPEC) -> Plan:
@@ -69,10 +97,10 @@ def _found(store: Store) -> Measurements:
 
 def test_a_part_alone_and_all_parts_are_what_the_models_say(store: Store) -> None:
     plan, found = _plan(), _found(store)
-    assert found.units[:15] == ("base", "tuned", *(f"weights:into-base:{part}" for part in PARTS))
-    assert len(found.ids) == 3
+    assert found.units[:9] == ("base", "tuned", *(f"weights:into-base:{part}" for part in PARTS))
+    assert len(found.ids) == 6
     values = values_of(found)
-    base, tuned = (load_model(plan.checkpoints[side], torch.device("cpu"), torch.float64) for side in ("base", "tuned"))
+    base, tuned = (load_model(plan.checkpoints[side], CPU, torch.float64) for side in ("base", "tuned"))
     chosen = {a.question_id: a for a in store.rollouts.answers(plan.rollout_key("tuned"))}[found.ids[1]]
     text = Sample("s", chosen.prompt_tokens + chosen.tokens, len(chosen.prompt_tokens), len(chosen.tokens))
     for name, model in (("base", base), ("tuned", tuned)):
@@ -83,13 +111,15 @@ def test_a_part_alone_and_all_parts_are_what_the_models_say(store: Store) -> Non
     base.load_state_dict(state | {name: theirs[name] for name in part})
     alone = values["weights:into-base:a0"]["loss"][1]
     assert alone == pytest.approx(float(literal.run(base, text)[0]), rel=1e-3)
-    assert abs(alone - values["base"]["loss"][1]) > 0.01 * alone
+    assert abs(alone - values["base"]["loss"][1]) > 0.005 * alone
     answers = {side: {a.question_id: a.correct for a in store.rollouts.answers(plan.rollout_key(side))}
                for side in ("base", "tuned")}  # fmt: skip
+    assert values["tuned"]["correct"].all()
+    assert not values["base"]["correct"].all()
     for side in answers:
         assert values[side]["correct"].tolist() == [answers[side][question] for question in found.ids]
     for order in ("depth", "effect"):
-        last = values[f"weights:into-base:{order}:13"]
+        last = values[f"weights:into-base:{order}:7"]
         np.testing.assert_array_equal(last["correct"], values["tuned"]["correct"])
         np.testing.assert_allclose(last["loss"], values["tuned"]["loss"], rtol=1e-5)
 
@@ -100,7 +130,7 @@ def test_what_is_printed_has_parts_and_steps_in_their_orders(store: Store, capsy
     order = by_effect("into-base", PARTS, values_of(_found(store)))
     assert order != PARTS
     assert firsts == [*PARTS, *PARTS, *order]
-    command = ["transplant", "small", "--what", "weights", "--direction", "into-base", "--samples", "3"]
+    command = ["transplant", "small", "--what", "weights", "--direction", "into-base", "--samples", "6"]
     command += ["--store", str(store.path)]
     assert cli.main(command) == 0
     printed = capsys.readouterr().out
@@ -109,7 +139,7 @@ def test_what_is_printed_has_parts_and_steps_in_their_orders(store: Store, capsy
     rows = json.loads(capsys.readouterr().out)
     assert [row["unit"] for row in rows] == list(_found(store).units)
     assert [row["parts"][-1] for row in rows if ":effect:" in row["unit"]] == order[1:]
-    single = next(row for row in rows if row["unit"] == "weights:into-base:m5")
+    single = next(row for row in rows if row["unit"] == "weights:into-base:m1")
     assert 0.01 < single["moved"] < 0.04
     assert single["loss_change"]["value"] == pytest.approx(single["loss"] - rows[0]["loss"], rel=1e-5)
 
@@ -122,7 +152,7 @@ def test_all_that_decides_a_transplant_is_in_its_key(store: Store) -> None:
     keys.add(evaluation_key(TASK, _plan(replace(SPEC, granularity="heads")).case()))
     assert len(keys) == 7
     assert evaluation_key(TASK, _plan(replace(SPEC, granularity="blocks")).case()) == _key(TASK), "the same parts"
-    assert len(TASK.drawn(48)) == len(set(TASK.drawn(48))) == 3
+    assert len(TASK.drawn(48)) == len(set(TASK.drawn(48))) == 6
     assert TASK.drawn(2) == [0, 1]
     assert tasks.parse("transplant:what=activations") == (Transplant("activations"),)
     with pytest.raises(TaskError, match="Needed: weights or activations"):
@@ -137,23 +167,22 @@ def test_activations_of_heads_are_measured_by_the_loss_alone(store: Store) -> No
     Job(store, Models(), _plan(spec), lambda *_: None).do()
     found = store.evaluations.values(evaluation_key(task, _plan(spec).case()))
     assert list(found.values) == ["loss"]
-    assert "activations:into-tuned:a5.h3" in found.units
+    assert "activations:into-tuned:a1.h3" in found.units
     (table,) = (line for line in evaluated(store, "small", "few", []) if "activations" in line and "One part" in line)
     assert table.startswith("One part of base in tuned, activations, 2 questions (base loss ")
 
 
 def test_a_pair_that_cannot_exchange_parts_is_refused_in_a_sentence(
-    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+    registry: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registry = small_registry(tmp_path)
-    model = load_model(_plan().checkpoints["tuned"], torch.device("cpu"), torch.float32)
+    tuned = registry.with_name("grpo")
+    model = load_model(find(str(tuned)), CPU, torch.float32)
     model.resize_token_embeddings(model.config.vocab_size + 3, mean_resizing=False)
-    zoo = re.search(r'tuned = "(.*)"', registry.read_text())
-    assert zoo is not None
     model.save_pretrained(tmp_path / "resized")
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        (tmp_path / "resized" / name).write_bytes((Path(zoo[1]) / name).read_bytes())
-    registry.write_text(registry.read_text().replace(zoo[1], str(tmp_path / "resized")))
-    monkeypatch.setenv("PROBING_PAIRS", str(registry))
+    for file in tuned.glob("tokenizer*"):
+        (tmp_path / "resized" / file.name).write_bytes(file.read_bytes())
+    other = registry.with_name("other.toml")
+    other.write_text(registry.read_text().replace(str(tuned), str(tmp_path / "resized")))
+    monkeypatch.setenv("PROBING_PAIRS", str(other))
     assert cli.main(["transplant", "small", "--store", str(tmp_path / "store.duckdb")]) == 2
     assert re.search(r"vocabulary of \d+ tokens and the tuned model one of \d+\.", capsys.readouterr().err)
