@@ -22,6 +22,7 @@ from probing.jobs.numerics import make_plan
 from probing.jobs.plan import Plan, Spec, evaluation_key
 from probing.jobs.tasks import Transplant
 from probing.jobs.tasks.transplant import values_of
+from probing.method import Method
 from probing.models import answer, load_model, load_tokenizer
 from probing.pairs import load_registry
 from probing.questions import encode, grade
@@ -149,9 +150,9 @@ def test_all_that_decides_a_transplant_is_in_its_key(store: Store) -> None:
         {"what": "activations"}, {"direction": "into-tuned"}, {"samples": 4}, {"seed": 1}, {"samples": 0},
     )]  # fmt: skip
     keys = {_key(task) for task in (TASK, *others)}
-    keys.add(evaluation_key(TASK, _plan(replace(SPEC, granularity="heads")).case()))
+    keys.add(evaluation_key(TASK, _plan(replace(SPEC, method=Method("heads"))).case()))
     assert len(keys) == 7
-    assert evaluation_key(TASK, _plan(replace(SPEC, granularity="blocks")).case()) == _key(TASK), "the same parts"
+    assert evaluation_key(TASK, _plan(replace(SPEC, method=Method("blocks"))).case()) == _key(TASK), "the same parts"
     assert len(TASK.drawn(48)) == len(set(TASK.drawn(48))) == 6
     assert TASK.drawn(2) == [0, 1]
     assert tasks.parse("transplant:what=activations") == (Transplant("activations"),)
@@ -161,7 +162,7 @@ def test_all_that_decides_a_transplant_is_in_its_key(store: Store) -> None:
 
 def test_activations_of_heads_are_measured_by_the_loss_alone(store: Store) -> None:
     task = Transplant("activations", "into-tuned", samples=2)
-    spec = replace(SPEC, also=(task,), granularity="heads")
+    spec = replace(SPEC, also=(task,), method=Method("heads"))
     (line,) = (line for line in forecast(spec, load_registry(), store).lines() if line.startswith("also"))
     assert "activations of base in tuned" in line
     Job(store, Models(), _plan(spec), lambda *_: None).do()
