@@ -1,6 +1,7 @@
 """How each kind of task is done: a function that finds its units, and what measures some of them.
 
-`bench` has what such a function is given and gives. Nothing is loaded before units are measured that are not there.
+`bench` has what such a function is given and gives. No model is loaded before units are measured that are not there,
+unless only the models say which units there are.
 """
 
 from collections.abc import Callable
