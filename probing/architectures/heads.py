@@ -1,8 +1,9 @@
 """How an attention block is divided into heads: what each reads by, and what each adds to the residual stream.
 
 Before its output projection a block has the values of its heads side by side, so what head h writes is its share z_h of
-them times the projection's own columns, W_h z_h, and what is left is the projection's bias. A norm behind the
-projection is held at the scale that the whole block gave it, with which heads add up.
+them times the projection's own columns, W_h z_h, and what is left is the projection's bias. Where a norm stands behind
+the projection, heads are said to write at the scale that it gave the whole block, with which they add up; who really
+removes one runs the norm on what is left (`HeadOutputs.added`).
 
 What is kept of a pass is z, which is as wide as the block's output; the heads' full-width outputs are made of it layer
 by layer while they are in use, and never held all at once.
@@ -71,6 +72,23 @@ class HeadOutputs:
             return replace(self, values=-self.values, bias=-1.0)
         return replace(self, values=instead.to(self.values.device) - wide(self.values), bias=0.0)
 
+    @property
+    def projected(self) -> "HeadOutputs":
+        """The same as the projection gives them out, before a norm or a scale behind it."""
+        return replace(self, scale=1.0, held=None)
+
+    def added(self, projected: Float[Tensor, "*any width"]) -> Float[Tensor, "*any width"]:
+        """What the block adds to the residual if its projection gives this out: the norm behind it runs on that."""
+        if (after := self.division.after) is not None:
+            projected = wide(projected)
+            projected = projected * scale_held(after, projected) * after.gain.to(projected)  # type: ignore[union-attr]
+        return projected * self.scale
+
+    def with_values(self, values: Float[Tensor, "#sample #position value"]) -> "HeadOutputs":
+        """The same of other values, which may be one vector for all."""
+        values = values.to(self.values.device)
+        return replace(self, values=values.view(*(1,) * (3 - values.dim()), *values.shape))
+
     def write(self, out: Float[Tensor, "sample writer position width"]) -> None:
         """Write each head's output, and what is no head's, into a tensor."""
         heads, matrix = self.division.heads, matrix_of(self.division.output)
@@ -88,7 +106,7 @@ class HeadOutputs:
             out.copy_(near)
 
 
-def scale_held(norm: Norm, output: Float[Tensor, "sample position width"]) -> Float[Tensor, "sample position 1"]:
+def scale_held(norm: Norm, output: Float[Tensor, "*any width"]) -> Float[Tensor, "*any 1"]:
     """What a root-mean-square norm multiplies each position by, besides its gain."""
     x = wide(output)
     return (x.square().mean(-1, keepdim=True) + norm.eps).rsqrt()
