@@ -11,13 +11,14 @@ Where heads read and write apart, there is a run for each head's query and each 
 outputs come together in the first module with parameters that attention calls after its products: a head's own, of its
 own run, stands there in its place. What a head writes is the difference that its place makes to the residual when all
 others are zero, with the norms that follow at the scale that they have when none is; what is written when all are zero
-is the bias. A norm over the queries or keys of all heads reads each head's of its own run, so a head acts on the others
-through their common scale. All this asks of tensors is that heads stand before [position, width] in keys and values,
-and in equal parts, in their order, in the last dimension elsewhere.
+is the bias. Where a head is really removed, a norm behind attention runs on what is left. A norm over the queries or
+keys of all heads reads each head's of its own run, so a head acts on the others through their common scale. All this
+asks of tensors is that heads stand before [position, width] in keys and values, and in equal parts, in their order, in
+the last dimension elsewhere.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
@@ -87,17 +88,13 @@ class _Layer:
         return calls[0][1]
 
     def _heads(self, heads: int, without: Tensor) -> dict[str, Tensor]:
-        place, norms = self.joint
+        place, inside, behind = self.joint
         with ExitStack() as stack:
-            for norm, whole in norms:
+            for norm, whole in inside + behind:
                 stack.enter_context(_at_scale_of(norm, whole))
 
             def only(head: int | None) -> Tensor:
-                def alone(values: Tensor) -> Tensor:
-                    parts = enumerate(values.tensor_split(heads, -1))
-                    return torch.cat([part if i == head else torch.zeros_like(part) for i, part in parts], -1)
-
-                with _altered(place, alone):
+                with _alone(place, head, heads):
                     return self._with_attention()
 
             bias = only(None)
@@ -106,12 +103,30 @@ class _Layer:
             written["bias"] = bias - without
         return written
 
+    def without(self, part: str, heads: int) -> Tensor:
+        """How the residual changes without a head, or the bias, when a norm behind attention runs on what is left."""
+        place, inside, ((norm, _),) = self.joint
+        with ExitStack() as stack:
+            for between, whole in inside:
+                stack.enter_context(_at_scale_of(between, whole))
+
+            def read(head: int | None) -> Tensor:
+                with _alone(place, head, heads), _calls((norm,)) as calls:
+                    self._with_attention()
+                return calls[0][1]
+
+            nothing, before = read(None), self._with_attention()
+            lost = nothing if part == "bias" else read(int(part[1:])) - nothing
+            with _altered(norm, lambda x: x - lost):
+                return self._with_attention() - before
+
     def _submodules(self) -> list[nn.Module]:
         return [module for module in self.attention.modules() if module is not self.attention]
 
     @cached_property
-    def joint(self) -> tuple[nn.Module, list[tuple[nn.Module, Tensor]]]:
-        """Where heads come together, and the norms from there to the residual with what they read."""
+    def joint(self) -> tuple[nn.Module, list[tuple[nn.Module, Tensor]], list[tuple[nn.Module, Tensor]]]:
+        """Where heads come together, and the norms from there to the residual, within attention and behind it, with
+        what they read."""
         others = (self.attention, *self.mlps, *self.norms.values())
         submodules, siblings = self._submodules(), [child for child in self.module.children() if child not in others]
         with (
@@ -125,7 +140,8 @@ class _Layer:
         inside = [(module, x) for module, x, _ in after
                   if module in submodules and x is not read and any(True for _ in module.parameters())]  # fmt: skip
         behind = [(module, x) for module, x, _ in after if x is gave]
-        return inside[0][0], [(module, x) for module, x in (*inside, *behind) if not _is_affine(module, x)]
+        norms = [[(module, x) for module, x in part if not _is_affine(module, x)] for part in (inside, behind)]
+        return inside[0][0], *norms
 
     @cached_property
     def mixing(self) -> list[nn.Module]:
@@ -184,6 +200,16 @@ def _altered(module: nn.Module, change: Callable[[Tensor], Tensor]) -> Iterator[
         yield
     finally:
         handle.remove()
+
+
+def _alone(place: nn.Module, head: int | None, heads: int) -> AbstractContextManager[None]:
+    """Where heads come together, all but one are zero, or all."""
+
+    def alone(values: Tensor) -> Tensor:
+        parts = enumerate(values.tensor_split(heads, -1))
+        return torch.cat([part if i == head else torch.zeros_like(part) for i, part in parts], -1)
+
+    return _altered(place, alone)
 
 
 def _is_affine(module: nn.Module, x: Tensor) -> bool:
@@ -420,15 +446,22 @@ def losses_without(
     model: PreTrainedModel, layers: list[nn.Module], sample: Sample, writers: tuple[str, ...],
     readers: tuple[str, ...], edges: list[tuple[str, str]],
 ) -> list[float]:  # fmt: skip
-    """The loss without each of some edges, from a writer to a reader: the reader's offset is minus what was written."""
+    """The loss without each of some edges, from a writer to a reader: the reader's offset is what it loses."""
     walked, written, _ = _walk(model, layers, sample, writers)
     none = torch.zeros_like(written["input"])
     found = []
     with torch.no_grad():
-        for writer, reader in edges:
-            offsets = dict.fromkeys(readers, none) | {reader: -written[writer].view(none.shape)}
+        for name, reader in edges:
+            writer, lost = Writer.of(name), -written[name]
+            if writer.part and walked[writer.layer].joint[2]:
+                lost = walked[writer.layer].without(writer.part, _heads_in(writers, writer.layer))
+            offsets = dict.fromkeys(readers, none) | {reader: lost.view(none.shape)}
             found.append(float(_loss(model, walked, sample, offsets)))
     return found
+
+
+def _heads_in(writers: tuple[str, ...], layer: int) -> int:
+    return sum(Writer.of(name).node.startswith(f"a{layer}.h") for name in writers)
 
 
 def _walk(
@@ -447,7 +480,7 @@ def _walk(
     with torch.no_grad():
         blocks = {"input"}
         for i, layer in enumerate(walked):
-            attention, mlp = layer.writes(sum(Writer.of(name).node.startswith(f"a{i}.h") for name in writers))
+            attention, mlp = layer.writes(_heads_in(writers, i))
             written |= {Writer(f"a{i}", part).name: output for part, output in attention.items()}
             written[f"m{i}"] = mlp
             saw[f"a{i}"] = blocks
