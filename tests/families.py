@@ -2,7 +2,7 @@
 
 `python -m tests.families [TYPE ...] [--json]` builds a tiny random model of each type. Each works, which means that
 every reader's scores are those of a slow twin (`tests/perturbed.py`), those of heads too, which add up to their
-blocks', and that the loss without an edge is that twin's; or is refused in one sentence that says which part of it is
+blocks', and that the loss without an edge is that twin's, also where passes go on from a layer; or is refused in one sentence that says which part of it is
 not understood; a type that transformers itself does not build on this machine is listed with its reason. The command
 ends with 1 if a model is wrong: scores that differ, or an error that is no refusal. `--readme` writes the README's list
 of types that work.
@@ -24,7 +24,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from probing.ablation import loss_without
+from probing.ablation import effects, loss_without
 from probing.attribution import Attributor
 from probing.errors import ModelError
 from probing.graph import Edge, Granularity
@@ -102,12 +102,15 @@ def _judged(kind: str, model: PreTrainedModel, granularity: Granularity) -> tupl
         ends = [(edge.writer.name, edge.reader.name) for edge in map(Edge.of, graph.names(some))]
         removed = perturbed.losses_without(model, layers, SAMPLE, graph.writers, graph.readers, ends)
         losses = [float(loss_without(attributor, [SAMPLE], [number])[0]) for number in some]
+        at_once = loss_without(attributor, [SAMPLE], [])[0] + effects(attributor, [SAMPLE], some)[0]
     norms = expected.norm(dim=0)
     difference = float(((found - expected).norm(dim=0) / norms.clamp_min(1e-6 * float(norms.max()))).max())
     unseen = bool((expected.numpy() != 0)[~graph.mask].any())
     said = "an edge is missing from the graph" if unseen else "" if difference < CLOSE else "its scores differ"
     if not said and not np.allclose(losses, removed, rtol=CLOSE, atol=0):
         said = "its losses without an edge differ"
+    if not said and not np.allclose(at_once, losses, rtol=CLOSE, atol=0):
+        said = "its losses without an edge differ where many are removed in a batch"
     outcome, divided = "wrong" if said else "works", sum(heads is not None for heads in graph.heads)
     said = said and f"{said} at the granularity of {granularity}"
     return Verdict(kind, outcome, said, graph.size, len(graph.whole), divided, difference), scores

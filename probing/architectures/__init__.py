@@ -7,6 +7,8 @@ residual) and what reads (the module whose input is the residual). `projections`
 Two things can be done with that. `recording` observes: one is told every writer's output and every reader's residual
 in the forward pass, and in the backward pass the gradient of the loss with respect to every reader's residual, through
 that reader alone. `rewriting` intervenes: one is told what is `writing`, and says what each reader reads instead.
+With `skipping`, a pass goes on from a layer of an earlier one.
+
 `proof` runs two short sequences and demands that all of it is true of this very model.
 """
 
@@ -16,6 +18,7 @@ from probing.architectures.norms import Norm, wide
 from probing.architectures.proof import TOLERANCE, prove
 from probing.architectures.recording import Influence, Observer, recording
 from probing.architectures.rewriting import Intervention, rewriting
+from probing.architectures.skipping import keeping, resumable, skipping
 from probing.architectures.taps import Residual
 from probing.architectures.writing import Written, watching
 
@@ -30,9 +33,12 @@ __all__ = [
     "Residual",
     "Written",
     "architecture_of",
+    "keeping",
     "prove",
     "recording",
+    "resumable",
     "rewriting",
+    "skipping",
     "watching",
     "wide",
 ]

@@ -33,7 +33,8 @@ _REFUSED = "Its edge scores would be wrong, so it is refused; please report the 
 _POSITIONS = 12
 
 
-def _relative(a: Tensor, b: Tensor) -> float:
+def difference_of(a: Tensor, b: Tensor) -> float:
+    """Relative to the second, by Frobenius norms."""
     scale = b.double().norm().clamp_min(1e-30)
     return float((a.double() - b.double()).norm() / scale)
 
@@ -83,7 +84,7 @@ class _Evidence(Observer):
         parts = wide(whole).new_empty(whole.shape[0], len(writers), *whole.shape[1:])
         outputs.write(parts)
         self.written.update(zip(writers, parts.unbind(1), strict=True))
-        if not (difference := _relative(parts.sum(1), whole.detach())) <= self._tolerance:
+        if not (difference := difference_of(parts.sum(1), whole.detach())) <= self._tolerance:
             raise ModelError(f"The heads of '{block}' do not add up to it: they miss {difference:.1e}.", _REFUSED)
 
     def read(self, readers: range, residual: Residual) -> None:
@@ -120,7 +121,7 @@ def prove(architecture: Architecture) -> None:
     bare = _logits(architecture, tokens)
     if not bool(torch.isfinite(bare).all()):
         raise ModelError("This model's logits are not finite.", "Try --dtype float32; are its weights complete?")
-    if not (difference := _relative(bare[0, :-1], bare[1, :-1])) <= tolerance:
+    if not (difference := difference_of(bare[0, :-1], bare[1, :-1])) <= tolerance:
         raise ModelError(
             f"This model sees the tokens after the one that it reads: the last one changes what it says before it by "
             f"{difference:.1e}.",
@@ -128,9 +129,9 @@ def prove(architecture: Architecture) -> None:
         )
     evidence = _Evidence(architecture, tolerance)
     with evidence.of_heads(architecture), recording(architecture, evidence), torch.enable_grad():
-        logits = _run(architecture, tokens)
+        logits = run_tokens(architecture, tokens)
         loss = logits.float().log_softmax(-1).square().mean()
-        if not (difference := _relative(logits.detach(), bare)) <= tolerance:
+        if not (difference := difference_of(logits.detach(), bare)) <= tolerance:
             raise ModelError(f"Hooking this model changes its logits by {difference:.1e}.", _REFUSED)
         _prove_sums(architecture, evidence, tolerance)
         _prove_projections(architecture, evidence, tolerance)
@@ -140,7 +141,7 @@ def prove(architecture: Architecture) -> None:
     if len(evidence.gradients) < len(architecture.graph.readers):
         raise ModelError("Some of this model's readers have no influence on its output.", _REFUSED)
     parts = torch.stack([gradient.double() for gradient in evidence.gradients.values()]).sum(0)
-    if not (difference := _relative(parts, whole)) <= 10 * tolerance:
+    if not (difference := difference_of(parts, whole)) <= 10 * tolerance:
         raise ModelError(f"The readers account for all but {difference:.1e} of the gradient.", _REFUSED)
 
 
@@ -152,7 +153,7 @@ def _tokens(architecture: Architecture) -> Tensor:
     return tokens
 
 
-def _run(architecture: Architecture, tokens: Tensor) -> Tensor:
+def run_tokens(architecture: Architecture, tokens: Tensor) -> Tensor:
     """Logits, asked for as they are when samples are scored."""
     return architecture.model(input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False).logits
 
@@ -161,7 +162,7 @@ def _logits(architecture: Architecture, tokens: Tensor) -> Tensor:
     """What the model says when nobody watches."""
     try:
         with torch.no_grad():
-            return _run(architecture, tokens)
+            return run_tokens(architecture, tokens)
     except Exception as error:
         if is_out_of_memory(error):
             raise
@@ -184,7 +185,7 @@ def _prove_sums(architecture: Architecture, evidence: _Evidence, tolerance: floa
     for readers in sorted(evidence.residuals, key=lambda readers: readers.start):
         residual = evidence.residuals[readers]
         total = sums[graph.writers_before[readers.start] - 1].view(residual.shape).to(residual.device)
-        if not (difference := _relative(total, residual)) <= tolerance:
+        if not (difference := difference_of(total, residual)) <= tolerance:
             raise ModelError(
                 f"The residual identity fails at '{graph.reader_records[readers.start].node}': what the blocks before "
                 f"it write differs from what it reads by {difference:.1e} (relative; at most {tolerance:.0e} is "

@@ -3,13 +3,14 @@
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from transformers import PreTrainedModel
 
-from probing.architectures import Written, architecture_of, prove, recording, watching
+from probing.architectures import Written, architecture_of, prove, recording, resumable, watching
 from probing.attribution.contract import ExactNorms, Products
 from probing.attribution.passes import Predictions, answers_only, padded
 from probing.attribution.stand_ins import ZERO, References
@@ -55,17 +56,26 @@ class Attributor:
         Without a `batch_size`, as many as fit (`fitting.batch_that_fits`).
         """
         order = sorted(range(len(samples)), key=lambda i: (len(samples[i].fed), i))
-        if batch_size is None:
-            each = activation_bytes(
-                shape_of(self.model.config, 0),
-                max(len(sample.fed) for sample in samples),
-                max(sample.answer_length for sample in samples),
-                self.model.dtype.itemsize,
-                self.model.config._attn_implementation == "eager",
-                self.graph.granularity == "heads",
-            )
-            batch_size = batch_that_fits(free_bytes(self.model.device), each)
+        batch_size = batch_size or self.batch_that_fits(samples)
         return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+    def batch_that_fits(self, samples: Sequence[Sample]) -> int:
+        """How many samples as long as the longest of these fit into the device's memory at once."""
+        each = activation_bytes(
+            shape_of(self.model.config, 0),
+            max(len(sample.fed) for sample in samples),
+            max(sample.answer_length for sample in samples),
+            self.model.dtype.itemsize,
+            self.model.config._attn_implementation == "eager",
+            self.graph.granularity == "heads",
+        )
+        return batch_that_fits(free_bytes(self.model.device), each)
+
+    @cached_property
+    def resumable(self) -> tuple[bool, ...]:
+        """For each layer, and for what is behind the last, whether a pass may go on from there."""
+        with self._lock:
+            return resumable(self.architecture)
 
     def score(self, samples: Sequence[Sample], method: Method = PAPERS, references: References = ZERO) -> Scores:
         """Scores of one batch, which it must be possible to run at once.

@@ -1,0 +1,191 @@
+"""What removing each of many edges, alone, does to a loss: exactly, and for a third of a forward pass each.
+
+An edge that is removed changes nothing before its reader. So one pass with nothing removed says what its writer wrote
+and what the reader's layer was given, and the pass without the edge goes on from there: most edges enter late layers.
+The rows of a pass are pairs of a sample and an edge, and all edges of one pass enter the same reader.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from probing.architectures import (
+    HeadOutputs,
+    Intervention,
+    Residual,
+    Written,
+    keeping,
+    rewriting,
+    skipping,
+    watching,
+    wide,
+)  # fmt: skip
+from probing.attribution import ZERO, Attributor, References, StandIns
+from probing.errors import ModelError
+from probing.fitting import batch_by_batch
+from probing.method import Loss
+from probing.sequences import Sample
+
+
+def effects(
+    attributor: Attributor,
+    samples: Sequence[Sample],
+    edges: Iterable[int],
+    loss: Loss = "nll",
+    references: References = ZERO,
+    batch_size: int | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+    found: Float[np.ndarray, "sample edge"] | None = None,
+) -> Float[np.ndarray, "sample edge"]:
+    """Each sample's loss without each of some edges of the attributor's graph, alone, minus its loss.
+
+    `edges` are their numbers. A batch has at most `batch_size` rows, or as many as fit. After each, `progress` is told
+    how many pairs of a sample and an edge are done; what is `found` is written into the array of that name, if there is
+    one, whose finished numbers are not made again: others are not numbers (NaN).
+
+    Raises:
+        SequenceError: a sample that this model cannot score, or that lacks what the references need.
+        ModelError: a loss is not finite.
+    """
+    attributor.check(samples)
+    numbers = np.fromiter(edges, int)
+    if found is None:
+        found = np.full((len(samples), len(numbers)), np.nan)
+    rows = batch_size or attributor.batch_that_fits(samples)
+    into = _Readers(attributor)
+
+    def do(batch: list[int]) -> None:
+        wanted = np.flatnonzero(np.isnan(found[batch]).any(0))
+        if not len(wanted):
+            return
+        clean = _Clean(attributor, [samples[i] for i in batch], loss, references)
+        for reader, places in _grouped(into.reader[numbers[wanted]], wanted):
+            at_once = max(1, rows // len(batch))
+
+            def remove(places: list[int], reader: int = reader) -> None:
+                writers = into.writer[numbers[places]].tolist()
+                found[np.ix_(batch, places)] = clean.without(writers, into.parts[reader])
+                progress(int(np.isfinite(found).sum()))
+
+            batch_by_batch([places[i : i + at_once] for i in range(0, len(places), at_once)], remove)
+
+    progress(int(np.isfinite(found).sum()))
+    batch_by_batch(attributor.batches(samples, rows), do)
+    return found
+
+
+def _grouped(readers: np.ndarray, places: np.ndarray) -> Iterator[tuple[int, list[int]]]:
+    """Places of edges by their readers."""
+    for reader in np.unique(readers):
+        yield int(reader), places[readers == reader].tolist()
+
+
+class _Readers:
+    """Where edges of a graph go in the one that is walked, in which one may be several of the same writer."""
+
+    def __init__(self, attributor: Attributor) -> None:
+        graph, walked = attributor.graph, attributor.architecture.graph
+        place, (writer, reader) = walked.places_in(graph), walked.edge_index
+        self.reader = graph.edge_index[1]
+        """Of each edge."""
+        self.writer = np.zeros(graph.size, int)
+        """Of each edge, where it is walked."""
+        self.writer[place] = writer
+        self.parts: dict[int, list[int]] = {}
+        """What each reader is made of."""
+        for one, part in np.unique(np.stack([self.reader[place], reader]), axis=1).T.tolist():
+            self.parts.setdefault(one, []).append(part)
+
+
+class _Clean(Written):
+    """A pass over a batch with nothing removed, from any place of which others go on."""
+
+    def __init__(self, attributor: Attributor, samples: Sequence[Sample], loss: Loss, references: References) -> None:
+        self._attributor, self._samples, self._loss = attributor, samples, loss
+        self._architecture = attributor.architecture
+        self._written: dict[int, Residual] = {}
+        self._divided: dict[int, tuple[range, HeadOutputs]] = {}
+        self._made: tuple[range, Tensor] = range(0), torch.empty(0)
+        self._stand_ins = references.of(samples)
+        graph = self._architecture.graph
+        with torch.no_grad(), ExitStack() as stack:
+            self._layers = stack.enter_context(keeping(self._architecture, len(samples)))
+            said = stack.enter_context(attributor.running(samples, watching(self._architecture, self)))
+            self._whole = said.losses(loss)
+        self._layer_of = [record.layer for record in graph.reader_records]
+        """The layer of each reader; None for what is behind the last."""
+
+    def wrote(self, writer: int, output: Residual) -> None:
+        """Keep it; a copy, to which some models add in place."""
+        self._written[writer] = output.clone()
+
+    def divided(self, writers: range, outputs: HeadOutputs, whole: Residual) -> None:
+        """Keep the values of a block's heads."""
+        kept = writers, replace(outputs, values=outputs.values.clone())
+        self._divided.update(dict.fromkeys(writers, kept))
+
+    @torch.no_grad()
+    def without(self, writers: Sequence[int], readers: Sequence[int]) -> Float[np.ndarray, "sample writer"]:
+        """Losses with the edges from each writer, alone, to all these readers removed, minus those with none."""
+        first = self._first(readers[0])
+        rows = torch.arange(len(self._samples)).repeat(len(writers))
+        changes = torch.stack([self._change(writer) for writer in writers]).flatten(0, 1)
+        with ExitStack() as stack:
+            stack.enter_context(skipping(self._architecture, self._layers, first, rows))
+            hooks = rewriting(self._architecture, _Moved(readers, changes))
+            said = stack.enter_context(self._attributor.running(list(self._samples) * len(writers), hooks))
+            losses = said.losses(self._loss).view(len(writers), -1)
+        if not bool(torch.isfinite(losses).all()):
+            raise ModelError("Without an edge, this model's loss is not finite.", "Try --dtype float32.")
+        return (losses - self._whole).T.double().cpu().numpy()
+
+    def _first(self, reader: int) -> int:
+        """The layer from which a pass is to go on."""
+        layer = self._layer_of[reader]
+        layer = self._architecture.layers if layer is None else layer
+        return max(first for first in range(layer + 1) if self._attributor.resumable[first] or not first)
+
+    def _change(self, writer: int) -> Residual:
+        """What takes the place of a writer's output, less the output."""
+        if writer in self._written:
+            return self._stand_ins.change(writer, wide(self._written[writer]))
+        writers, outputs = self._divided[writer]
+        if self._made[0] != writers:
+            self._made = writers, _changes_of_heads(writers, outputs, self._stand_ins, self._written[0])
+        return self._made[1][:, writer - writers.start]
+
+
+def _changes_of_heads(
+    writers: range, outputs: HeadOutputs, stand_ins: StandIns, like: Residual
+) -> Float[Tensor, "sample writer position width"]:
+    """What each of a block's heads, alone, changes in what the block adds to the residual; a norm behind them runs on
+    what is left of them."""
+    samples, positions, width = like.shape
+    changes = wide(outputs.values).new_empty(samples, len(writers), positions, width)
+    stand_ins.change_of_heads(writers, outputs).projected.write(changes)
+    if outputs.division.after is None:
+        return changes * outputs.scale
+    parts = torch.empty_like(changes)
+    outputs.projected.write(parts)
+    whole = parts.sum(1, keepdim=True)
+    return outputs.added(whole + changes) - outputs.added(whole)
+
+
+class _Moved(Intervention):
+    """Some readers read the residual with something added."""
+
+    def __init__(self, readers: Sequence[int], changes: Residual) -> None:
+        self._readers, self._changes = readers, changes
+
+    def reads(self, readers: range, residual: Residual) -> Mapping[int, Residual]:
+        """The same to each of them."""
+        mine = [reader for reader in self._readers if reader in readers]
+        if not mine:
+            return {}
+        moved = wide(residual) + self._changes.to(residual.device).view(residual.shape)
+        return dict.fromkeys(mine, moved.to(residual.dtype))
