@@ -40,6 +40,7 @@ screenshots: .venv/dev
 benchmark: .venv/dev
 	$(BIN)/python -m benchmarks.attribution
 	$(BIN)/python -m benchmarks.attribution --granularity heads
+	$(BIN)/python -m benchmarks.ablation
 	$(BIN)/python -m benchmarks.capacity
 	$(BIN)/python -m benchmarks.coverage
 	$(BIN)/python -m benchmarks.pages

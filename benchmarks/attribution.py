@@ -22,35 +22,14 @@ from typing import get_args
 
 import psutil
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
+from benchmarks.shape import ANSWER, model_of_shape, sample_for
 from probing.attribution import Attributor
 from probing.graph import Granularity
 from probing.method import PAPERS, Method
 from probing.method import Path as MethodPath
 from probing.sequences import Sample
-
-PROMPT, ANSWER = 60, 17
-
-
-def _model(quick: bool) -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    width, layers = (96, 4) if quick else (576, 30)
-    config = LlamaConfig(
-        vocab_size=1000 if quick else 49152,
-        hidden_size=width,
-        intermediate_size=width * 8 // 3,
-        num_hidden_layers=layers,
-        num_attention_heads=9 if not quick else 4,
-        num_key_value_heads=3 if not quick else 2,
-        tie_word_embeddings=True,
-    )
-    return LlamaForCausalLM(config).eval().requires_grad_(False)
-
-
-def _sample(model: LlamaForCausalLM) -> Sample:
-    tokens = torch.randint(model.config.vocab_size, (PROMPT + ANSWER,), generator=torch.Generator().manual_seed(1))
-    return Sample("benchmark", tuple(tokens.tolist()), PROMPT, ANSWER)
 
 
 def _bare(model: LlamaForCausalLM, sample: Sample) -> Callable[[], object]:
@@ -82,8 +61,8 @@ def _peak(which: str, quick: bool, how: Method) -> tuple[float, float]:
 
 def _print_memory(which: str, quick: bool, how: Method) -> None:
     torch.set_num_threads(1)
-    model = _model(quick)
-    sample = _sample(model)
+    model = model_of_shape(quick)
+    sample = sample_for(model)
     run = _runs(model, sample, how)[which]
     with torch.no_grad():  # touch the weights and the kernels' workspace, which both need
         model(input_ids=torch.tensor([[1]]))
@@ -101,8 +80,8 @@ def _print_memory(which: str, quick: bool, how: Method) -> None:
 def measure(quick: bool, how: Method = PAPERS, repeats: int = 5) -> dict[str, float]:
     """Median seconds and peak MiB of each, and their ratios."""
     torch.set_num_threads(1)
-    model = _model(quick)
-    sample = _sample(model)
+    model = model_of_shape(quick)
+    sample = sample_for(model)
     runs = _runs(model, sample, how)
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for repeat in range(repeats + 1):

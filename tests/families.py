@@ -2,10 +2,10 @@
 
 `python -m tests.families [TYPE ...] [--json]` builds a tiny random model of each type. Each works, which means that
 every reader's scores are those of a slow twin (`tests/perturbed.py`), those of heads too, which add up to their
-blocks', and that the loss without an edge is that twin's, also where passes go on from a layer; or is refused in one sentence that says which part of it is
-not understood; a type that transformers itself does not build on this machine is listed with its reason. The command
-ends with 1 if a model is wrong: scores that differ, or an error that is no refusal. `--readme` writes the README's list
-of types that work.
+blocks', and that the loss without an edge is that twin's, also where a pass goes on from the edge's layer; or is
+refused in one sentence that says which part of it is not understood; a type that transformers itself does not build on
+this machine is listed with its reason. The command ends with 1 if a model is wrong: scores that differ, or an error
+that is no refusal. `--readme` writes the README's list of types that work.
 """
 
 import argparse
