@@ -26,7 +26,7 @@ LARGEST = 8 * 2**30
 _DENSEST = 200
 """How many times smaller a file may be than what is in it; scores compress to a half or a fifth."""
 
-_DAMAGED = (
+DAMAGED = (
     OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError, struct.error, zipfile.BadZipFile,
     zlib.error,
 )  # fmt: skip
@@ -90,7 +90,7 @@ def write_scores(path: Path, scores: Scores) -> None:
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
 
-def _check_archive(path: Path) -> None:
+def check_archive(path: Path) -> None:
     """Raise a ScoresError if an archive would unpack to more than scores may take."""
     with zipfile.ZipFile(path) as archive:
         size = sum(member.file_size for member in archive.infolist())
@@ -105,7 +105,7 @@ def read_scores(path: Path) -> Scores:
         ScoresError: the file is missing, is something else, or its parts do not fit together.
     """
     try:
-        _check_archive(path)
+        check_archive(path)
         with np.load(path, allow_pickle=False) as file:
             content = {name: file[name] for name in ("loss", "ids", "writers", "readers")}
             told = {name: str(file[name]) for name in ("tokenizer", "graph", "method") if name in file.files}
@@ -113,7 +113,7 @@ def read_scores(path: Path) -> Scores:
             return _read(path, member, content, told)
     except FileNotFoundError as error:
         raise ScoresError(f"There is no file {path}.", "Make one with 'python -m probing attribute'.") from error
-    except (*_DAMAGED, MemoryError) as error:
+    except (*DAMAGED, MemoryError) as error:
         raise ScoresError(f"{path} is not a complete file of scores.", "Make it again with attribute.") from error
 
 

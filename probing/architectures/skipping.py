@@ -91,7 +91,8 @@ def skipping(
 def resumable(architecture: Architecture) -> tuple[bool, ...]:
     """For each layer, and for what is behind the last, whether a pass that goes on there says what a whole one does.
 
-    Two sequences are run, and then three rows of them, so that what a model may have put by elsewhere does not fit.
+    Two sequences are run, and then three rows of them, from the last layer to the first: so what a layer has put by for
+    a later one, by another way than its output, is of the wrong rows until it runs again.
     """
     weight = architecture.weight
     tokens = torch.arange(2 * _POSITIONS, device=weight.device).view(2, -1) * 7919 % weight.shape[0]
@@ -100,7 +101,7 @@ def resumable(architecture: Architecture) -> tuple[bool, ...]:
         whole = run_tokens(architecture, tokens)[rows]
     tolerance = TOLERANCE.get(architecture.model.dtype, 1e-4)
     found = []
-    for first in range(architecture.layers + 1):
+    for first in range(architecture.layers, -1, -1):
         try:
             with skipping(architecture, outputs, first, rows):
                 found.append(difference_of(run_tokens(architecture, tokens[rows]), whole) <= tolerance)
@@ -108,7 +109,7 @@ def resumable(architecture: Architecture) -> tuple[bool, ...]:
             if is_out_of_memory(error):
                 raise
             found.append(False)
-    return tuple(found)
+    return tuple(reversed(found))
 
 
 def _mapped(output: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -35,13 +35,16 @@ def parser() -> argparse.ArgumentParser:
         estimate = "norm-exact takes norms as they are, eap-ig averages gradients (default: %(default)s, the paper's)"
         added.add_argument("--method", choices=get_args(MethodPath), default=PAPERS.path, help=estimate)
         added.add_argument("--steps", type=_positive, default=STEPS, help="of eap-ig (default: %(default)s)")
+        measured(added)
+        if text:
+            whose = "what is scored: each model's own answers, or for both the base's, or another's"
+            added.add_argument("--text", choices=get_args(Text), default=PAPERS.text, help=whose)
+
+    def measured(added: argparse.ArgumentParser) -> None:
         loss = "what is differentiated (default: %(default)s; the margin does not vanish as a model grows sure)"
         added.add_argument("--loss", choices=get_args(Loss), default=PAPERS.loss, help=loss)
         instead = "what stands in for what is removed; patch: what is written on a counterpart (default: %(default)s)"
         added.add_argument("--reference", choices=get_args(Reference), default=PAPERS.reference, help=instead)
-        if text:
-            whose = "what is scored: each model's own answers, or for both the base's, or another's"
-            added.add_argument("--text", choices=get_args(Text), default=PAPERS.text, help=whose)
         granular(added)
 
     def computing(added: argparse.ArgumentParser) -> None:
@@ -56,15 +59,24 @@ def parser() -> argparse.ArgumentParser:
     def stored(added: argparse.ArgumentParser) -> None:
         added.add_argument("--store", type=Path, help="default: PROBING_STORE, or data/store.duckdb")
 
+    def run_on_sequences(added: argparse.ArgumentParser) -> None:
+        added.add_argument("model", metavar="MODEL", help="a folder, a .gguf file, package:NAME/FILE.gguf, or a hub id")
+        added.add_argument("--revision", help="of a hub id")
+        added.add_argument("--sequences", type=Path, required=True, metavar="FILE.jsonl")
+        added.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
+        added.add_argument("--batch-size", type=_batch_size, default=None, metavar="N|auto")
+        added.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa")
+        computing(added)
+
     c = command("attribute", scoring.attribute)
-    c.add_argument("model", metavar="MODEL", help="a folder, a .gguf file, package:NAME/FILE.gguf, or a hub id")
-    c.add_argument("--revision", help="of a hub id")
-    c.add_argument("--sequences", type=Path, required=True, metavar="FILE.jsonl")
-    c.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
-    c.add_argument("--batch-size", type=_batch_size, default=None, metavar="N|auto")
-    c.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa")
+    run_on_sequences(c)
     methodical(c, text=False)
-    computing(c)
+
+    c = command("ablate", scoring.ablate)
+    run_on_sequences(c)
+    which = "all, names such as 'm2->a5<q>', or files with a name in each line (default: all)"
+    c.add_argument("--edges", nargs="+", default=["all"], metavar="EDGE", help=which)
+    measured(c)
 
     c = command("compare", scoring.compare)
     c.add_argument("base", type=Path, metavar="BASE.npz")

@@ -2,43 +2,68 @@
 
 import argparse
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
-from probing.cli.shared import method_of, progress_bar
+import numpy as np
+
+from probing.cli.shared import edges_named, loaded, method_of, progress_bar
 from probing.errors import ScoresError
 
 
 def attribute(arguments: argparse.Namespace) -> None:
     """Score the edges of one model over a file of sequences."""
-    from probing.attribution import Attributor
     from probing.attribution import attribute as score
-    from probing.checkpoints import find
-    from probing.jobs.numerics import numerics_of
-    from probing.models import DTYPES, load_model, load_tokenizer, pick_device, use_threads_for, vocabulary_digest
+    from probing.models import load_tokenizer, vocabulary_digest
     from probing.scores import write_scores
-    from probing.sequences import read_samples
 
-    samples = read_samples(arguments.sequences)
-    checkpoint = find(arguments.model, arguments.revision, arguments.pickled)
-    how = numerics_of(arguments.device, arguments.dtype, arguments.attention, [checkpoint])
-    device = pick_device(how.device)
-    model = load_model(checkpoint, device, DTYPES[how.scores], how.attention)
-    use_threads_for(model)
+    there = loaded(arguments)
     with progress_bar() as progress:
         scores = score(
-            Attributor(model, arguments.granularity),
-            samples,
+            there.attributor,
+            there.samples,
             arguments.batch_size,
-            lambda done: progress("edges", done, len(samples)),
+            lambda done: progress("edges", done, len(there.samples)),
             method_of(arguments),
         )
-    write_scores(arguments.out, replace(scores, tokenizer=vocabulary_digest(load_tokenizer(checkpoint))))
-    made = "".join(f", {words}" for words in scores.method.words)
-    print(f"{arguments.out}: {len(samples)} samples, {scores.graph.size} edges, {device}, {model.dtype}{made}")
-    if undivided := sum(heads is None for heads in scores.graph.heads):
-        print(
-            f"In {undivided} of {scores.graph.layers} layers heads cannot be told apart: there, attention is a block."
+    tokenizer = vocabulary_digest(load_tokenizer(there.checkpoint))
+    write_scores(arguments.out, replace(scores, tokenizer=tokenizer))
+    there.say(arguments.out, scores.graph.size, scores.method)
+
+
+def ablate(arguments: argparse.Namespace) -> None:
+    """Really remove edges of one model, each alone, over a file of sequences; goes on where it was interrupted."""
+    from probing.ablation import Effects, effects, loss_without, unfinished, write_effects
+    from probing.attribution import find_references
+    from probing.fitting import batch_by_batch
+
+    there = loaded(arguments)
+    samples, attributor, method = there.samples, there.attributor, method_of(arguments)
+    edges = edges_named(arguments.edges, attributor.graph)
+    made_by = [
+        there.checkpoint.identity, asdict(there.how), [asdict(sample) for sample in samples],
+        method.as_json(), attributor.graph.as_text(), edges,
+    ]  # fmt: skip
+    loss = np.zeros(len(samples), np.float32)
+
+    def measure(batch: list[int]) -> None:
+        loss[batch] = loss_without(attributor, [samples[i] for i in batch], [], method.loss)
+
+    attributor.check(samples)
+    with progress_bar() as progress, unfinished(arguments.out, made_by, len(samples), len(edges)) as found:
+        batch_by_batch(attributor.batches(samples, arguments.batch_size), measure)
+        effects(
+            attributor,
+            samples,
+            edges,
+            method.loss,
+            find_references(attributor, method.reference, samples, arguments.batch_size),
+            arguments.batch_size,
+            lambda done: progress("removals", done, found.size),
+            found,
         )
+        ids, names = tuple(sample.id for sample in samples), tuple(attributor.graph.names(edges))
+        write_effects(arguments.out, Effects(attributor.graph, ids, names, found, loss, method))
+    there.say(arguments.out, len(edges), method)
 
 
 def compare(arguments: argparse.Namespace) -> None:

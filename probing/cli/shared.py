@@ -3,9 +3,20 @@
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from probing.errors import ScoresError
+from probing.graph import ResidualGraph, is_edge
 from probing.method import PAPERS, Method
+from probing.sequences import Sample, read_samples
 from probing.store import Store, open_store
+
+if TYPE_CHECKING:
+    from probing.attribution import Attributor
+    from probing.checkpoints import Checkpoint
+    from probing.jobs.plan import Numerics
 
 
 def opened(arguments: argparse.Namespace) -> Store:
@@ -16,7 +27,79 @@ def opened(arguments: argparse.Namespace) -> Store:
 def method_of(arguments: argparse.Namespace) -> Method:
     """The method that a command was told."""
     text = getattr(arguments, "text", PAPERS.text)
-    return Method(arguments.granularity, arguments.method, arguments.reference, arguments.loss, text, arguments.steps)
+    path, steps = getattr(arguments, "method", PAPERS.path), getattr(arguments, "steps", PAPERS.steps)
+    return Method(arguments.granularity, path, arguments.reference, arguments.loss, text, steps)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model on a file of sequences."""
+
+    samples: list[Sample]
+    checkpoint: "Checkpoint"
+    how: "Numerics"
+    attributor: "Attributor"
+
+    def say(self, out: Path, edges: int, method: Method) -> None:
+        """Print what stands in a file that was made with it."""
+        graph, model = self.attributor.graph, self.attributor.model
+        words = "".join(f", {words}" for words in method.words)
+        print(f"{out}: {len(self.samples)} samples, {edges} edges, {model.device.type}, {model.dtype}{words}")
+        if undivided := sum(heads is None for heads in graph.heads):
+            print(f"In {undivided} of {graph.layers} layers heads cannot be told apart: there, attention is a block.")
+
+
+def loaded(arguments: argparse.Namespace) -> Loaded:
+    """The sequences that a command names, and the model, ready to score them.
+
+    Raises:
+        SequenceError: the file cannot be read.
+        ModelError: the model cannot be loaded or trusted.
+    """
+    from probing.attribution import Attributor
+    from probing.checkpoints import find
+    from probing.jobs.numerics import numerics_of
+    from probing.models import DTYPES, load_model, pick_device, use_threads_for
+
+    samples = read_samples(arguments.sequences)
+    checkpoint = find(arguments.model, arguments.revision, arguments.pickled)
+    how = numerics_of(arguments.device, arguments.dtype, arguments.attention, [checkpoint])
+    model = load_model(checkpoint, pick_device(how.device), DTYPES[how.scores], how.attention)
+    use_threads_for(model)
+    return Loaded(samples, checkpoint, how, Attributor(model, arguments.granularity))
+
+
+def edges_named(said: list[str], graph: ResidualGraph) -> list[int]:
+    """The numbers of the edges that a command names: `all`, names, or files with a name in each line.
+
+    Raises:
+        ScoresError: the graph has no such edge, or a file cannot be read.
+    """
+    if said == ["all"]:
+        return list(range(graph.size))
+    names: dict[str, None] = {}
+    for word in said:
+        names |= dict.fromkeys([word] if is_edge(word) else _lines(Path(word)))
+    found = []
+    for name in names:
+        try:
+            found.append(graph.number(name))
+        except ValueError as error:
+            remedy = f"Edges have names such as '{graph.names([graph.size - 1])[0]}', at this granularity."
+            raise ScoresError(f"The model's graph has no edge '{name}'.", remedy) from error
+    return found
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScoresError(
+            f"'{path}' is neither an edge nor a file of their names.", "Give each edge a line, such as m2->a5<q>."
+        ) from error
+    if not any(lines):
+        raise ScoresError(f"{path} names no edge.", "Give each edge a line, such as m2->a5<q>.")
+    return [line for line in lines if line]
 
 
 @contextmanager

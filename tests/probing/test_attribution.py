@@ -111,7 +111,7 @@ def test_a_score_is_the_slope_of_the_loss_as_the_edge_is_removed(name: str) -> N
         assert abs(slope) > 1e-6
 
 
-def _made_linear(model: nn.Module) -> None:
+def made_linear(model: nn.Module) -> None:
     """Norms that only scale, uniform attention, MLPs without a non-linearity, and logits so small that the loss is."""
 
     class One(nn.Module):
@@ -133,7 +133,7 @@ def _made_linear(model: nn.Module) -> None:
 
 def test_on_a_linear_model_scores_are_exactly_what_ablation_does() -> None:
     model = tiny("llama")
-    _made_linear(model)
+    made_linear(model)
     attributor = Attributor(model)
     graph = attributor.graph
     sample = random_samples(1, seed=5)[0]

@@ -2,8 +2,10 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,13 @@ from safetensors.torch import load_file
 
 from benchmarks.serving import small_registry
 from probing import cli
-from probing.attribution import Attributor
+from probing.ablation import effects, loss_without, read_effects
+from probing.attribution import Attributor, Predictions
 from probing.attribution import attribute as score
 from probing.checkpoints import find
 from probing.jobs.plan import spec_of
 from probing.jobs.worker import follow
-from probing.method import Method
+from probing.method import Loss, Method
 from probing.models import load_model
 from probing.scores import Scores, read_scores, write_scores
 from probing.sequences import Sample, write_samples
@@ -135,6 +138,53 @@ def test_attribute_is_told_a_method_which_its_file_keeps(
     code, _, err = _run(capsys, *command, tmp_path / "none.npz", "--reference", "patch")
     assert _one_sentence(code, err)
     assert "'a' has no counterpart" in err
+
+
+def test_ablate_writes_what_removing_edges_does_and_goes_on_where_it_stopped(
+    tmp_path: Path, zoo: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = [Sample("b", (1, 4, 5, 6, 7), 2, 3), Sample("a", (1, 9, 8, 7), 3, 1)]
+    write_samples(tmp_path / "s.jsonl", samples)
+    names, out = ["m2->a5<q>", "input->m0", "m3->logits"], tmp_path / "out.npz"
+    (tmp_path / "edges.txt").write_text("\n".join(names[1:]) + "\n")
+    command = ("ablate", zoo / "base", "--sequences", tmp_path / "s.jsonl", "--out", out, "--loss", "margin")
+    command = (*command, "--batch-size", 2, "--edges", names[0], tmp_path / "edges.txt")
+    attributor = Attributor(load_model(find(str(zoo / "base")), torch.device("cpu"), torch.float32))
+    expected = effects(attributor, samples, map(attributor.graph.number, names), "margin")
+    with monkeypatch.context() as patched:
+        patched.setattr(Predictions, "losses", _interrupted_at(4))
+        code, _, err = _run(capsys, *command)
+        assert code != 0
+        assert err == "Stopped; what was finished is kept.\n"
+    assert not out.exists()
+    (begun,) = tmp_path.glob(".out.npz.*.unfinished")
+    assert np.isnan(np.load(begun)).any(0).tolist() == [True, False, True]
+    code, said, _ = _run(capsys, *command)
+    assert code == 0
+    assert said.rstrip().endswith("2 samples, 3 edges, cpu, torch.float32, margin as loss")
+    with np.load(out) as file:
+        assert set(file.files) == {"effects", "edges", "loss", "ids", "graph", "method"}
+    found = read_effects(out)
+    assert (found.edges, found.ids) == (tuple(names), ("b", "a"))
+    np.testing.assert_allclose(found.effects, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found.loss, loss_without(attributor, samples, [], "margin"), rtol=1e-5)
+    assert not list(tmp_path.glob(".*"))
+    for wrong, word in (("m5->a2<q>", "no edge 'm5->a2<q>'"), ("nothing.txt", "neither an edge nor a file")):
+        code, _, err = _run(capsys, *command[:-2], wrong)
+        assert _one_sentence(code, err)
+        assert word in err
+
+
+def _interrupted_at(call: int) -> Callable:
+    """As the losses are, until someone presses the keys."""
+    losses, calls = Predictions.losses, count(1)
+
+    def measured(said: Predictions, loss: Loss = "nll") -> torch.Tensor:
+        if next(calls) == call:
+            raise KeyboardInterrupt
+        return losses(said, loss)
+
+    return measured
 
 
 @pytest.mark.parametrize(
