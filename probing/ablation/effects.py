@@ -64,7 +64,7 @@ def effects(
         if not len(wanted):
             return
         clean = _Clean(attributor, [samples[i] for i in batch], loss, references)
-        for reader, places in _grouped(into.reader[numbers[wanted]], wanted):
+        for reader, places in into.grouped(numbers, wanted):
             at_once = max(1, rows // len(batch))
 
             def remove(places: list[int], reader: int = reader) -> None:
@@ -77,12 +77,6 @@ def effects(
     progress(int(np.isfinite(found).sum()))
     batch_by_batch(attributor.batches(samples, rows), do)
     return found
-
-
-def _grouped(readers: np.ndarray, places: np.ndarray) -> Iterator[tuple[int, list[int]]]:
-    """Places of edges by their readers."""
-    for reader in np.unique(readers):
-        yield int(reader), places[readers == reader].tolist()
 
 
 class _Readers:
@@ -100,6 +94,13 @@ class _Readers:
         """What each reader is made of."""
         for one, part in np.unique(np.stack([self.reader[place], reader]), axis=1).T.tolist():
             self.parts.setdefault(one, []).append(part)
+
+    def grouped(self, numbers: np.ndarray, places: np.ndarray) -> Iterator[tuple[int, list[int]]]:
+        """Places of some of the edges of these numbers by their readers, for each in the order in which they write."""
+        readers, writers = self.reader[numbers[places]], self.writer[numbers[places]]
+        for reader in np.unique(readers):
+            mine = readers == reader
+            yield int(reader), places[mine][np.argsort(writers[mine], kind="stable")].tolist()
 
 
 class _Clean(Written):

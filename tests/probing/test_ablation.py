@@ -122,7 +122,7 @@ def test_what_stands_in_takes_a_writers_place(
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)
-@pytest.mark.parametrize("name", ["llama", "gemma2"])
+@pytest.mark.parametrize("name", ["llama, biases, tied", "gemma2"])
 def test_with_nothing_removed_it_is_the_model_and_with_everything_what_stands_in(
     name: str, granularity: Granularity
 ) -> None:
