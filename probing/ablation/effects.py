@@ -6,7 +6,7 @@ The rows of a pass are pairs of a sample and an edge, and all edges of one pass 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -15,15 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probing.architectures import (
-    HeadOutputs,
-    Intervention,
-    Residual,
-    Written,
-    keeping,
-    rewriting,
-    skipping,
-    watching,
-    wide,
+    HeadOutputs, Intervention, LayerOutputs, Residual, Written, keeping, rewriting, skipping, watching, wide,
 )  # fmt: skip
 from probing.attribution import ZERO, Attributor, References, StandIns
 from probing.errors import ModelError
@@ -114,9 +106,9 @@ class _Clean(Written):
         self._made: tuple[range, Tensor] = range(0), torch.empty(0)
         self._stand_ins = references.of(samples)
         graph = self._architecture.graph
-        with torch.no_grad(), ExitStack() as stack:
-            self._layers = stack.enter_context(keeping(self._architecture, len(samples)))
-            said = stack.enter_context(attributor.running(samples, watching(self._architecture, self)))
+        self._layers = LayerOutputs(len(samples))
+        hooks = _together(keeping(self._architecture, self._layers), watching(self._architecture, self))
+        with torch.no_grad(), attributor.running(samples, hooks) as said:
             self._whole = said.losses(loss)
         self._layer_of = [record.layer for record in graph.reader_records]
         """The layer of each reader; None for what is behind the last."""
@@ -136,10 +128,11 @@ class _Clean(Written):
         first = self._first(readers[0])
         rows = torch.arange(len(self._samples)).repeat(len(writers))
         changes = torch.stack([self._change(writer) for writer in writers]).flatten(0, 1)
-        with ExitStack() as stack:
-            stack.enter_context(skipping(self._architecture, self._layers, first, rows))
-            hooks = rewriting(self._architecture, _Moved(readers, changes))
-            said = stack.enter_context(self._attributor.running(list(self._samples) * len(writers), hooks))
+        hooks = _together(
+            skipping(self._architecture, self._layers, first, rows),
+            rewriting(self._architecture, _Moved(readers, changes)),
+        )
+        with self._attributor.running(list(self._samples) * len(writers), hooks) as said:
             losses = said.losses(self._loss).view(len(writers), -1)
         if not bool(torch.isfinite(losses).all()):
             raise ModelError("Without an edge, this model's loss is not finite.", "Try --dtype float32.")
@@ -175,6 +168,15 @@ def _changes_of_heads(
     outputs.projected.write(parts)
     whole = parts.sum(1, keepdim=True)
     return outputs.added(whole + changes) - outputs.added(whole)
+
+
+@contextmanager
+def _together(*hooks: AbstractContextManager[None]) -> Iterator[None]:
+    """All of them, set where a pass begins, which no other does meanwhile."""
+    with ExitStack() as stack:
+        for each in hooks:
+            stack.enter_context(each)
+        yield
 
 
 class _Moved(Intervention):

@@ -18,7 +18,7 @@ from probing.architectures.norms import Norm, wide
 from probing.architectures.proof import TOLERANCE, prove
 from probing.architectures.recording import Influence, Observer, recording
 from probing.architectures.rewriting import Intervention, rewriting
-from probing.architectures.skipping import keeping, resumable, skipping
+from probing.architectures.skipping import LayerOutputs, keeping, resumable, skipping
 from probing.architectures.taps import Residual
 from probing.architectures.writing import Written, watching
 
@@ -28,6 +28,7 @@ __all__ = [
     "HeadOutputs",
     "Influence",
     "Intervention",
+    "LayerOutputs",
     "Norm",
     "Observer",
     "Residual",

@@ -6,7 +6,7 @@ before the first. `resumable` tries it, layer by layer, on the model itself.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,8 +25,8 @@ _POSITIONS = 12
 class LayerOutputs:
     """What each layer gave out in a pass over some samples, in whatever structure."""
 
-    each: list[Any]
     samples: int
+    each: list[Any] = field(default_factory=list)
 
     def of(self, layer: int, rows: Int[Tensor, " row"]) -> Any:
         """That of one layer, its samples repeated and arranged as `rows` says."""
@@ -39,16 +39,15 @@ class LayerOutputs:
 
 
 @contextmanager
-def keeping(architecture: Architecture, samples: int) -> Iterator[LayerOutputs]:
-    """Yields what will hold the layers' outputs of the one pass made inside; copies, which nothing changes in place."""
-    outputs = LayerOutputs([], samples)
+def keeping(architecture: Architecture, outputs: LayerOutputs) -> Iterator[None]:
+    """Keep the layers' outputs of the one pass made inside; copies, which nothing changes in place."""
 
     def keep(module: nn.Module, args: tuple, output: Any) -> None:
         outputs.each.append(_mapped(output, torch.clone))
 
     handles = [block.layer.register_forward_hook(keep) for block in architecture.blocks]
     try:
-        yield outputs
+        yield
     finally:
         for handle in handles:
             handle.remove()
@@ -71,7 +70,7 @@ def skipping(
         if place == first - 1:
             return lambda *args, **kwargs: last
         if isinstance(outputs.each[place], tuple):
-            beside = LayerOutputs([outputs.each[place][1:]], outputs.samples).of(0, rows)
+            beside = LayerOutputs(outputs.samples, [outputs.each[place][1:]]).of(0, rows)
             return lambda *args, **kwargs: (start, *beside)
         return lambda *args, **kwargs: start
 
@@ -97,7 +96,8 @@ def resumable(architecture: Architecture) -> tuple[bool, ...]:
     weight = architecture.weight
     tokens = torch.arange(2 * _POSITIONS, device=weight.device).view(2, -1) * 7919 % weight.shape[0]
     rows = torch.tensor([1, 0, 1], device=weight.device)
-    with keeping(architecture, 2) as outputs:
+    outputs = LayerOutputs(samples=2)
+    with keeping(architecture, outputs):
         whole = run_tokens(architecture, tokens)[rows]
     tolerance = TOLERANCE.get(architecture.model.dtype, 1e-4)
     found = []

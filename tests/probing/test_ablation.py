@@ -269,6 +269,7 @@ def test_a_loss_that_is_not_finite_is_refused() -> None:
     )
     with pytest.raises(ModelError, match="not finite"):
         effects(attributor, samples, map(attributor.graph.number, ["input->a2<q>", "m0->a2<q>"]))
+    assert not any("forward" in vars(module) for module in attributor.model.modules()), "all layers run again"
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
