@@ -1,10 +1,11 @@
 """What the real removal of every edge costs, in forward passes: `python -m benchmarks.ablation [--json] [--quick]`.
 
-On one thread, with a Llama of SmolLM2-135M's shape and random weights, one sequence of 77 tokens and float32, a bare
-forward pass is one without hooks and with logits for the answer alone, at the same batch size. The average is over all
-edges of the graph: its readers, in order, are cut into equal parts, all edges into the middle reader of each part are
-removed, each alone, and what one takes stands for every edge into the part's readers. Every thirtieth of those effects
-is compared with the loss without the edge, in a pass over the whole model. `--quick` uses a small model.
+On one thread, with a Llama of SmolLM2-135M's shape and random weights, one sequence of 77 tokens and float32. A bare
+forward pass is one without hooks and with logits for the answer alone, at the same batch size, measured in between (a
+median). The average is over all edges of the graph: its readers, in order, are cut into equal parts, all edges into the
+middle reader of each part are removed, each alone, and what one takes stands for every edge into the part's readers.
+Every thirtieth of those effects is compared with the loss without the edge, in a pass over the whole model. `--quick`
+uses a small model.
 """
 
 import argparse
@@ -39,16 +40,6 @@ def _bare(model: LlamaForCausalLM, sample: Sample) -> Callable[[], None]:
     return run
 
 
-def _seconds(run: Callable[[], None], repeats: int = 3) -> float:
-    run()
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
-
-
 def measure(quick: bool) -> dict[str, float]:
     """Seconds of a forward pass and of an edge, for one sample; their ratio, and how exact effects are."""
     torch.set_num_threads(1)
@@ -56,27 +47,33 @@ def measure(quick: bool) -> dict[str, float]:
     sample, attributor = sample_for(model), Attributor(model)
     reader = attributor.graph.edge_index[1]
     parts = np.array_split(np.arange(len(attributor.graph.readers)), PARTS)
-    bare = _seconds(_bare(model, sample)) / BATCH
     assert all(attributor.resumable)  # which the first use measures
     chosen = [np.flatnonzero(reader == part[len(part) // 2]) for part in parts]
     edges = np.concatenate(chosen)
-    times: dict[int, float] = {}
+    ends = np.cumsum([0, *map(len, chosen)]).tolist()
+    bare, passes = _bare(model, sample), []
+    bare()  # a warm-up
+    began: dict[int, float] = {}
+    ended: dict[int, float] = {}
 
     def note(done: int) -> None:
-        times[done] = time.perf_counter()
+        if done in ends:
+            ended[done] = time.perf_counter()
+            bare()
+            began[done] = time.perf_counter()
+            passes.append((began[done] - ended[done]) / BATCH)
 
     found = effects(attributor, [sample], edges, batch_size=BATCH, progress=note)[0]
-    ends = np.cumsum([0, *map(len, chosen)])
-    each = [(times[end] - times[start]) / (end - start) for start, end in pairwise(ends)]
+    each = [(ended[end] - began[start]) / (end - start) for start, end in pairwise(ends)]
     stands_for = [np.isin(reader, part).sum() for part in parts]
-    per_edge = float(np.average(each, weights=stands_for))
+    forward, per_edge = statistics.median(passes), float(np.average(each, weights=stands_for))
     whole = loss_without(attributor, [sample], [])[0]
     some = range(0, len(edges), COMPARED)
     exactly = np.array([loss_without(attributor, [sample], [edges[i]])[0] - whole for i in some])
     return {
-        "forward_seconds": bare,
+        "forward_seconds": forward,
         "edge_seconds": per_edge,
-        "forward_passes_per_edge": per_edge / bare,
+        "forward_passes_per_edge": per_edge / forward,
         "edges": attributor.graph.size,
         "edges_measured": len(edges),
         "batch_size": BATCH,

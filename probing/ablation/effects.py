@@ -15,8 +15,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probing.architectures import (
-    HeadOutputs, Intervention, LayerOutputs, Residual, Written, keeping, rewriting, skipping, watching, wide,
-)  # fmt: skip
+    HeadOutputs,
+    Intervention,
+    LayerOutputs,
+    Residual,
+    Written,
+    keeping,
+    rewriting,
+    skipping,
+    watching,
+    wide,
+)
 from probing.attribution import ZERO, Attributor, References, StandIns
 from probing.errors import ModelError
 from probing.fitting import batch_by_batch
