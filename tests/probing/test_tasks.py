@@ -119,9 +119,11 @@ def test_a_job_that_was_stopped_goes_on_with_the_units_that_are_missing(
     check = Check("base", strongest=6, random=4)
     spec = replace(SPEC, also=(check,))
     removed: list[int] = []
-    loss_without = ablation.loss_without
+    effects = ablation.effects
     monkeypatch.setattr(
-        ablation, "loss_without", lambda a, s, edges: [removed.extend(edges), loss_without(a, s, edges)][1]
+        ablation,
+        "effects",
+        lambda a, s, edges, *how, **more: [removed.extend(edges), effects(a, s, edges, *how, **more)][1],
     )
     key = _key(store, check)
 
@@ -166,11 +168,17 @@ def test_comparisons_that_need_the_same_evaluation_share_it(store: Store) -> Non
     assert _key(store, CHECK, laxer) == _key(store, CHECK)
 
 
-def test_scores_of_another_loss_are_not_checked_against_the_nll(store: Store) -> None:
-    with pytest.raises(TaskError, match="scores are of the margin with zero"):
-        _do(store, replace(SPEC, method=Method(loss="margin")))
-    assert set(store.evaluations.table()["kind"]) == {"ablation"}
-    assert store.evaluations.table()["finished"].notna().all(), "nothing was begun"
+def test_scores_of_another_loss_are_checked_by_that_loss(store: Store) -> None:
+    spec = replace(SPEC, method=Method(loss="margin"), also=(Check("tuned", strongest=1, random=1),))
+    _do(store, spec)
+    found, plan = store.evaluations.values(_key(store, spec.also[0], spec)), _plan(spec)
+    answers = {side: store.rollouts.answers(plan.rollout_key(side)) for side in SIDES}
+    chosen = {s.id: s for s in samples(answers["tuned"], select(*answers.values(), SPEC.selections()[0]))}
+    model, sample = load_model(plan.checkpoints["tuned"], torch.device("cpu"), torch.float64), chosen[found.ids[0]]
+    for unit, name in enumerate(found.units):
+        edge, (whole, written, _) = Edge.of(name), literal.run(model, sample, loss="margin")
+        without, _, _ = literal.run(model, sample, {edge.reader.name: -written[edge.writer.name]}, loss="margin")
+        assert found.values["effect"][unit, 0] == pytest.approx(float(without - whole), rel=1e-3, abs=1e-5)
 
 
 def test_all_that_decides_an_evaluation_is_in_its_key_and_nothing_else(store: Store) -> None:

@@ -15,7 +15,7 @@ from probing.store import Store
 from probing.store.records import EvaluationRow
 
 EFFECT = "effect"
-"""The measure: each question's loss without the edge minus its loss, in nats per scored token."""
+"""The measure: each question's loss, that of the scores, without the edge minus its loss, in nats per scored token."""
 
 DEFINITION = replace(Definition(), resamples=2000)
 """With which the intervals are made: each resample ranks all edges anew."""
@@ -53,7 +53,7 @@ class Check(Task):
         return {"run": case.runs[self.side], **which}
 
     def cost(self, graph: ResidualGraph, questions: int) -> Cost:
-        """A pass for each edge and question, and one with all edges."""
+        """A pass for each edge and question, and one with all edges: less, since passes go on from the edge's layer."""
         return Cost(passes=(min(self.strongest + self.random, graph.size) + 1) * questions)
 
     def edges(self, scores: Scores) -> list[int]:
