@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
-from probing.cli import jobs, results, scoring, zoo
+from probing.cli import circuits, jobs, results, scoring, zoo
 from probing.errors import TaskError
+from probing.extraction import SHARES, Best, Extraction
 from probing.graph import Granularity
 from probing.jobs import tasks
 from probing.method import PAPERS, STEPS, Loss, Reference, Text
@@ -63,20 +64,39 @@ def parser() -> argparse.ArgumentParser:
         added.add_argument("model", metavar="MODEL", help="a folder, a .gguf file, package:NAME/FILE.gguf, or a hub id")
         added.add_argument("--revision", help="of a hub id")
         added.add_argument("--sequences", type=Path, required=True, metavar="FILE.jsonl")
-        added.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
         added.add_argument("--batch-size", type=_batch_size, default=None, metavar="N|auto")
         added.add_argument("--attention", choices=("sdpa", "eager"), default="sdpa")
         computing(added)
 
     c = command("attribute", scoring.attribute)
     run_on_sequences(c)
+    c.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
     methodical(c, text=False)
 
     c = command("ablate", scoring.ablate)
     run_on_sequences(c)
+    c.add_argument("--out", type=Path, required=True, metavar="FILE.npz")
     which = "all, names such as 'm2->a5<q>', or files with a name in each line (default: all)"
     c.add_argument("--edges", nargs="+", default=["all"], metavar="EDGE", help=which)
     measured(c)
+
+    c = command("circuit", circuits.circuit)
+    run_on_sequences(c)
+    c.add_argument("--scores", type=Path, required=True, metavar="SCORES.npz", help="of this model or of another")
+    order = "the best edges anywhere, or grown from the logits (default: %(default)s)"
+    c.add_argument("--extract", choices=get_args(Extraction), default="top", help=order)
+    c.add_argument("--by", choices=get_args(Best), default="magnitude", help="what is best (default: %(default)s)")
+    sizes = f"sizes, as shares of all edges; default: {' '.join(f'{share:g}' for share in SHARES)}"
+    c.add_argument("--keep", type=_share, nargs="+", default=list(SHARES), metavar="SHARE", help=sizes)
+    stands_in = "what stands in for the edges outside (default: that of the scores)"
+    c.add_argument("--reference", choices=get_args(Reference), help=stands_in)
+    of = "what f is a share of (default: %(default)s)"
+    c.add_argument("--loss", choices=get_args(Loss), default="margin", help=of)
+    c.add_argument(
+        "--random", type=_count, default=5, metavar="N", help="random circuits beside (default: %(default)s)"
+    )
+    c.add_argument("--seed", type=_count, default=0, help="of the random circuits (default: %(default)s)")
+    c.add_argument("--json", action="store_true")
 
     c = command("compare", scoring.compare)
     c.add_argument("base", type=Path, metavar="BASE.npz")
@@ -205,6 +225,23 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError("must be at least 0")
+    return value
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no share from 0 to 1")
     return value
 
 

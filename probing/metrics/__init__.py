@@ -33,6 +33,7 @@ from probing.metrics.comparison import (
     significant,
     verdict,
 )
+from probing.metrics.curves import AREAS, Curve, areas, curve, kept
 from probing.metrics.definition import TOP, Definition, range_of
 from probing.metrics.proportions import paired_score, wilson
 from probing.metrics.registry import (
@@ -56,6 +57,7 @@ from probing.metrics.registry import (
 from probing.metrics.values import correlations, histogram_top, in_parts, parts, sizes, zeros
 
 __all__ = [
+    "AREAS",
     "BIN_CHOICES",
     "COMPLEXITY",
     "DIVERSITY",
@@ -72,22 +74,26 @@ __all__ = [
     "TOP",
     "Agreement",
     "Comparison",
+    "Curve",
     "Definition",
     "Estimate",
     "Metric",
     "Verdict",
     "agreement",
     "align",
+    "areas",
     "as_json",
     "compare",
     "complexity_by_bins",
     "correlations",
     "coverage",
+    "curve",
     "edge_differences",
     "histogram_top",
     "in_parts",
     "interval",
     "interval_of",
+    "kept",
     "measured_size",
     "paired_score",
     "parts",
