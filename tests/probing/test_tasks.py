@@ -14,7 +14,10 @@ import torch
 from scipy.stats import spearmanr
 
 from benchmarks.serving import small_registry
+from probing.ablation import loss_without
+from probing.attribution import Attributor
 from probing.errors import TaskError
+from probing.extraction import SHARES, circuits
 from probing.graph import Edge, ResidualGraph
 from probing.jobs import measuring, tasks
 from probing.jobs.forecast import forecast
@@ -23,7 +26,7 @@ from probing.jobs.loading import Models
 from probing.jobs.measuring import Bench, Measuring, ablation
 from probing.jobs.numerics import make_plan
 from probing.jobs.plan import SIDES, Plan, Spec, evaluation_key
-from probing.jobs.tasks import Case, Check, Cost, Task
+from probing.jobs.tasks import Case, Check, Cost, Curve, Task
 from probing.jobs.worker import follow
 from probing.method import Method
 from probing.models import load_model
@@ -199,7 +202,8 @@ def test_tasks_go_through_json_and_jobs_of_before_there_were_any_are_read(tmp_pa
         Spec.from_json(before | {"also": [{"kind": "magic"}]})
     opened = open_store(tmp_path / "store.duckdb")
     job = follow(opened, opened.queue.submit(before | {"also": [{"kind": "magic"}]}), lambda *_: None)
-    assert (job.status, job.message) == ("failed", "There is no task 'magic'. There are: ablation, transplant.")
+    kinds = "ablation, circuit, transplant"
+    assert (job.status, job.message) == ("failed", f"There is no task 'magic'. There are: {kinds}.")
     opened.close()
 
 
@@ -235,6 +239,43 @@ def test_what_is_printed_of_an_ablation_is_what_its_scores_and_effects_say(store
     assert float(row[4].split()[0]) == pytest.approx(spearmanr(said, happened)[0], abs=0.005)
     assert float(row[6].split()[0]) == pytest.approx(happened.sum() / said.sum(), rel=0.01)
     assert list(evaluated(store, "small", "few", [])) == []
+
+
+# -- circuits ---------------------------------------------------------------------------------------------------------
+
+
+def test_circuits_of_both_sides_run_in_a_model_and_its_curve_is_printed(store: Store) -> None:
+    task = Curve("base", extract="greedy", random=2)
+    _do(store, replace(SPEC, also=(task,)))
+    plan, key = _plan(), _key(store, task)
+    found = store.evaluations.values(key)
+    runs = store.comparisons.runs(plan.comparison_key(SPEC.selections()[0]))
+    scores = {side: store.runs.scores(run) for side, run in runs.items()}
+    graph = scores["base"].graph
+    assert (found.units[0], found.units[-1], len(found.units)) == ("none:0", f"all:{graph.size}", 4 * 9 + 2)
+    own = dict(zip(scores["base"].ids, scores["base"].loss, strict=True))
+    np.testing.assert_allclose(found.values["loss"][-1], [own[question] for question in found.ids], rtol=1e-5)
+    answers = {side: store.rollouts.answers(plan.rollout_key(side)) for side in SIDES}
+    chosen = samples(answers["base"], select(*answers.values(), SPEC.selections()[0]))
+    attributor = Attributor(load_model(plan.checkpoints["base"], torch.device("cpu"), torch.float32))
+    (inside,) = circuits(graph, scores["tuned"].edges.mean(0, dtype=np.float64), "greedy", "magnitude", [0.5])
+    unit = f"tuned:greedy:0.5:{inside.sum()}"
+    assert inside.sum() > 0
+    for place, sample in enumerate(chosen):
+        expected = loss_without(attributor, [sample], np.flatnonzero(~inside))
+        np.testing.assert_allclose(found.values["loss"][found.units.index(unit), place], expected, rtol=1e-4)
+    lines = list(evaluated(store, "small", "few", [plan.comparison_key(SPEC.selections()[0])]))
+    rows = [line.split(" | ") for line in lines if "| greedy magnitude |" in line]
+    assert [row[1:3] for row in rows] == [["base", "base"], ["base", "tuned"], ["base", "2 random"]]
+    f = []
+    for whose in ("base", "random0", "random1"):
+        of = [place for place, unit in enumerate(found.units) if unit.startswith(whose)] + [-1]
+        m = found.values["margin"].mean(1)
+        f.append(np.trapezoid((m[of] - m[0]) / (m[-1] - m[0]), SHARES))
+    assert float(rows[0][7].split()[0]) == pytest.approx(f[0], abs=0.006)
+    assert [float(end) for end in rows[2][7].split(" to ")] == pytest.approx(sorted(f[1:]), abs=0.006)
+    with pytest.raises(TaskError, match="top or greedy"):
+        tasks.parse("circuit:extract=best")
 
 
 # -- a kind that is of the pair as a whole, and needs both models -----------------------------------------------------

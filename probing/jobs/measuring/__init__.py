@@ -7,13 +7,15 @@ unless only the models say which units there are.
 from collections.abc import Callable
 from typing import Any
 
-from probing.jobs.measuring import ablation, transplant
+from probing.jobs.measuring import ablation, circuit, transplant
 from probing.jobs.measuring.bench import Bench, Measuring
-from probing.jobs.tasks import Check, Task, Transplant
+from probing.jobs.tasks import Check, Curve, Task, Transplant
 
 _PREPARE: dict[type[Task], Callable[[Any, Bench], Measuring]] = {
-    Check: ablation.prepare, Transplant: transplant.prepare,
-}  # fmt: skip
+    Check: ablation.prepare,
+    Curve: circuit.prepare,
+    Transplant: transplant.prepare,
+}
 """By kind of task."""
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from probing.graph import ResidualGraph
 from probing.jobs.tasks.task import BOTH, Case, Cost, Side, Task
-from probing.metrics import Agreement, Definition, Estimate, agreement
+from probing.jobs.tasks.words import with_interval
+from probing.metrics import Agreement, Definition, agreement
 from probing.scores import Scores
 from probing.store import Store
 from probing.store.records import EvaluationRow
@@ -90,14 +91,6 @@ class Check(Task):
 
 
 def _cells(found: Agreement) -> Iterator[str]:
-    yield _with_interval(found.rank, ".2f")
-    yield _with_interval(found.sign, ".0%")
-    yield _with_interval(found.size, ".3g")
-
-
-def _with_interval(estimate: Estimate, digits: str) -> str:
-    if not np.isfinite(estimate.value):
-        return "–"
-    if not np.isfinite([estimate.low, estimate.high]).all():
-        return f"{estimate.value:{digits}} (no interval)"
-    return f"{estimate.value:{digits}} ({estimate.low:{digits}} to {estimate.high:{digits}})"
+    yield with_interval(found.rank, ".2f")
+    yield with_interval(found.sign, ".0%")
+    yield with_interval(found.size, ".3g")
