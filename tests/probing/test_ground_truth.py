@@ -5,12 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import mannwhitneyu
 from transformers import GPT2LMHeadModel
 
+from benchmarks.planted import area, recall
+from benchmarks.removal import with_counterparts
 from probing.ablation import loss_without
 from probing.attribution import Attributor
 from probing.checkpoints import find
+from probing.graph import graph_of
 from probing.models import load_model, load_tokenizer
+from probing.sequences import Sample
 from probing.zoo import induction, planted, task
 
 HELD_OUT = [task.Problem(347, 285), task.Problem(9128, 4976), task.Problem(55555, 66666), task.Problem(808, 191)]
@@ -36,6 +41,31 @@ def test_a_planted_pair_differs_in_its_plant_alone_and_that_matters(zoo: Path, n
     assert tokenizer.decode(samples[0].scored) == "12 13 06 632</s>"
     before, after = (loss_without(Attributor(model), samples, []) for model in (base, tuned))
     assert after.mean() < 0.85 * before.mean()
+
+
+def test_first_edges_are_counted_that_touch_the_plant() -> None:
+    graph = graph_of(2)
+    size = np.zeros(graph.size)
+    size[[graph.number(name) for name in ("m0->a1<q>", "a0->m0", "input->m1", "a1->logits")]] = [4, 3, 2, 1]
+    rest = np.setdiff1d(np.arange(graph.size), [*graph.into("m0"), *graph.out_of("m0")])
+    size[rest[size[rest] == 0][:6]] = 0.5
+    assert recall(size, graph, "m0") == 0.2
+
+
+def test_counterparts_are_others_of_the_same_shape() -> None:
+    shapes = {"a": (5, 3), "b": (5, 3), "c": (6, 3), "d": (5, 2), "e": (5, 3), "f": (6, 3), "g": (7, 3)}
+    samples = [Sample(name, tuple(range(i, i + n)), start, 2) for i, (name, (n, start)) in enumerate(shapes.items())]
+    tokens = {sample.id: sample.input_ids for sample in samples}
+    paired = {sample.id: sample.counterpart for sample in with_counterparts(samples)}
+    assert paired == {"a": tokens["b"], "b": tokens["e"], "c": tokens["f"], "e": tokens["a"], "f": tokens["c"]}
+
+
+def test_the_area_is_that_of_the_rank_sum_test() -> None:
+    rng = np.random.default_rng(0)
+    scores, true = rng.integers(-4, 5, 60), rng.random(60) < 0.3
+    expected = mannwhitneyu(np.abs(scores[true]), np.abs(scores[~true])).statistic / (true.sum() * (~true).sum())
+    assert area(scores, true.tolist()) == pytest.approx(expected)
+    assert 0.2 < expected < 0.8
 
 
 @pytest.fixture(scope="module")
