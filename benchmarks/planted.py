@@ -11,6 +11,10 @@ strengths that are next to nothing says nothing, so to each a tenth of the mean 
 likely is it that a needed edge has the larger |mean score| than one that is not: the area under the ROC curve, 0.5 by
 chance, the mean over several such models. Against counterparts of the same length, two of the seven are not needed.
 
+`transplant` puts each part of the copy into the base instead, by what it writes on the right answers
+(`probing.transplant`): how often is it the planted one that brings the loss nearest to the copy's? By weights the
+question answers itself, since nothing else differs.
+
 `removal` really removes the edges. The tables stand in docs/method.md. `--quick` takes two pairs, few questions and one
 model by hand, and fails where removal does not find the circuit.
 """
@@ -33,9 +37,12 @@ from probing.method import Loss, Reference
 from probing.models import answer, use_threads_for
 from probing.questions import encode
 from probing.sequences import Sample
+from probing.transplant.patching import loss_of, patched_loss
 from probing.zoo import induction, planted, task
 from probing.zoo.planted import PLANTS
 from probing.zoo.recipes import QUESTIONS, ZOO
+
+TRANSPLANT = "transplant"
 
 FIRST = 10
 FLOOR = 0.1
@@ -118,7 +125,10 @@ def measure_pairs(plants: Sequence[str], questions: int, real: Sequence[Loss]) -
     base, graph = both(model)
     recalls: dict[tuple[str, ...], dict[str, float]] = {}
     for node in tqdm(plants, desc="planted pairs", disable=None):
-        tuned, _ = both(planted.plant(model, tokenizer, node))
+        copy = planted.plant(model, tokenizer, node)
+        tuned, _ = both(copy)
+        first = first_by_transplant(model, copy, right_answers(problems, tokenizer))
+        recalls.setdefault((TRANSPLANT, "shared", TRANSPLANT, "nll", ""), {})[node] = float(first == node)
         for text, of_text in tuned.items():
             for key, values in of_text.items():
                 for by, size in rankings(base[text][key], values).items():
@@ -129,6 +139,14 @@ def measure_pairs(plants: Sequence[str], questions: int, real: Sequence[Loss]) -
         | {"recall": _mean(found.values()), "plants": found}
         for key, found in recalls.items()
     ]
+
+
+def first_by_transplant(base: PreTrainedModel, tuned: PreTrainedModel, samples: Sequence[Sample]) -> str:
+    """The node whose writing, taken from the tuned model, brings the base's mean loss nearest to that model's."""
+    host, donor = (Attributor(model, "heads") for model in (base, tuned))
+    aim = loss_of(donor, samples).mean()
+    missed = {node: abs(patched_loss(host, donor, [node], samples).mean() - aim) for node in host.graph.writers}
+    return min(missed, key=lambda node: missed[node])
 
 
 def _mean(values: Iterable[float]) -> float:
@@ -179,6 +197,8 @@ def table(pairs: Rows, circuit: Rows) -> Iterator[str]:
         cells = [recalls.get((*column, *key)) for column in columns]
         shown = ["" if cell is None else format(cell, ".2f") for cell in (*cells, row["area"])]
         yield f"| {' | '.join((*key, *shown))} |"
+    found = format(recalls[TRANSPLANT, "shared", TRANSPLANT, "nll", ""], ".2f")
+    yield f"| {TRANSPLANT} | nll | | {found} | | | | |"
     chance = format(recalls["chance", "", "", "", ""], ".2f")
     yield f"| chance | | | {' | '.join([chance] * len(columns))} | 0.50 |"
 

@@ -32,10 +32,10 @@ def methods(granularity: Granularity, references: Iterable[Reference]) -> Iterat
                 yield Method(granularity, path, reference, loss)
 
 
-def load(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A model in float32 on the CPU, on as many threads as suit it, and its tokenizer."""
+def load(name: str, device: str = "cpu") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A model in float32, on as many threads as suit it, and its tokenizer."""
     checkpoint = find(name)
-    model = load_model(checkpoint, torch.device("cpu"), torch.float32)
+    model = load_model(checkpoint, torch.device(device), torch.float32)
     use_threads_for(model)
     return model, load_tokenizer(checkpoint)
 
