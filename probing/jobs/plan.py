@@ -11,7 +11,7 @@ leaves them out.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -129,7 +129,14 @@ class Request:
             "selection": asdict(selection),
             "method": self.spec.method.as_json(),
             **({"answers": "imported"} if self.spec.rollouts else {}),
+            **self._counterparts(self.questions),
         }
+
+    def _counterparts(self, questions: Sequence[Question]) -> dict[str, str]:
+        """Digest of the counterparts of some questions, where a reference is read on them; no answer has them."""
+        if self.spec.method.reference != "patch":
+            return {}
+        return {"counterparts": _key([[question.id, question.counterpart] for question in questions])}
 
     @property
     def steps(self) -> list[str]:
@@ -189,11 +196,9 @@ class Plan(Request):
     def _other_texts(self, selected: Selected) -> dict[str, str]:
         """Digests of what is scored, or stands in, and is in no answer: references, and counterparts."""
         chosen = [question for question in self.questions if question.id in set(selected.ids)]
-        found = {}
+        found = self._counterparts(chosen)
         if self.spec.method.text == "shared-reference":
             found["references"] = _key([[question.id, question.reference] for question in chosen])
-        if self.spec.method.reference == "patch":
-            found["counterparts"] = _key([[question.id, question.counterpart] for question in chosen])
         return found
 
     def run_key(self, selected: Selected, side: str) -> str:

@@ -315,6 +315,17 @@ def test_both_models_are_scored_on_one_text_against_its_counterparts(undisturbed
     store.close()
 
 
+def test_other_counterparts_make_another_comparison_where_they_are_read() -> None:
+    selection = SPEC.selections()[0]
+    for method, alike in ((Method(), True), (Method(reference="patch"), False)):
+        plan = _plan(replace(SPEC, method=method))
+        first, *rest = plan.questions
+        other = replace(plan, questions=[replace(first, counterpart="9+8="), *rest])
+        assert first.counterpart != "9+8="
+        assert (plan.comparison_key(selection) == other.comparison_key(selection)) is alike
+        assert (plan.request_key(selection) == other.request_key(selection)) is alike
+
+
 def test_a_text_that_is_not_there_is_asked_for_in_vain(undisturbed: Path, tmp_path: Path) -> None:
     plan, other = _plan(replace(SPEC, method=Method(reference="patch"))), _plan()
     answers = [Answer("add-0000", (1,) * 11, (2,) * 10, "", True)]
