@@ -264,6 +264,10 @@ def test_circuits_of_both_sides_run_in_a_model_and_its_curve_is_printed(store: S
     for place, sample in enumerate(chosen):
         expected = loss_without(attributor, [sample], np.flatnonzero(~inside))
         np.testing.assert_allclose(found.values["loss"][found.units.index(unit), place], expected, rtol=1e-4)
+    runs = store.comparisons.runs(plan.comparison_key(SPEC.selections()[0]))
+    turned = Case({}, plan.spec.method.as_json(), {}, {"base": runs["tuned"], "tuned": runs["base"]})
+    same_runs = evaluation_key(replace(task, side="tuned"), turned)
+    assert same_runs != _key(store, task), "of the pair turned round, the sides that units name are others"
     lines = list(evaluated(store, "small", "few", [plan.comparison_key(SPEC.selections()[0])]))
     rows = [line.split(" | ") for line in lines if "| greedy magnitude |" in line]
     assert [row[1:3] for row in rows] == [["base", "base"], ["base", "tuned"], ["base", "2 random"]]

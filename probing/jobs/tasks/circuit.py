@@ -56,10 +56,10 @@ class Curve(Task):
         return f"circuits of both sides ({self.extract}, {self.by}) and {self.random} random ones run in {self.side}"
 
     def settings(self, case: Case) -> dict[str, Any]:
-        """Both sides' runs, the model's own first: it has its model, samples and method."""
+        """Both sides' runs, the model's own first: it has its model, samples and method. Units are named by sides."""
         own, other = case.runs[self.side], case.runs[_other(self.side)]
         which = {"extract": self.extract, "by": self.by, "random": self.random, "seed": self.seed}
-        return {"run": own, "other": other, "reference": case.method["reference"], **which}
+        return {"side": self.side, "run": own, "other": other, "reference": case.method["reference"], **which}
 
     def cost(self, graph: ResidualGraph, questions: int) -> Cost:
         """A pass for each circuit and question, and the whole again with each batch of units."""
