@@ -1,7 +1,7 @@
 """How scores are made, as a value: it goes into keys and, separately, into words."""
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from probing.graph import Granularity
 
@@ -49,8 +49,13 @@ class Method:
     loss: Loss = "nll"
     text: Text = "own"
     steps: int = STEPS
-    """Of `eap-ig`; others have none."""
+    """Of `eap-ig`; others have none, so theirs are all the same."""
     version: int = SCORES_VERSION
+
+    def __post_init__(self) -> None:
+        """Forget steps that are not taken."""
+        if self.path != "eap-ig":
+            object.__setattr__(self, "steps", STEPS)
 
     def as_json(self) -> dict[str, Any]:
         """What goes into keys, and what the store keeps of it: the later settings only where they are not the first."""
@@ -66,8 +71,20 @@ class Method:
 
     @staticmethod
     def from_json(row: dict[str, Any]) -> "Method":
-        """The method that `as_json` gave; what an earlier version did not say of its own is as it was then."""
-        return Method(**{"path" if name == "method" else name: value for name, value in row.items()})
+        """The method that `as_json` gave; what an earlier version did not say of its own is as it was then.
+
+        Raises:
+            ValueError: it has a value that is not known.
+            TypeError: it has a setting that is not known.
+        """
+        made = Method(**{"path" if name == "method" else name: value for name, value in row.items()})
+        known = {"granularity": Granularity, "path": Path, "reference": Reference, "loss": Loss, "text": Text}
+        for name, kind in known.items():
+            if getattr(made, name) not in get_args(kind):
+                raise ValueError(f"no such {name}: {getattr(made, name)}")
+        if not isinstance(made.steps, int) or made.steps < 1:
+            raise ValueError(f"no number of steps: {made.steps}")
+        return made
 
     @property
     def present(self) -> "Method":

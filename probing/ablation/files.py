@@ -66,7 +66,7 @@ def read_effects(path: Path) -> Effects:
         check_archive(path)
         with np.load(path, allow_pickle=False) as file:
             graph = ResidualGraph.from_text(str(file["graph"]))
-            method = Method(**json.loads(str(file["method"])))
+            method = Method.from_json(json.loads(str(file["method"])))
             ids, edges = (tuple(map(str, file[name])) for name in ("ids", "edges"))
             found = Effects(graph, ids, edges, file["effects"], file["loss"], method)
     except FileNotFoundError as error:

@@ -263,4 +263,8 @@ def test_a_method_is_a_value_that_says_in_what_it_differs_from_the_papers() -> N
     ]  # fmt: skip
     assert Method(path="eap-ig").as_json()["steps"] == 5
     assert "steps" not in Method(path="norm-exact").as_json()
+    assert Method(steps=7) == Method() != Method("blocks") != Method("blocks", "eap-ig")
+    for row in ({"reference": "resample"}, {"method": "relp"}, {"method": "eap-ig", "steps": 0}, {"loss": ["nll"]}):
+        with pytest.raises(ValueError, match=r"no such|no number"):
+            Method.from_json(row)
     assert (Method().passes, Method(path="norm-exact", reference="mean").passes, every.passes) == (1, 1.5, 7.5)
