@@ -71,8 +71,7 @@ def run_circuits(
 
 def _measured(said: Predictions, answer: torch.Tensor) -> dict[str, Float[np.ndarray, " sample"]]:
     """All measures of one pass, given the whole model's most likely tokens."""
-    agreement = ((said.logits.argmax(-1) == answer) * said.weights.to(answer.device)).sum(1)
-    values = (said.losses(), -said.losses("margin"), -said.losses("log-odds"), agreement)
+    values = (said.losses(), -said.losses("margin"), -said.losses("log-odds"), said.agreement(answer))
     return {measure: value.float().cpu().numpy() for measure, value in zip(MEASURES, values, strict=True)}
 
 

@@ -84,8 +84,7 @@ class Predictions:
             each = rival - wide.gather(-1, targets[..., None])[..., 0]
         return (each.view(self.weights.shape) * self.weights.to(each)).sum(1)
 
-    @property
-    def agreement(self) -> Float[Tensor, " sample"]:
-        """The share of each sample's scored tokens that are the most likely ones."""
-        agree = self.logits.argmax(-1) == self.targets
+    def agreement(self, tokens: Int[Tensor, "sample answer"]) -> Float[Tensor, " sample"]:
+        """The share of each sample's scored tokens at which the most likely token is the one given."""
+        agree = self.logits.argmax(-1) == tokens
         return (agree * self.weights.to(agree.device)).sum(1)

@@ -251,7 +251,7 @@ def test_losses_are_what_they_are_called(logits: list[float], data: st.DataObjec
         assert said.losses("log-odds").item() == pytest.approx(-np.log(p / (1 - p)), abs=1e-6)
         (nll,), (odds,) = (torch.autograd.grad(said.losses(loss).sum(), values) for loss in ("nll", "log-odds"))
         torch.testing.assert_close(odds * (1 - p), nll, rtol=1e-6, atol=1e-12)
-    assert said.agreement.item() == float(int(np.argmax(logits)) == token)
+    assert said.agreement(said.targets).item() == float(int(np.argmax(logits)) == token)
 
 
 def test_a_method_is_a_value_that_says_in_what_it_differs_from_the_papers() -> None:
