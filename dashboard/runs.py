@@ -185,8 +185,9 @@ def describe(job: JobRow) -> str:
     spec = job.spec
     pair = load_registry().pairs.get(spec["pair"])
     parts = [pair.title if pair else spec["pair"], spec["questions"]]
-    parts += [COHORT_NAMES.get(spec["selection"]["cohort"], spec["selection"]["cohort"])]
-    parts += [f"α {', '.join(f'{alpha:g}' for alpha in spec['alphas'])}", f"{spec['selection']['n']} questions"]
+    if spec["alphas"]:
+        parts += [COHORT_NAMES.get(spec["selection"]["cohort"], spec["selection"]["cohort"])]
+        parts += [f"α {', '.join(f'{alpha:g}' for alpha in spec['alphas'])}", f"{spec['selection']['n']} questions"]
     parts += Spec.from_json(spec).method.words
     if spec.get("timeline"):
         parts.append("every checkpoint")

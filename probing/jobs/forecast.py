@@ -114,7 +114,8 @@ class Forecast:
             line, seconds = self._answers(side)
             total += seconds
             yield f"answers    {side}: {line}"
-        yield f"           one set of answers serves {'all ' if len(spec.alphas) > 1 else ''}{len(spec.alphas)} cuts"
+        if len(spec.alphas) > 1:
+            yield f"           one set of answers serves all {len(spec.alphas)} cuts"
         for alpha in spec.alphas:
             for side in SIDES:
                 line, seconds = self._scores(alpha, side)

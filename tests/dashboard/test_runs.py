@@ -18,7 +18,7 @@ from dashboard.runs import describe, log_of, progress
 from probing.errors import PairError, StoreError
 from probing.jobs.numerics import make_plan
 from probing.jobs.plan import SIDES, Spec
-from probing.jobs.tasks import Check
+from probing.jobs.tasks import Check, Transplant
 from probing.method import Method
 from probing.pairs import load_registry
 from probing.rollouts import Criteria
@@ -108,6 +108,8 @@ def test_nothing_of_a_job_is_lost_on_its_way_to_the_forecast(empty: Path) -> Non
     assert shown.count("7 strongest and 25 random edges of base really removed, α") == 2
     job = service.store().queue.submit(spec.as_json())
     assert describe(service.store().queue.job(job)).endswith(" · token by token: q · ablation")
+    job = service.store().queue.submit(Spec("grpo", "carry", (), also=(Transplant(),)).as_json())
+    assert describe(service.store().queue.job(job)).endswith(" · carry · transplant"), "of all questions, without a cut"
     assert re.findall(r"\[(\w+)\]", shown) == [*(plan.rollout_key(side) for side in SIDES), *compared]
 
 
