@@ -15,11 +15,12 @@ mean |score|.
 `registry` has a record of each metric: its words, its formula and how it is computed. `definition` has the choices that
 the paper leaves open, `values` the formulas of a question's own numbers, `bootstrap` the intervals over questions,
 `resampling` and `complexity` what it takes to resample other statistics, `comparison` puts them together, and
-`proportions` has the intervals of shares of right answers. `agreement` compares scores with what really happens.
+`proportions` has the intervals of shares of right answers. `agreement` compares scores with what really happens, and
+`curves` say how much of a model its circuits keep.
 """
 
-from probing.metrics.agreement import Agreement, Estimate, agreement
-from probing.metrics.bootstrap import STUDENTISED_BELOW, interval, resample_counts
+from probing.metrics.agreement import Agreement, agreement
+from probing.metrics.bootstrap import STUDENTISED_BELOW, Estimate, interval, resample_counts
 from probing.metrics.comparison import (
     BIN_CHOICES,
     Comparison,

@@ -6,19 +6,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from probing.metrics.bootstrap import interval, resample_counts
+from probing.metrics.bootstrap import Estimate, interval, resample_counts
 from probing.metrics.definition import Definition
 
 Rows = Float[np.ndarray, "row edge"]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number and its interval over questions, infinite where there is none."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)

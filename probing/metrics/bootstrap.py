@@ -32,6 +32,15 @@ _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """A number and its interval over questions, infinite where there is none."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Intervals:
     """Intervals of the difference tuned - base, and of the same over |base|; infinite where there is none."""
 

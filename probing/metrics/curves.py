@@ -18,8 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from probing.metrics.agreement import Estimate
-from probing.metrics.bootstrap import interval, of_means, resample_counts
+from probing.metrics.bootstrap import Estimate, interval, of_means, resample_counts
 from probing.metrics.definition import Definition
 
 AREAS = ("CPR", "CMD", "CPR over log k", "CMD over log k")
