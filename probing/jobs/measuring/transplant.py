@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from probing.errors import ModelError
 from probing.jobs.measuring.bench import Bench, Measuring
-from probing.jobs.plan import SIDES, evaluation_key
+from probing.jobs.plan import SIDES
 from probing.jobs.tasks.transplant import Transplant, values_of
 from probing.models import vocabulary_digest
 from probing.sequences import Sample
@@ -48,8 +48,7 @@ def prepare(task: Transplant, bench: Bench) -> Measuring:
     @cache
     def among(order: Order) -> dict[str, Unit]:
         """The steps in an order; that of effects is known when all single ones are in the store."""
-        there = values_of(bench.store.evaluations.values(evaluation_key(task, plan.case())))
-        ordered = in_order(order, task.direction, names, there)
+        ordered = in_order(order, task.direction, names, values_of(bench.there()))
         return {unit.name: unit for unit in steps(task.direction, order, ordered)}
 
     def unit_of(name: str) -> Unit:
