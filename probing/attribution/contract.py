@@ -99,8 +99,8 @@ class Products(Observer):
             self._embedding = embedding
             return embedding
         assert self._embedding is not None
-        back = (1 - self._share) * self._stand_ins.change(0, self._embedding)
-        return (self._embedding + back).to(embedding.dtype)
+        whole = wide(self._embedding)
+        return (whole + (1 - self._share) * self._stand_ins.change(0, whole)).to(embedding.dtype)
 
     def wrote(self, writer: int, output: Residual) -> None:
         """Keep the change of what a writer wrote."""
