@@ -179,8 +179,10 @@ def _share(recovered: Estimate | None) -> str:
 
 
 def _signed(estimate: Estimate, times: float = 1.0) -> str:
-    width = times * (estimate.high - estimate.low)
-    digits = max(0, 1 - math.floor(math.log10(width))) if 0 < width < math.inf else 1
+    """As many digits as the interval is worth two of, or three of the number where it has none."""
+    width, size = times * (estimate.high - estimate.low), times * abs(estimate.value)
+    told, worth = (width, 1) if width < math.inf else (size, 2)
+    digits = max(0, worth - math.floor(math.log10(told))) if told > 0 else 1
     return f"{times * estimate.value:+.{digits}f} {_interval(estimate, times, digits)}"
 
 

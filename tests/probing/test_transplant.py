@@ -362,3 +362,10 @@ def test_tables_have_every_part_and_say_where_the_models_alone_stand() -> None:
     lines = [*table("activations", "into-base", parts[:2], found)]
     assert len(lines) == 2 + 4
     assert all(line.count("|") == 5 for line in lines[2:])
+
+
+def test_a_change_without_an_interval_keeps_its_digits() -> None:
+    losses = {"base": 0.0764, "tuned": 0.0232, "activations:into-base:a0": 0.0641}
+    found = Findings({name: {"loss": np.array([loss])} for name, loss in losses.items()})
+    (row,) = list(table("activations", "into-base", ["a0"], found))[-1:]
+    assert row == "| a0 | 0.0641 | -0.0123 (no interval) | no gap |"
