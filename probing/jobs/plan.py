@@ -195,7 +195,8 @@ class Plan(Request):
 
     def _other_texts(self, selected: Selected) -> dict[str, str]:
         """Digests of what is scored, or stands in, and is in no answer: references, and counterparts."""
-        chosen = [question for question in self.questions if question.id in set(selected.ids)]
+        ids = set(selected.ids)
+        chosen = [question for question in self.questions if question.id in ids]
         found = self._counterparts(chosen)
         if self.spec.method.text == "shared-reference":
             found["references"] = _key([[question.id, question.reference] for question in chosen])
