@@ -2,6 +2,7 @@
 
 import random
 import types
+from dataclasses import replace
 
 import torch
 from transformers import (
@@ -146,3 +147,12 @@ def random_samples(count: int, seed: int = 0, vocabulary: int = 61) -> list[Samp
         tokens = tuple(rng.randrange(vocabulary) for _ in range(prompt + answer + beyond))
         made.append(Sample(f"s{i}", tokens, prompt, answer))
     return made
+
+
+def samples_with_counterparts(count: int, seed: int = 0) -> list[Sample]:
+    """The same, each with a counterpart of random tokens."""
+    rng = random.Random(seed + 1000)
+    return [
+        replace(sample, counterpart=tuple(rng.randrange(61) for _ in sample.input_ids))
+        for sample in random_samples(count, seed)
+    ]

@@ -28,7 +28,7 @@ from probing.method import Loss, Method, Reference
 from probing.sequences import Sample
 from tests import literal, perturbed
 from tests.probing.test_attribution import made_linear
-from tests.tiny import LITERAL, in_float64, random_samples, tiny
+from tests.tiny import LITERAL, in_float64, random_samples, samples_with_counterparts, tiny
 
 GRANULARITIES: list[Granularity] = ["projections", "heads"]
 
@@ -87,14 +87,6 @@ def test_hooks_are_gone_after_an_intervention() -> None:
 # -- what stands in ----------------------------------------------------------------------------------------------------
 
 
-def _with_counterparts(count: int, seed: int = 0) -> list[Sample]:
-    rng = np.random.default_rng(seed)
-    return [
-        replace(sample, counterpart=tuple(map(int, rng.integers(0, 61, len(sample.input_ids)))))
-        for sample in random_samples(count, seed)
-    ]
-
-
 @pytest.fixture(scope="module")
 def llama() -> torch.nn.Module:
     return in_float64("llama, biases, tied")
@@ -105,7 +97,7 @@ def llama() -> torch.nn.Module:
 def test_what_stands_in_takes_a_writers_place(
     llama: torch.nn.Module, granularity: Granularity, reference: Reference
 ) -> None:
-    attributor, samples = Attributor(llama, granularity), _with_counterparts(2, seed=3)
+    attributor, samples = Attributor(llama, granularity), samples_with_counterparts(2, seed=3)
     references = find_references(attributor, reference, samples)
     every = [literal.run(llama, sample)[1] for sample in samples]
     for number in range(3, attributor.graph.size, 61 if granularity == "heads" else 17):
@@ -126,7 +118,7 @@ def test_what_stands_in_takes_a_writers_place(
 def test_with_nothing_removed_it_is_the_model_and_with_everything_what_stands_in(
     name: str, granularity: Granularity
 ) -> None:
-    attributor, samples = Attributor(tiny(name, torch.float32), granularity), _with_counterparts(2)
+    attributor, samples = Attributor(tiny(name, torch.float32), granularity), samples_with_counterparts(2)
     every = range(attributor.graph.size)
     with torch.no_grad(), attributor.running(samples, nullcontext()) as model:
         pass
@@ -158,7 +150,7 @@ def test_a_circuit_of_two_edges_is_an_mlp_between_two_norms() -> None:
 @pytest.mark.parametrize("name", ["gemma2", "olmo2"])
 def test_heads_behind_a_norm_are_removed_together_before_it(name: str, reference: Reference) -> None:
     with perturbed.InFloat64():
-        model, samples = tiny(name), _with_counterparts(1, seed=5)
+        model, samples = tiny(name), samples_with_counterparts(1, seed=5)
         attributor = Attributor(model, "heads")
         layer = model.model.layers[0]
         projection, norm = layer.self_attn.o_proj, layer.post_attention_layernorm
@@ -203,7 +195,7 @@ def test_many_edges_at_once_are_as_one_at_a_time(
     name: str, granularity: Granularity, reference: Reference, loss: Loss, batch_size: int
 ) -> None:
     with perturbed.InFloat64():
-        attributor, samples = Attributor(tiny(name), granularity), _with_counterparts(3, seed=5)
+        attributor, samples = Attributor(tiny(name), granularity), samples_with_counterparts(3, seed=5)
         some = list(range(attributor.graph.size - 1, -1, -max(1, attributor.graph.size // 8)))
         references = find_references(attributor, reference, samples)
         found = effects(attributor, samples, some, loss, references, batch_size)

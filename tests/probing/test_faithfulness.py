@@ -20,17 +20,9 @@ from probing.metrics import Definition, areas, curve
 from probing.scores import write_scores
 from probing.sequences import Sample, write_samples
 from tests import literal
-from tests.tiny import in_float64, random_samples, tiny
+from tests.tiny import in_float64, samples_with_counterparts, tiny
 
 CASES: list[tuple[Granularity, Reference]] = [("projections", "patch"), ("heads", "mean"), ("heads", "zero")]
-
-
-def _samples(count: int) -> list[Sample]:
-    rng = np.random.default_rng(1)
-    return [
-        replace(sample, counterpart=tuple(map(int, rng.integers(0, 61, len(sample.input_ids)))))
-        for sample in random_samples(count, seed=1)
-    ]
 
 
 def _stand_ins(model: torch.nn.Module, samples: list[Sample], reference: Reference) -> list[dict[str, torch.Tensor]]:
@@ -64,7 +56,7 @@ def _by_hand(
 def test_a_circuit_is_the_literal_twin_that_reads_only_what_is_inside(
     granularity: Granularity, reference: Reference
 ) -> None:
-    model, samples = in_float64("llama, biases, tied"), _samples(2)
+    model, samples = in_float64("llama, biases, tied"), samples_with_counterparts(2, seed=1)
     attributor = Attributor(model, granularity)
     graph = attributor.graph
     made = circuits(graph, np.random.default_rng(0).standard_normal(graph.size), "top", "magnitude", [0, 0.3, 0.7, 1])
@@ -87,7 +79,7 @@ def test_a_circuit_is_the_literal_twin_that_reads_only_what_is_inside(
 
 
 def test_all_edges_are_the_model_to_the_bit_and_none_the_sum_of_what_stands_in() -> None:
-    attributor, samples = Attributor(tiny("qwen3", torch.float32)), _samples(4)
+    attributor, samples = Attributor(tiny("qwen3", torch.float32)), samples_with_counterparts(4, seed=1)
     graph, model = attributor.graph, attributor.model
     none, whole = np.zeros(graph.size, bool), np.ones(graph.size, bool)
     found = run_circuits(attributor, samples, np.array([none, whole]), "patch", batch_size=4)
@@ -104,7 +96,7 @@ def test_all_edges_are_the_model_to_the_bit_and_none_the_sum_of_what_stands_in()
 
 
 def test_circuits_do_not_depend_on_what_they_run_with() -> None:
-    attributor, samples = Attributor(tiny("gemma2"), "heads"), _samples(5)
+    attributor, samples = Attributor(tiny("gemma2"), "heads"), samples_with_counterparts(5, seed=1)
     scores = np.random.default_rng(3).standard_normal(attributor.graph.size)
     made = circuits(attributor.graph, scores, "greedy", "magnitude", [0.1, 0.4, 0.4])
     told: list[tuple[int, int]] = []
@@ -182,7 +174,7 @@ def test_where_the_model_is_no_better_than_nothing_there_is_no_interval() -> Non
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("circuit")
-    model, samples = tiny("llama", torch.float32), _samples(4)
+    model, samples = tiny("llama", torch.float32), samples_with_counterparts(4, seed=1)
     model.save_pretrained(folder / "model")
     write_samples(folder / "samples.jsonl", samples)
     scores = attribute(Attributor(model), samples[:3])

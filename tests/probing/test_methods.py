@@ -19,7 +19,7 @@ from probing.graph import Granularity
 from probing.method import Loss, Method
 from probing.sequences import Sample
 from tests import literal, perturbed
-from tests.tiny import TINY, in_float64, random_samples, tiny
+from tests.tiny import TINY, in_float64, random_samples, samples_with_counterparts, tiny
 
 GRANULARITIES: list[Granularity] = ["projections", "heads"]
 
@@ -31,14 +31,6 @@ MODELS = ["llama", "llama, biases, tied", "qwen3"]
 
 def _relative(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.linalg.norm(a - b) / np.linalg.norm(b))
-
-
-def _with_counterparts(count: int, seed: int = 0) -> list[Sample]:
-    rng = np.random.default_rng(seed)
-    return [
-        replace(sample, counterpart=tuple(map(int, rng.integers(0, 61, len(sample.input_ids)))))
-        for sample in random_samples(count, seed)
-    ]
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -68,7 +60,7 @@ def test_every_loss_and_path_scores_as_the_literal_twin_does(
 def test_against_a_counterpart_a_writers_change_is_what_it_writes_there(
     model: torch.nn.Module, granularity: Granularity, path: str
 ) -> None:
-    attributor, samples = Attributor(model, granularity), _with_counterparts(2)
+    attributor, samples = Attributor(model, granularity), samples_with_counterparts(2)
     graph = attributor.graph
     found = attribute(attributor, samples, method=Method(granularity, path, "patch")).matrix()
     for i, sample in enumerate(samples):
@@ -97,7 +89,7 @@ def test_a_mean_is_over_all_samples_and_the_positions_that_they_feed(
 def test_integrated_gradients_are_means_over_points_on_the_embeddings_way(
     model: torch.nn.Module, granularity: Granularity, reference: str
 ) -> None:
-    attributor, samples = Attributor(model, granularity), _with_counterparts(2, seed=4)
+    attributor, samples = Attributor(model, granularity), samples_with_counterparts(2, seed=4)
     graph, steps = attributor.graph, 3
     found = attribute(attributor, samples, method=Method(granularity, "eap-ig", reference, steps=steps)).matrix()
     for i, sample in enumerate(samples):
@@ -192,7 +184,7 @@ def _names(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2"])
 def test_a_score_does_not_depend_on_the_batch_it_sat_in(name: str) -> None:
-    attributor, samples = Attributor(tiny(name)), _with_counterparts(3, seed=7)
+    attributor, samples = Attributor(tiny(name)), samples_with_counterparts(3, seed=7)
     for method in (Method(path="norm-exact", reference="patch"), Method(path="eap-ig", loss="log-odds")):
         references = find_references(attributor, method.reference, samples)
         together = attributor.score(samples, method, references).edges
@@ -201,7 +193,7 @@ def test_a_score_does_not_depend_on_the_batch_it_sat_in(name: str) -> None:
 
 
 def test_scores_by_position_add_up_whatever_the_method() -> None:
-    attributor, (sample,) = Attributor(tiny("llama"), "heads"), _with_counterparts(1, seed=8)
+    attributor, (sample,) = Attributor(tiny("llama"), "heads"), samples_with_counterparts(1, seed=8)
     for method in (Method("heads", "norm-exact", "patch", "margin"), Method("heads", "eap-ig")):
         references = find_references(attributor, method.reference, [sample])
         apart = attributor.score_positions(sample, method, references)
@@ -213,7 +205,7 @@ def test_scores_by_position_add_up_whatever_the_method() -> None:
 @pytest.mark.parametrize("reference", ["zero", "mean", "patch"])
 @pytest.mark.parametrize("path", ["norm-exact", "eap-ig"])
 def test_cuda_agrees_with_the_cpu_whatever_the_method(path: str, reference: str) -> None:
-    samples, model = _with_counterparts(6, seed=9), tiny("qwen3", torch.float32, "sdpa")
+    samples, model = samples_with_counterparts(6, seed=9), tiny("qwen3", torch.float32, "sdpa")
     method = Method("heads", path, reference, "margin")
     expected = attribute(Attributor(model, "heads"), samples, method=method).edges
     found = attribute(Attributor(model.to("cuda"), "heads"), samples, method=method).edges
