@@ -8,14 +8,13 @@ run or taken out (Miller et al. 2024, arXiv:2407.08734).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
 from probing.ablation import run_without
-from probing.attribution import Attributor, Predictions, References, StandIns, find_references
+from probing.attribution import Attributor, Fixed, Predictions, find_references
 from probing.fitting import batch_by_batch, batch_that_fits, free_bytes
 from probing.method import Reference
 from probing.sequences import Sample
@@ -54,7 +53,7 @@ def run_circuits(
     def do(batch: list[int]) -> None:
         nonlocal done
         chosen = [samples[place] for place in batch]
-        once = _Once(references.of(chosen))
+        once = Fixed(references.kind, references.of(chosen))
         answer: torch.Tensor | None = None
         for passes, (inside, alike) in enumerate(rows.items()):
             progress(done + passes * len(batch), total)
@@ -81,14 +80,3 @@ def _that_fits(attributor: Attributor, samples: Sequence[Sample]) -> int:
     each = 8 * len(graph.writers) * embedding.shape[1] * max(len(sample.fed) for sample in samples)
     fits = batch_that_fits(free_bytes(attributor.model.device), each)
     return min(fits, max(map(len, attributor.batches(samples))))
-
-
-@dataclass(frozen=True)
-class _Once(References):
-    """What stands in for one batch, found once for all circuits."""
-
-    stand_ins: StandIns
-
-    def of(self, samples: Sequence[Sample]) -> StandIns:
-        """Of that batch."""
-        return self.stand_ins

@@ -8,6 +8,13 @@ from pathlib import Path
 from probing.errors import PersonError
 
 
+def check_place(path: Path, error: type[PersonError]) -> None:
+    """Raise an error of a type unless a file may come to stand at a path: said before what goes into it is made."""
+    if path.is_dir() or not path.parent.is_dir():
+        what = "is a folder" if path.is_dir() else "is in a folder that is not there"
+        raise error(f"{path} {what}.", "Choose another place with --out.")
+
+
 @contextmanager
 def whole(path: Path, error: type[PersonError]) -> Iterator[Path]:
     """A path beside `path` at which to write; what was written then takes its place, unless that failed.

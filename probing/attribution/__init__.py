@@ -22,6 +22,6 @@ from probing.attribution.attributor import Attributor
 from probing.attribution.passes import Predictions
 from probing.attribution.references import find_references
 from probing.attribution.scoring import attribute
-from probing.attribution.stand_ins import ZERO, References, StandIns
+from probing.attribution.stand_ins import ZERO, Fixed, References, StandIns
 
-__all__ = ["ZERO", "Attributor", "Predictions", "References", "StandIns", "attribute", "find_references"]
+__all__ = ["ZERO", "Attributor", "Fixed", "Predictions", "References", "StandIns", "attribute", "find_references"]

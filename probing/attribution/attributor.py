@@ -87,8 +87,9 @@ class Attributor:
             ModelError: the scores are not finite, or the method does not know one of the model's norms.
         """
         kind = ExactNorms if method.path == "norm-exact" else Products
-        products = self._products.setdefault(kind, kind(self.architecture))
-        edges, loss = self._pass(samples, products, method, references)
+        if kind not in self._products:
+            self._products[kind] = kind(self.architecture)
+        edges, loss = self._pass(samples, self._products[kind], method, references)
         return Scores(self.graph, tuple(sample.id for sample in samples), edges, loss, method=method)
 
     def score_positions(
@@ -141,6 +142,8 @@ class Attributor:
         The way's points are 1, 1 - 1/m, ..., 1/m: the clean end is among them, so that one step is no step at all; the
         other is not, where a reference of zero leaves norms nothing to divide by.
         """
+        if references.kind != method.reference:
+            raise ValueError(f"these references are of {references.kind}, and the method's of {method.reference}")
         products.begin(len(samples), max(len(sample.fed) for sample in samples), references.of(samples))
         steps = method.steps if method.path == "eap-ig" else 1
         loss = np.zeros(len(samples), np.float32)

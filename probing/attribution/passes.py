@@ -73,7 +73,7 @@ class Predictions:
         return targets.to(self.logits.device)
 
     def losses(self, loss: Loss = "nll") -> Float[Tensor, " sample"]:
-        """Each sample's loss, in nats or, the margin's, in logits, per scored token."""
+        """Each sample's loss, in nats per scored token: a difference of logits is the logarithm of a ratio."""
         targets = self.targets
         wide = self.logits if self.logits.dtype == torch.float64 else self.logits.float()
         if loss == "nll":

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from probing.architectures import HeadOutputs, Residual, Written, wide
 from probing.attribution.attributor import Attributor
-from probing.attribution.stand_ins import ZERO, References, StandIns
+from probing.attribution.stand_ins import ZERO, Fixed, References, StandIns
 from probing.errors import SequenceError
 from probing.fitting import batch_by_batch
 from probing.method import Reference
@@ -16,21 +16,11 @@ from probing.sequences import Sample
 
 
 @dataclass(frozen=True)
-class Means(References):
-    """The same for all samples: each writer's mean over them and their positions, the prompts' included."""
-
-    means: StandIns
-
-    def of(self, samples: Sequence[Sample]) -> StandIns:
-        """The same for every batch."""
-        return self.means
-
-
-@dataclass(frozen=True)
-class Counterparts(References):
+class Counterparts:
     """What each writer writes on the sample's counterpart, position by position."""
 
     attributor: Attributor
+    kind: Reference = "patch"
 
     def of(self, samples: Sequence[Sample]) -> StandIns:
         """Those of one batch, in a pass over its counterparts."""
@@ -72,7 +62,8 @@ def find_references(
     batch_by_batch(attributor.batches(samples, batch_size), do)
     positions = sum(len(sample.fed) for sample in samples)
     dtype = torch.promote_types(attributor.model.dtype, torch.float32)
-    return Means(StandIns(*({place: (one / positions).to(dtype) for place, one in sums.items()} for sums in total.all)))
+    means = ({place: (one / positions).to(dtype) for place, one in sums.items()} for sums in total.all)
+    return Fixed("mean", StandIns(*means))
 
 
 def _counterpart(sample: Sample) -> Sample:

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probing.architectures import HeadOutputs, Residual
+from probing.method import Reference
 from probing.sequences import Sample
 
 _Of = Float[Tensor, "#sample #position width"]
@@ -41,16 +42,25 @@ class StandIns:
 class References(Protocol):
     """What stands in, batch by batch."""
 
+    @property
+    def kind(self) -> Reference:
+        """What methods call it."""
+
     def of(self, samples: Sequence[Sample]) -> StandIns:
         """For one batch."""
 
 
-class Zero(References):
-    """Nothing stands in: what is removed is gone."""
+@dataclass(frozen=True)
+class Fixed:
+    """The same for every batch."""
+
+    kind: Reference
+    stand_ins: StandIns
 
     def of(self, samples: Sequence[Sample]) -> StandIns:
-        """The same for every batch."""
-        return StandIns()
+        """Whatever the batch."""
+        return self.stand_ins
 
 
-ZERO = Zero()
+ZERO = Fixed("zero", StandIns())
+"""Nothing stands in: what is removed is gone."""

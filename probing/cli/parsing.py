@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     def methodical(added: argparse.ArgumentParser, text: bool = True) -> None:
         estimate = "norm-exact takes norms as they are, eap-ig averages gradients (default: %(default)s, the paper's)"
         added.add_argument("--method", choices=get_args(MethodPath), default=PAPERS.path, help=estimate)
-        added.add_argument("--steps", type=_positive, default=STEPS, help="of eap-ig (default: %(default)s)")
+        added.add_argument("--steps", type=_positive, help=f"of eap-ig (default: {STEPS})")
         measured(added)
         if text:
             whose = "what is scored: each model's own answers, or for both the base's, or another's"

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from probing.errors import ScoresError
+from probing.errors import PersonError, ScoresError
+from probing.files import check_place
 from probing.graph import ResidualGraph, is_edge
 from probing.method import PAPERS, Method
 from probing.sequences import Sample, read_samples
@@ -25,10 +26,16 @@ def opened(arguments: argparse.Namespace) -> Store:
 
 
 def method_of(arguments: argparse.Namespace) -> Method:
-    """The method that a command was told."""
-    text = getattr(arguments, "text", PAPERS.text)
-    path, steps = getattr(arguments, "method", PAPERS.path), getattr(arguments, "steps", PAPERS.steps)
-    return Method(arguments.granularity, path, arguments.reference, arguments.loss, text, steps)
+    """The method that a command was told.
+
+    Raises:
+        PersonError: it was told a number of steps for what takes none.
+    """
+    text, path = getattr(arguments, "text", PAPERS.text), getattr(arguments, "method", PAPERS.path)
+    steps = getattr(arguments, "steps", None)
+    if steps is not None and path != "eap-ig":
+        raise PersonError(f"The method {path} takes no steps.", "Leave out --steps, or choose --method eap-ig.")
+    return Method(arguments.granularity, path, arguments.reference, arguments.loss, text, steps or PAPERS.steps)
 
 
 @dataclass(frozen=True)
@@ -55,12 +62,16 @@ def loaded(arguments: argparse.Namespace) -> Loaded:
     Raises:
         SequenceError: the file cannot be read.
         ModelError: the model cannot be loaded or trusted.
+        ScoresError: what is made of it may not stand where it is to.
     """
     from probing.attribution import Attributor
     from probing.checkpoints import find
     from probing.jobs.numerics import numerics_of
     from probing.models import DTYPES, load_model, pick_device, use_threads_for
 
+    method_of(arguments)  # refuses what makes no sense before anything is loaded
+    if (out := getattr(arguments, "out", None)) is not None:
+        check_place(out, ScoresError)
     samples = read_samples(arguments.sequences)
     checkpoint = find(arguments.model, arguments.revision, arguments.pickled)
     how = numerics_of(arguments.device, arguments.dtype, arguments.attention, [checkpoint])

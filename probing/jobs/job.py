@@ -19,7 +19,7 @@ from probing.jobs.filling import Given, Source, fill
 from probing.jobs.loading import Models
 from probing.jobs.plan import SIDES, Plan
 from probing.jobs.progress import Progress, now_and_then
-from probing.jobs.texts import texts
+from probing.jobs.texts import check, texts
 from probing.models import answer, load_tokenizer, tokenizer_note, vocabulary_digest
 from probing.questions import prompt_for
 from probing.rollouts import Answer, Criteria, Selected, select
@@ -49,6 +49,7 @@ class Job:
 
     def do(self) -> None:
         """Bring all its results into the store."""
+        check(self.plan)
         for side in SIDES:
             self._roll_out(side)
         answers = {side: self._answers(side) for side in SIDES}

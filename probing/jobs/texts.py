@@ -14,21 +14,46 @@ from probing.rollouts import Answer, Selected, samples
 from probing.sequences import Sample
 
 
-def texts(
-    plan: Plan, side: str, answers: Sequence[Answer], cuts: Iterable[Selected]
-) -> list[tuple[Selected, list[Sample]]]:
-    """What a side's model is scored on at each cut; `answers` are those of `plan.author(side)`.
+def check(plan: Plan) -> None:
+    """Find out before anybody answers whether the method has what it needs of the models and of every question.
 
     Raises:
         RolloutError: one text is for both models, and their vocabularies differ.
-        QuestionError: a question has no reference or counterpart that the method needs, or one of another length.
+        QuestionError: a question has no reference or counterpart that the method needs, or one of another length, or
+            the questions are not known.
     """
     method = plan.spec.method
-    if method.text != "own" and len({_vocabulary(plan.checkpoints[each]) for each in (*SIDES, side)}) > 1:
+    if method.text != "own" and len({_vocabulary(plan.checkpoints[side]) for side in (*SIDES, *plan.steps)}) > 1:
         raise RolloutError(
             "The models have different vocabularies, so the same tokens are not the same text for both.",
             "Score each model on its own answers.",
         )
+    if method.text != "shared-reference" and method.reference != "patch":
+        return
+    if not plan.questions:
+        raise QuestionError(
+            "Of questions whose answers were made elsewhere, neither references nor counterparts are known.",
+            "Choose another text or reference.",
+        )
+    tokenizer = load_tokenizer(plan.checkpoints["base"])
+    for question in plan.questions:
+        if method.text == "shared-reference":
+            _reference(question, tokenizer)
+        if method.reference == "patch":
+            asked = prompt_for(question, plan.pair.template, tokenizer).tokens
+            _counterpart(question, len(asked), plan, tokenizer)
+
+
+def texts(
+    plan: Plan, side: str, answers: Sequence[Answer], cuts: Iterable[Selected]
+) -> list[tuple[Selected, list[Sample]]]:
+    """What a side's model is scored on at each cut, of a plan that was checked; `answers` are those of
+    `plan.author(side)`.
+
+    Raises:
+        QuestionError: as `check` does.
+    """
+    method = plan.spec.method
     made = [(selected, samples(answers, selected)) for selected in cuts]
     if method.text != "shared-reference" and method.reference != "patch":
         return made
@@ -36,15 +61,14 @@ def texts(
     questions = {question.id: question for question in plan.questions}
 
     def finished(sample: Sample, cut: int) -> Sample:
-        question = questions.get(sample.id)
-        if question is None:
-            raise QuestionError(
-                f"Of the question '{sample.id}' only an answer is known, which was made elsewhere.",
-                "Choose another text or reference.",
-            )
+        start, answer = sample.answer_start, sample.input_ids[sample.answer_start :]
         if method.text == "shared-reference":
-            sample = _with_reference(sample, question, cut, tokenizer)
-        return _with_counterpart(sample, question, plan, tokenizer) if method.reference == "patch" else sample
+            answer = _reference(questions[sample.id], tokenizer)[:cut]
+        asked = sample.input_ids[:start]
+        if method.reference != "patch":
+            return Sample(sample.id, asked + answer, start, len(answer))
+        other = _counterpart(questions[sample.id], start, plan, tokenizer)
+        return Sample(sample.id, asked + answer, start, len(answer), other + answer)
 
     return [(selected, [finished(sample, selected.cut) for sample in chosen]) for selected, chosen in made]
 
@@ -54,26 +78,25 @@ def _vocabulary(checkpoint: Checkpoint) -> str:
     return vocabulary_digest(load_tokenizer(checkpoint))
 
 
-def _with_reference(sample: Sample, question: Question, cut: int, tokenizer: Any) -> Sample:
-    """The prompt, and the reference answer in the place of the model's."""
-    answer = tuple(tokenizer.encode(question.reference, add_special_tokens=False))[:cut]
+def _reference(question: Question, tokenizer: Any) -> tuple[int, ...]:
+    """The tokens of the reference answer."""
+    answer = tuple(tokenizer.encode(question.reference, add_special_tokens=False))
     if not answer:
         raise QuestionError(f"Question '{question.id}' has no reference answer.", "Choose another text.")
-    return Sample(sample.id, sample.input_ids[: sample.answer_start] + answer, sample.answer_start, len(answer))
+    return answer
 
 
-def _with_counterpart(sample: Sample, question: Question, plan: Plan, tokenizer: Any) -> Sample:
-    """The sample, and beside it the same answer behind another question's prompt."""
+def _counterpart(question: Question, tokens: int, plan: Plan, tokenizer: Any) -> tuple[int, ...]:
+    """The prompt of the question's counterpart, which must have so many tokens."""
     if question.counterpart is None:
         raise QuestionError(
             f"Question '{question.id}' has no counterpart, and the reference 'patch' is what is written on one.",
             "Name the column that has them in pairs.toml, or choose another reference.",
         )
     asked = prompt_for(replace(question, text=question.counterpart), plan.pair.template, tokenizer).tokens
-    if len(asked) != sample.answer_start:
+    if len(asked) != tokens:
         raise QuestionError(
-            f"The prompt of question '{question.id}' has {sample.answer_start} tokens, and its counterpart's "
-            f"{len(asked)}.",
+            f"The prompt of question '{question.id}' has {tokens} tokens, and its counterpart's {len(asked)}.",
             "A counterpart has as many; choose another, or another reference.",
         )
-    return replace(sample, counterpart=asked + sample.input_ids[sample.answer_start :])
+    return asked

@@ -20,7 +20,7 @@ class Agreement:
     """Spearman's correlation of strengths: mean |score| over questions with mean |effect|. NaN of fewer than two edges,
     or where all are alike."""
     sign: Estimate
-    """The share of edges whose mean score and mean effect have the same sign."""
+    """The share of edges whose mean score and mean effect have the same sign, of those where one is not zero."""
     size: Estimate
     """The mean strength of effects over that of scores: so many times larger is what really happens."""
 
@@ -33,10 +33,11 @@ def agreement(
     weights = np.concatenate([np.ones((1, samples)), resample_counts(samples, definition)]) / samples
     strengths = [weights @ np.abs(values).astype(np.float64) for values in (scores, effects)]
     means = [weights @ values.astype(np.float64) for values in (scores, effects)]
+    some = (means[0] != 0) | (means[1] != 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         found = (
             rank_correlation(*strengths),
-            (np.sign(means[0]) == np.sign(means[1])).mean(1),
+            (some & (np.sign(means[0]) == np.sign(means[1]))).sum(1) / some.sum(1),
             strengths[1].sum(1) / strengths[0].sum(1),
         )
     return Agreement(*(_estimate(values, samples, definition) for values in found))

@@ -138,6 +138,13 @@ def test_attribute_is_told_a_method_which_its_file_keeps(
     code, _, err = _run(capsys, *command, tmp_path / "none.npz", "--reference", "patch")
     assert _one_sentence(code, err)
     assert "'a' has no counterpart" in err
+    code, _, err = _run(capsys, *command, tmp_path / "none.npz", "--steps", "7")
+    assert _one_sentence(code, err)
+    assert "The method eap takes no steps" in err
+    for place, said in ((tmp_path, "is a folder"), (tmp_path / "none" / "x.npz", "is in a folder that is not there")):
+        code, _, err = _run(capsys, *command, place)
+        assert _one_sentence(code, err)
+        assert said in err
 
 
 def test_ablate_writes_what_removing_edges_does_and_goes_on_where_it_stopped(

@@ -19,7 +19,7 @@ from probing.jobs.job import Job
 from probing.jobs.loading import Models, gpu_lock, wait_for
 from probing.jobs.numerics import make_plan
 from probing.jobs.plan import SIDES, Plan, Spec, shipped, spec_of
-from probing.jobs.texts import texts
+from probing.jobs.texts import check, texts
 from probing.jobs.worker import follow, serve, worker_lock
 from probing.method import Method
 from probing.metrics import compare
@@ -339,8 +339,11 @@ def test_a_text_that_is_not_there_is_asked_for_in_vain(undisturbed: Path, tmp_pa
     bare = [replace(question, counterpart=None) for question in plan.questions]
     with pytest.raises(QuestionError, match="'add-0000' has no counterpart"):
         texts(replace(plan, questions=bare), "base", answers, [selected])
-    with pytest.raises(QuestionError, match="which was made elsewhere"):
-        texts(replace(plan, questions=[]), "base", answers, [selected])
+    with pytest.raises(QuestionError, match="'add-0000' has no counterpart"):
+        check(replace(plan, questions=bare))
+    with pytest.raises(QuestionError, match="whose answers were made elsewhere"):
+        check(replace(plan, questions=[]))
+    check(plan)
     reference = replace(plan, spec=replace(SPEC, method=Method(text="shared-reference")))
     ((_, (sample,)),) = texts(reference, "tuned", answers, [replace(selected, cut=3)])
     assert load_tokenizer(plan.checkpoints["base"]).decode(sample.scored) == "955"

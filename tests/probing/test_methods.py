@@ -223,6 +223,8 @@ def test_a_norm_that_is_not_known_is_not_taken_exactly() -> None:
 
 def test_a_reference_of_counterparts_needs_some() -> None:
     attributor = Attributor(tiny("llama"))
+    with pytest.raises(ValueError, match="of zero, and the method's of mean"):
+        attributor.score(random_samples(1), Method(reference="mean"))
     with pytest.raises(SequenceError, match="'s0' has no counterpart"):
         attribute(attributor, random_samples(1), method=Method(reference="patch"))
     with pytest.raises(SequenceError, match="its counterpart 2"):
