@@ -14,9 +14,8 @@ import torch
 from jaxtyping import Bool, Float
 
 from probing.ablation import run_without
-from probing.attribution import Attributor, Fixed, Predictions, find_references
+from probing.attribution import Attributor, Fixed, Predictions, References
 from probing.fitting import batch_by_batch, batch_that_fits, free_bytes
-from probing.method import Reference
 from probing.sequences import Sample
 
 MEASURES = ("loss", "margin", "log-odds", "agreement")
@@ -31,19 +30,18 @@ def run_circuits(
     attributor: Attributor,
     samples: Sequence[Sample],
     circuits: Bool[np.ndarray, "circuit edge"],
-    reference: Reference,
+    references: References,
     batch_size: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Measured:
     """Run circuits of the attributor's graph on samples; `progress` is told the number of passes done, and of all.
 
-    Means are over these samples. Circuits that are alike run once.
+    Circuits that are alike run once.
 
     Raises:
-        SequenceError: a sample that the model cannot score, or that lacks the counterpart that is asked for.
+        SequenceError: a sample that the model cannot score, or that lacks what the references need.
     """
     attributor.check(samples)
-    references = find_references(attributor, reference, samples, batch_size)
     rows: dict[bytes, list[int]] = {np.ones(circuits.shape[1], bool).tobytes(): []}  # the whole model comes first
     for row, inside in enumerate(circuits):
         rows.setdefault(inside.tobytes(), []).append(row)

@@ -21,6 +21,7 @@ _MEASURED: dict[Loss, str] = {"nll": "loss", "margin": "margin", "log-odds": "lo
 
 def circuit(arguments: argparse.Namespace) -> None:
     """Run the circuits that scores make, everything outside them replaced: what is kept of the model at each size."""
+    from probing.attribution import find_references
     from probing.faithfulness import run_circuits
     from probing.scores import read_scores
 
@@ -47,7 +48,7 @@ def circuit(arguments: argparse.Namespace) -> None:
             attributor,
             samples,
             np.concatenate([found, *draws]),
-            reference,
+            find_references(attributor, reference, samples, arguments.batch_size),
             arguments.batch_size,
             lambda done, total: progress("circuits", done, total),
         )

@@ -11,7 +11,7 @@ import torch
 from scipy.integrate import trapezoid
 
 from probing import cli
-from probing.attribution import Attributor, attribute
+from probing.attribution import ZERO, Attributor, attribute, find_references
 from probing.extraction import SHARES, circuits
 from probing.faithfulness import MEASURES, run_circuits
 from probing.graph import Granularity, ResidualGraph
@@ -60,7 +60,7 @@ def test_a_circuit_is_the_literal_twin_that_reads_only_what_is_inside(
     attributor = Attributor(model, granularity)
     graph = attributor.graph
     made = circuits(graph, np.random.default_rng(0).standard_normal(graph.size), "top", "magnitude", [0, 0.3, 0.7, 1])
-    found = run_circuits(attributor, samples, made, reference, batch_size=1)
+    found = run_circuits(attributor, samples, made, find_references(attributor, reference, samples), batch_size=1)
     instead = _stand_ins(model, samples, reference)
     for place, sample in enumerate(samples):
         positions = range(sample.answer_start - 1, sample.answer_start - 1 + sample.answer_length)
@@ -82,7 +82,8 @@ def test_all_edges_are_the_model_to_the_bit_and_none_the_sum_of_what_stands_in()
     attributor, samples = Attributor(tiny("qwen3", torch.float32)), samples_with_counterparts(4, seed=1)
     graph, model = attributor.graph, attributor.model
     none, whole = np.zeros(graph.size, bool), np.ones(graph.size, bool)
-    found = run_circuits(attributor, samples, np.array([none, whole]), "patch", batch_size=4)
+    references = find_references(attributor, "patch", samples)
+    found = run_circuits(attributor, samples, np.array([none, whole]), references, batch_size=4)
     for batch in attributor.batches(samples, 4):
         own = attributor.score([samples[place] for place in batch]).loss
         np.testing.assert_array_equal(found["loss"][1, batch], own)
@@ -100,8 +101,8 @@ def test_circuits_do_not_depend_on_what_they_run_with() -> None:
     scores = np.random.default_rng(3).standard_normal(attributor.graph.size)
     made = circuits(attributor.graph, scores, "greedy", "magnitude", [0.1, 0.4, 0.4])
     told: list[tuple[int, int]] = []
-    together = run_circuits(attributor, samples, made, "zero", None, lambda done, total: told.append((done, total)))
-    alone = [run_circuits(attributor, samples[2:3], row[None], "zero") for row in made]
+    together = run_circuits(attributor, samples, made, ZERO, None, lambda done, total: told.append((done, total)))
+    alone = [run_circuits(attributor, samples[2:3], row[None], ZERO) for row in made]
     for measure in MEASURES:
         np.testing.assert_array_equal(together[measure][1], together[measure][2])
         for row, found in enumerate(alone):

@@ -6,7 +6,6 @@ import numpy as np
 from jaxtyping import Float
 
 from probing.ablation import effects
-from probing.attribution import References, find_references
 from probing.jobs.measuring.bench import Bench, Measuring
 from probing.jobs.tasks.ablation import EFFECT, Check
 
@@ -17,17 +16,14 @@ AT_ONCE = 32
 def prepare(check: Check, bench: Bench) -> Measuring:
     """The edges of a side's run, and what measures their effects on its samples, by the loss and reference of its
     scores."""
-    method = bench.plan.spec.method
     scores, samples = bench.scores(check.side), bench.samples(check.side)
     number = {scores.graph.edges[edge]: edge for edge in check.edges(scores)}
-    found: list[References] = []
 
     def measure(units: Sequence[str], say: Callable[[], None]) -> dict[str, Float[np.ndarray, "unit id"]]:
         attributor, _ = bench.model(check.side)
-        if not found:
-            found.append(find_references(attributor, method.reference, samples, progress=lambda done: say()))
         edges = [number[unit] for unit in units]
-        by_sample = effects(attributor, samples, edges, method.loss, found[0], progress=lambda done: say())
+        references, loss = bench.references(check.side, samples, say), bench.plan.spec.method.loss
+        by_sample = effects(attributor, samples, edges, loss, references, progress=lambda done: say())
         return {EFFECT: by_sample.T.astype(np.float32)}
 
     return Measuring(list(number), [sample.id for sample in samples], measure, AT_ONCE)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from probing.attribution import Attributor
+from probing.attribution import Attributor, References, find_references
 from probing.checkpoints import Checkpoint
 from probing.graph import Granularity
 from probing.jobs.loading import Models
@@ -54,6 +54,8 @@ class Bench:
     _report: Progress
     _second: dict[str, tuple[Attributor, Any]] = field(default_factory=dict)
     """By dtype; one at most."""
+    _references: dict[str, References] = field(default_factory=dict)
+    """By side."""
 
     def scores(self, side: str) -> Scores:
         """The scores of a side's run."""
@@ -77,6 +79,13 @@ class Bench:
     def model(self, side: str, dtype: str | None = None) -> tuple[Attributor, Any]:
         """A side's model and its tokenizer, in the dtype of scores unless another is given; only until the next."""
         return self._models.load(*self._wanted(side, dtype), self._report)
+
+    def references(self, side: str, samples: Sequence[Sample], say: Callable[[], None]) -> References:
+        """What stands in on a side's samples, by the method of its scores; found once, by the first who asks."""
+        if side not in self._references:
+            kind, (attributor, _) = self.plan.spec.method.reference, self.model(side)
+            self._references[side] = find_references(attributor, kind, samples, progress=lambda done: say())
+        return self._references[side]
 
     def both(self, dtype: str | None = None) -> dict[str, tuple[Attributor, Any]]:
         """Both sides' models and tokenizers in memory at once, until the task is done."""

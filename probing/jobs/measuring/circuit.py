@@ -32,6 +32,7 @@ def prepare(task: Curve, bench: Bench) -> Measuring:
     def measure(units: Sequence[str], say: Callable[[], None]) -> dict[str, Float[np.ndarray, "unit id"]]:
         attributor, _ = bench.model(task.side)
         rows = np.array([circuits[unit] for unit in units])
-        return run_circuits(attributor, samples, rows, bench.plan.spec.method.reference, None, lambda *_: say())
+        references = bench.references(task.side, samples, say)
+        return run_circuits(attributor, samples, rows, references, None, lambda *_: say())
 
     return Measuring(list(circuits), [sample.id for sample in samples], measure, AT_ONCE)
