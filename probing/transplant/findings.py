@@ -8,7 +8,7 @@ own interval holds zero, or a resample of it has the other sign, there is nothin
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -31,6 +31,7 @@ from probing.transplant.units import (
     singles,
     steps,
 )
+from probing.words import interval, with_interval
 
 Loss = Float[np.ndarray, " question"]
 
@@ -164,7 +165,7 @@ def _rows(
 def _cells(one: Finding) -> Iterator[str]:
     if one.correct is not None and one.correct_change is not None:
         yield f"{one.correct:.1%}"
-        yield _signed(one.correct_change, 100)
+        yield _signed(_percent(one.correct_change))
     yield f"{one.loss:.3g}"
     yield _signed(one.loss_change)
     yield _share(one.recovered)
@@ -175,18 +176,19 @@ def _moved(share: float | None) -> str:
 
 
 def _share(recovered: Estimate | None) -> str:
-    return "no gap" if recovered is None else f"{100 * recovered.value:.0f} % " + _interval(recovered, 100, 0, "")
+    if recovered is None:
+        return "no gap"
+    share = _percent(recovered)
+    return f"{share.value:.0f} % {interval(share, '.0f')}"
 
 
-def _signed(estimate: Estimate, times: float = 1.0) -> str:
+def _percent(estimate: Estimate) -> Estimate:
+    return Estimate(*(100 * number for number in astuple(estimate)))
+
+
+def _signed(estimate: Estimate) -> str:
     """As many digits as the interval is worth two of, or three of the number where it has none."""
-    width, size = times * (estimate.high - estimate.low), times * abs(estimate.value)
+    width, size = estimate.high - estimate.low, abs(estimate.value)
     told, worth = (width, 1) if width < math.inf else (size, 2)
     digits = max(0, worth - math.floor(math.log10(told))) if told > 0 else 1
-    return f"{times * estimate.value:+.{digits}f} {_interval(estimate, times, digits)}"
-
-
-def _interval(estimate: Estimate, times: float, digits: int, sign: str = "+") -> str:
-    if not np.isfinite([estimate.low, estimate.high]).all():
-        return "(no interval)"
-    return f"({times * estimate.low:{sign}.{digits}f} to {times * estimate.high:{sign}.{digits}f})"
+    return with_interval(estimate, f"+.{digits}f")

@@ -9,11 +9,11 @@ import numpy as np
 
 from probing.graph import ResidualGraph
 from probing.jobs.tasks.task import BOTH, Case, Cost, Side, Task
-from probing.jobs.tasks.words import with_interval
 from probing.metrics import Agreement, Definition, agreement
 from probing.scores import Scores
 from probing.store import Store
 from probing.store.records import EvaluationRow
+from probing.words import with_interval
 
 EFFECT = "effect"
 """The measure: each question's loss, that of the scores, without the edge minus its loss, in nats per scored token."""

@@ -10,11 +10,11 @@ from jaxtyping import Bool, Float
 from probing.extraction import SHARES, Best, Extraction, circuits, random_circuits
 from probing.graph import ResidualGraph
 from probing.jobs.tasks.task import BOTH, Case, Cost, Side, Task
-from probing.jobs.tasks.words import with_interval
 from probing.metrics import AREAS, Definition, areas, curve, kept
 from probing.scores import Scores
 from probing.store import Store
 from probing.store.records import EvaluationRow
+from probing.words import span, with_interval
 
 MEASURE = "margin"
 """What the curve is of."""
@@ -138,4 +138,4 @@ def _cells(
 
 def _range(f: Float[np.ndarray, "draw share"]) -> Iterator[str]:
     for found in areas(f, SHARES).values():
-        yield f"{found.min():.2f} to {found.max():.2f}"
+        yield span(found.min(), found.max(), ".2f")

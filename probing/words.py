@@ -1,0 +1,24 @@
+"""How numbers and their intervals are printed."""
+
+import numpy as np
+
+from probing.metrics import Estimate
+
+
+def with_interval(estimate: Estimate, digits: str) -> str:
+    """A number with its interval, as far as there are such."""
+    if not np.isfinite(estimate.value):
+        return "–"
+    return f"{estimate.value:{digits}} {interval(estimate, digits)}"
+
+
+def interval(estimate: Estimate, digits: str) -> str:
+    """A number's interval in brackets, if it has one."""
+    if not np.isfinite([estimate.low, estimate.high]).all():
+        return "(no interval)"
+    return f"({span(estimate.low, estimate.high, digits)})"
+
+
+def span(low: float, high: float, digits: str) -> str:
+    """From the lowest to the highest."""
+    return f"{low:{digits}} to {high:{digits}}"
