@@ -7,7 +7,6 @@ The rows of a pass are pairs of a sample and an edge, and all edges of one pass 
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from probing.architectures import (
     Intervention,
     LayerOutputs,
     Residual,
-    Written,
+    WriterOutputs,
     keeping,
     rewriting,
     skipping,
@@ -104,32 +103,22 @@ class _Readers:
             yield int(reader), places[mine][np.argsort(writers[mine], kind="stable")].tolist()
 
 
-class _Clean(Written):
+class _Clean:
     """A pass over a batch with nothing removed, from any place of which others go on."""
 
     def __init__(self, attributor: Attributor, samples: Sequence[Sample], loss: Loss, references: References) -> None:
         self._attributor, self._samples, self._loss = attributor, samples, loss
         self._architecture = attributor.architecture
-        self._written: dict[int, Residual] = {}
-        self._divided: dict[int, tuple[range, HeadOutputs]] = {}
+        self._outputs = WriterOutputs()
         self._made: tuple[range, Tensor] = range(0), torch.empty(0)
         self._stand_ins = references.of(samples)
         graph = self._architecture.graph
         self._layers = LayerOutputs(len(samples))
-        hooks = _together(keeping(self._architecture, self._layers), watching(self._architecture, self))
+        hooks = _together(keeping(self._architecture, self._layers), watching(self._architecture, self._outputs))
         with torch.no_grad(), attributor.running(samples, hooks) as said:
             self._whole = said.losses(loss)
         self._layer_of = [record.layer for record in graph.reader_records]
         """The layer of each reader; None for what is behind the last."""
-
-    def wrote(self, writer: int, output: Residual) -> None:
-        """Keep it; a copy, to which some models add in place."""
-        self._written[writer] = output.clone()
-
-    def divided(self, writers: range, outputs: HeadOutputs, whole: Residual) -> None:
-        """Keep the values of a block's heads."""
-        kept = writers, replace(outputs, values=outputs.values.clone())
-        self._divided.update(dict.fromkeys(writers, kept))
 
     @torch.no_grad()
     def without(self, writers: Sequence[int], readers: Sequence[int]) -> Float[np.ndarray, "sample writer"]:
@@ -155,11 +144,12 @@ class _Clean(Written):
 
     def _change(self, writer: int) -> Residual:
         """What takes the place of a writer's output, less the output."""
-        if writer in self._written:
-            return self._stand_ins.change(writer, wide(self._written[writer]))
-        writers, outputs = self._divided[writer]
+        written, heads = self._outputs.written, self._outputs.heads
+        if writer in written:
+            return self._stand_ins.change(writer, wide(written[writer]))
+        writers, outputs = next(block for block in heads.items() if writer in block[0])
         if self._made[0] != writers:
-            self._made = writers, _changes_of_heads(writers, outputs, self._stand_ins, self._written[0])
+            self._made = writers, _changes_of_heads(writers, outputs, self._stand_ins, written[0])
         return self._made[1][:, writer - writers.start]
 
 

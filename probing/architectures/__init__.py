@@ -20,7 +20,7 @@ from probing.architectures.recording import Influence, Observer, recording
 from probing.architectures.rewriting import Intervention, rewriting
 from probing.architectures.skipping import LayerOutputs, keeping, resumable, skipping
 from probing.architectures.taps import Residual
-from probing.architectures.writing import Written, watching
+from probing.architectures.writing import WriterOutputs, Written, watching
 
 __all__ = [
     "TOLERANCE",
@@ -32,6 +32,7 @@ __all__ = [
     "Norm",
     "Observer",
     "Residual",
+    "WriterOutputs",
     "Written",
     "architecture_of",
     "keeping",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -28,6 +29,24 @@ class Written:
 
         `whole` is what the block added.
         """
+
+
+class WriterOutputs(Written):
+    """All that is written in a pass, kept; copies, to which some models add in place (Falcon)."""
+
+    def __init__(self) -> None:
+        self.written: dict[int, Residual] = {}
+        """By writer, without those of attention blocks that are divided."""
+        self.heads: dict[range, HeadOutputs] = {}
+        """By the writers of such a block."""
+
+    def wrote(self, writer: int, output: Residual) -> None:
+        """Keep it."""
+        self.written[writer] = output.clone()
+
+    def divided(self, writers: range, outputs: HeadOutputs, whole: Residual) -> None:
+        """Keep the values that a block's heads are made of."""
+        self.heads[writers] = replace(outputs, values=outputs.values.clone())
 
 
 def writing_hooks(architecture: Architecture, written: Written) -> list[Any]:

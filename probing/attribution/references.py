@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from probing.architectures import HeadOutputs, Residual, Written, wide
+from probing.architectures import HeadOutputs, Residual, WriterOutputs, Written, wide
 from probing.attribution.attributor import Attributor
 from probing.attribution.stand_ins import ZERO, Fixed, References, StandIns
 from probing.errors import SequenceError
@@ -24,9 +24,9 @@ class Counterparts:
 
     def of(self, samples: Sequence[Sample]) -> StandIns:
         """Those of one batch, in a pass over its counterparts."""
-        seen = _Kept()
+        seen = WriterOutputs()
         self.attributor.watch([_counterpart(sample) for sample in samples], seen)
-        return StandIns(seen.written, seen.values)
+        return StandIns(seen.written, {writers.start: heads.values for writers, heads in seen.heads.items()})
 
 
 def find_references(
@@ -78,20 +78,6 @@ def _counterpart(sample: Sample) -> Sample:
             "Give each sequence a counterpart of as many tokens, or choose another reference.",
         )
     return replace(sample, input_ids=sample.counterpart, counterpart=None)
-
-
-class _Kept(Written):
-    """Everything that is written in a pass; copies, to which some models add in place (Falcon)."""
-
-    def __init__(self) -> None:
-        self.written: dict[int, Tensor] = {}
-        self.values: dict[int, Tensor] = {}
-
-    def wrote(self, writer: int, output: Residual) -> None:
-        self.written[writer] = output.clone()
-
-    def divided(self, writers: range, outputs: HeadOutputs, whole: Residual) -> None:
-        self.values[writers.start] = outputs.values.clone()
 
 
 class _Sums(Written):
