@@ -149,7 +149,7 @@ class Forecast:
         return DTYPES[dtype].itemsize
 
     def _room(self, shape: Shape, item: int) -> int:
-        """Bytes that are left beside a model's weights, of `item` bytes each."""
+        """Bytes that are left beside a model's weights, which take `item` bytes each."""
         return max(0, self.free - shape.parameters * item)
 
     def _answers(self, side: str) -> tuple[str, float]:
@@ -162,14 +162,16 @@ class Forecast:
         shape = self.models[side].shape
         if shape is None or not self.asked:
             return f"to be made{key}", 0.0
-        item = self._item(self.numerics.answers)
-        each = cache_bytes(shape, self.prompt + self.pair.max_new_tokens, item)
-        batch = batch_that_fits(self._room(shape, item), each)
-        seconds = answer_seconds(shape, self.speed, self.asked, self.prompt, self.pair.max_new_tokens, batch, item)
-        return (
-            f"to be made in batches of {batch}, {size(batch * each)}, at most {duration(seconds)}{key}",
-            seconds,
-        )
+        batch, held, seconds = self._answering(shape, self.asked, self.numerics.answers)
+        return f"to be made in batches of {batch}, {size(held)}, at most {duration(seconds)}{key}", seconds
+
+    def _answering(self, shape: Shape, answers: int, dtype: str, models: int = 1) -> tuple[int, float, float]:
+        """Answers of a batch, its bytes, and the seconds of all, where so many `models` of that dtype are in memory."""
+        item, longest = self._item(dtype), self.pair.max_new_tokens
+        each = cache_bytes(shape, self.prompt + longest, item)
+        batch = batch_that_fits(self._room(shape, models * item), each)
+        seconds = answer_seconds(shape, self.speed, answers, self.prompt, longest, batch, item)
+        return batch, batch * each, seconds
 
     def _runs(self, selection: Criteria) -> dict[str, str]:
         """The keys of both sides' scores, which nobody knows before there are answers to select from."""
@@ -243,9 +245,8 @@ class Forecast:
             seconds += pass_seconds(shape, self.speed, cost.passes, positions)
         if cost.answers:
             parts.append(f"{cost.answers:,.0f} answers")
-            item, longest = self._item(self.numerics.answers), self.pair.max_new_tokens
-            batch = batch_that_fits(self._room(shape, item), cache_bytes(shape, self.prompt + longest, item))
-            seconds += answer_seconds(shape, self.speed, int(cost.answers), self.prompt, longest, batch, item)
+            models = 2 if task.together else 1
+            seconds += self._answering(shape, int(cost.answers), self.numerics.scores, models)[2]
         if task.together:
             weights = 2 * shape.parameters * self._item(self.numerics.scores)
             short = "" if weights < self.free else ", MORE THAN IS FREE"

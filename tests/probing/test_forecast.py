@@ -15,7 +15,8 @@ from probing.errors import QuestionError
 from probing.fitting import Speed, answer_seconds, pass_seconds, score_seconds
 from probing.jobs.forecast import duration, forecast
 from probing.jobs.numerics import make_plan
-from probing.jobs.plan import SIDES, Spec
+from probing.jobs.plan import SIDES, Numerics, Spec
+from probing.jobs.tasks import Transplant
 from probing.jobs.worker import follow
 from probing.pairs import load_registry
 from probing.rollouts import Criteria
@@ -113,6 +114,14 @@ def test_times_by_hand() -> None:
     assert [duration(s) for s in (3, 119, 121, 7300, 200_000, 9e9)] == [
         "3 seconds", "119 seconds", "2 minutes", "2 hours", "2 days", "104,167 days",
     ]  # fmt: skip
+
+
+def test_models_that_exchange_parts_answer_in_the_dtype_of_scores() -> None:
+    there = forecast(replace(SPEC, alphas=(), also=(Transplant(samples=1),)), load_registry(), None)
+    slow = replace(there, numerics=Numerics("cpu", "bfloat16", "float32", "eager"), speed=Speed(1e30, 1e3))
+    (line,) = (line for line in slow.lines() if line.startswith("also"))
+    # 42 answers of 32 tokens in one batch read 666,336 weights 32 times, at 4 bytes each and 1,000 bytes a second
+    assert "42 answers, both models at once, 5.33 MB of weights, at most 24 hours" in line
 
 
 def test_a_file_of_questions_that_is_wrong_is_not_planned_around(tmp_path: Path) -> None:
