@@ -1,5 +1,6 @@
 """Tiny models with random weights, one for each architecture: the table that drives every architecture's tests."""
 
+import copy
 import random
 import types
 from dataclasses import replace
@@ -97,7 +98,7 @@ TINY: dict[str, tuple[type, PretrainedConfig]] = {
 def tiny(name: str, dtype: torch.dtype = torch.float64, attention: str = "eager", seed: int = 0) -> PreTrainedModel:
     """The model of that name with weights large enough that its blocks do something, and norms that are not flat."""
     torch.manual_seed(seed)
-    make, config = TINY[name]
+    make, config = TINY[name][0], copy.deepcopy(TINY[name][1])  # a model that is kept goes on as it was made
     config._attn_implementation = attention
     config._experts_implementation = "eager"  # the fast ones do not know float64
     model = make(config)
