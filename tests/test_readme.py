@@ -1,7 +1,6 @@
 """What the README tells a researcher to type, typed."""
 
 import json
-import os
 import re
 import shlex
 import shutil
@@ -9,10 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from probing import cli
 from tests.conftest import ROOT
 
 
-def test_the_commands_for_ones_own_pair_do_what_they_say(tmp_path: Path, zoo: Path) -> None:
+def test_the_commands_for_ones_own_pair_do_what_they_say(
+    tmp_path: Path, zoo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     section = (ROOT / "README.md").read_text().split("## Your own pair")[1].split("\n## ")[0]
     (registry,) = re.findall(r"```toml\n(.*?)```", section, re.DOTALL)
     (line,) = re.findall(r"`(\{\"id\".*?\})`", section)
@@ -26,16 +30,15 @@ def test_the_commands_for_ones_own_pair_do_what_they_say(tmp_path: Path, zoo: Pa
     rows = [{"id": str(i), "question": f"{a}+{b}=", "answer": str(a + b)} for i, (a, b) in enumerate(sums)]
     (mine / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (mine / "pairs.toml").write_text(registry)
-    environment = os.environ | {
-        "PROBING_PAIRS": "mine/pairs.toml", "PROBING_STORE": str(tmp_path / "store.duckdb"), "PYTHONPATH": str(ROOT)
-    }  # fmt: skip
-    said = []
-    for command in commands:
-        run = subprocess.run(
-            [sys.executable, "-m", *shlex.split(command)], cwd=tmp_path, capture_output=True, text=True, env=environment
-        )
-        assert run.returncode == 0, (command, run.stderr)
-        said.append(run.stdout)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PROBING_PAIRS", "mine/pairs.toml")
+    monkeypatch.setenv("PROBING_STORE", str(tmp_path / "store.duckdb"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    typed = [sys.executable, "-m", *shlex.split(commands[0])]
+    said = [subprocess.run(typed, capture_output=True, text=True, check=True).stdout]
+    for command in commands[1:]:  # here, where everything is imported already
+        assert cli.main(shlex.split(command)[1:]) == 0, command
+        said.append(capsys.readouterr().out)
     planned, probed, merged, divided, reported, written, imported = said
     assert "40 questions" in planned
     assert "163 edges" in planned

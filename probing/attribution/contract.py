@@ -96,7 +96,7 @@ class Products(Observer):
     def starts(self, embedding: Residual) -> Residual:
         """The embedding at the share of its way."""
         if self._passes == 1:
-            self._embedding = embedding
+            self._embedding = embedding.detach()
             return embedding
         assert self._embedding is not None
         whole = wide(self._embedding)

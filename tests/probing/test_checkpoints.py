@@ -292,18 +292,17 @@ def test_a_real_language_model_in_a_package_answers_and_passes_the_proof() -> No
 @SMOLLM2
 def test_an_adapter_of_a_model_in_a_package_solves_what_it_was_tuned_on(zoo: Path) -> None:
     pair = load_registry().pair("smollm2-grpo")
-    questions = load_questions(load_registry().question_set("word-problems"))[:24]
+    questions = load_questions(load_registry().question_set("word-problems"))[:12]
     checkpoint = find(pair.tuned)
     assert checkpoint.identity.endswith(f"+{find(pair.base).identity}")
     model, tokenizer = load_model(checkpoint, CPU, torch.float32), load_tokenizer(checkpoint)
-    assert len(Attributor(model).graph.edges) == 3691
     prompts = [prompt_for(question, pair.template, tokenizer).tokens for question in questions]
     answers = answer(model, tokenizer, prompts, pair.max_new_tokens, pair.stop)
     recorded = json.loads((zoo / "smollm2-grpo" / "held-out.json").read_text())
     last = recorded[max(recorded, key=int)]
     right = [grade(text, q.reference, "last-number") for (_, text), q in zip(answers, questions, strict=True)]
     agree = [now == bool(int(then)) for now, then in zip(right, last, strict=False)]
-    assert sum(agree) >= 23, "what ships answers as its training recorded"
+    assert sum(agree) >= 11, "what ships answers as its training recorded"
     assert all(tokens[-1] == answers[0][0][-1] for tokens, _ in answers), "each ends with the end of its line"
 
 

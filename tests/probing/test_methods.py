@@ -26,7 +26,7 @@ GRANULARITIES: list[Granularity] = ["projections", "heads"]
 ROUNDED = 1e-7
 """Relative difference of scores that are kept in float32."""
 
-MODELS = ["llama", "llama, biases, tied", "qwen3"]
+MODELS = ["llama, biases, tied", "qwen3"]
 
 
 def _relative(a: np.ndarray, b: np.ndarray) -> float:
