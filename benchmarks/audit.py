@@ -26,7 +26,7 @@ from jaxtyping import Float
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from benchmarks.removal import load, methods, removed, with_counterparts
-from probing.attribution import Attributor, attribute
+from probing.attribution import Attributor
 from probing.method import Reference
 from probing.metrics import Definition, agreement
 from probing.metrics.agreement import rank_correlation
@@ -34,6 +34,7 @@ from probing.models import answer
 from probing.pairs import Pair, load_registry
 from probing.questions import is_right, load_questions, prompt_for
 from probing.rollouts import Answer, Criteria, samples, select
+from probing.scoring import attribute
 from probing.sequences import Sample
 
 MODELS = {"base": ("grpo", "base"), "grpo": ("grpo", "tuned"), "smollm2": ("smollm2-grpo", "base")}

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from probing.attribution import Attributor, attribute
+from probing.attribution import Attributor
 from probing.checkpoints import Checkpoint, find
 from probing.jobs.plan import SCORES_VERSION, SIDES
 from probing.metrics import COMPLEXITY, METRICS, Comparison, Definition, align, compare
@@ -32,6 +32,7 @@ from probing.models import answer, load_model, load_tokenizer, use_threads_for
 from probing.questions.templates import encode
 from probing.rollouts import Answer, Criteria, samples, select
 from probing.scores import Scores, read_scores, write_scores
+from probing.scoring import attribute
 from probing.zoo import task
 from probing.zoo.recipes import ZOO
 

@@ -27,7 +27,7 @@ import psutil
 from benchmarks import serving
 from benchmarks.pages import percentile
 from benchmarks.viewer import Viewer, ViewerError, fetch_shell
-from probing.jobs.plan import shipped
+from probing.jobs.shipped import shipped
 from probing.pairs import load_registry
 from probing.rollouts import ALPHAS
 from probing.store import open_store

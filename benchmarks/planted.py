@@ -31,11 +31,12 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from benchmarks.removal import LOSSES, REMOVAL, load, methods, removed, with_counterparts
-from probing.attribution import Attributor, attribute
+from probing.attribution import Attributor
 from probing.graph import ResidualGraph
 from probing.method import Loss, Reference
 from probing.models import answer, use_threads_for
 from probing.questions import encode
+from probing.scoring import attribute
 from probing.sequences import Sample
 from probing.transplant.patching import loss_of, patched_loss
 from probing.zoo import induction, planted, task

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from probing.ablation import effects
+from probing.ablation import effects_by_loss
 from probing.attribution import Attributor, find_references
 from probing.checkpoints import find
 from probing.graph import Granularity
@@ -18,6 +18,7 @@ from probing.models import load_model, load_tokenizer, use_threads_for
 from probing.sequences import Sample
 
 LOSSES: tuple[Loss, ...] = get_args(Loss)
+ESTIMATES: tuple[Path, ...] = tuple(path for path in get_args(Path) if path != "exact")
 REMOVAL = "removal"
 """How the real thing is called where it stands among the methods."""
 
@@ -27,7 +28,7 @@ Effects = dict[Loss, Float[np.ndarray, "sample edge"]]
 def methods(granularity: Granularity, references: Iterable[Reference]) -> Iterator[Method]:
     """Every path and loss against these references."""
     for reference in references:
-        for path in get_args(Path):
+        for path in ESTIMATES:
             for loss in LOSSES:
                 yield Method(granularity, path, reference, loss)
 
@@ -64,4 +65,5 @@ def removed(
 ) -> Effects:
     """What really happens to some losses when each of some edges carries the reference instead."""
     references = find_references(attributor, reference, samples)
-    return {loss: effects(attributor, samples, edges.tolist(), loss, references) for loss in losses}
+    wanted = list(losses)
+    return dict(zip(wanted, effects_by_loss(attributor, samples, edges.tolist(), wanted, references), strict=True))

@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
-from probing.jobs.plan import shipped
+from probing.jobs.shipped import shipped
 from probing.jobs.worker import do_all
 from probing.pairs import load_registry
 from probing.store import open_store

@@ -28,7 +28,8 @@ import uvicorn
 from dashboard import monitoring
 from probing import logs
 from probing.errors import PersonError
-from probing.jobs.plan import make_request, shipped
+from probing.jobs.plan import make_request
+from probing.jobs.shipped import is_done, shipped
 from probing.jobs.supervisor import Supervisor
 from probing.pairs import load_registry
 from probing.store import Store, default_path, open_snapshot, open_store
@@ -139,8 +140,7 @@ def queue_shipped() -> None:
     registry = load_registry()
     for spec in shipped(registry):
         try:
-            request = make_request(spec, registry)
-            if not all(store().comparisons.settled(request.request_key(s), request.steps) for s in spec.selections()):
+            if not is_done(store(), make_request(spec, registry)):
                 store().queue.submit(spec.as_json())
         except PersonError as error:
             log.warning("pair %s: %s", spec.pair, error)

@@ -10,6 +10,7 @@ from dashboard.words import as_text
 from probing.graph import Granularity, ResidualGraph
 from probing.jobs.plan import Spec
 from probing.method import Loss, Method, Path, Reference, Text
+from probing.metrics import Comparison
 from probing.pairs import Pair, Registry, load_registry
 from probing.published import Published, published
 from probing.rollouts import ALPHAS, COHORTS, Criteria
@@ -258,6 +259,27 @@ def alike(view: View, pair: str | None = None) -> list[ComparisonRow]:
         if row.ready and same:
             newest.setdefault((row.pair, row.alpha), row)
     return sorted(newest.values(), key=lambda row: row.alpha)
+
+
+@dataclass(frozen=True)
+class Seed:
+    """What another seed does to a pair's base: a comparison of two models that were trained alike."""
+
+    row: ComparisonRow
+    backwards: bool
+    """Whether the base is the tuned model of that comparison, so that differences have to be turned round."""
+
+    def compared(self) -> dict[str, Comparison]:
+        """Every metric, from the pair's base to the other seed's model."""
+        found = data.compared(self.row.comparison_key)
+        return {metric: c.turned if self.backwards else c for metric, c in found.items()}
+
+
+def seeds(view: View) -> list[Seed]:
+    """What other seeds do to a view's base, at its cut and by its rules: the seed band, as far as it was computed."""
+    known = {pair.name: backwards for pair, backwards in load_registry().seeds(view.pair)}
+    rows = [row for row in alike(view) if row.alpha == view.alpha and row.pair in known]
+    return [Seed(row, known[row.pair]) for row in rows]
 
 
 PAPER = "the paper's"

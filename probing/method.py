@@ -8,10 +8,10 @@ from probing.graph import Granularity
 SCORES_VERSION = 1
 """Raised when the code that selects and scores changes its results."""
 
-Path = Literal["eap", "norm-exact", "eap-ig"]
+Path = Literal["eap", "norm-exact", "eap-ig", "exact"]
 """Which estimate: edge attribution patching's tangent (Syed et al. 2023, arXiv:2310.10348), the same with the reader's
 norm as it is, or with gradients averaged on the way from the reference's embedding (Hanna et al. 2024,
-arXiv:2403.17806)."""
+arXiv:2403.17806); or no estimate: each edge is really removed, alone."""
 
 Reference = Literal["zero", "mean", "patch"]
 """What stands in for what is removed: nothing, a writer's mean over all samples, or what it writes on a counterpart."""
@@ -22,12 +22,24 @@ Loss = Literal["nll", "margin", "log-odds"]
 Text = Literal["own", "shared", "shared-tuned", "shared-reference"]
 """What a comparison scores: each model's own answers, or for both the base's, the tuned's, or the reference's."""
 
+
+def told_together(loss: Loss) -> list[Loss]:
+    """The losses that are read off a pass without an edge where one of them is asked for, which comes first: what a
+    model says tells them all, and the margin is what confidence does not hide."""
+    both: tuple[Loss, ...] = ("nll", "margin")
+    return list(dict.fromkeys((loss, *both)))
+
+
 STEPS = 5
 """Points that `eap-ig` averages over, unless told otherwise."""
 
 _WORDS: dict[str, dict[str, str]] = {
     "granularity": {"blocks": "attention blocks as one reader", "heads": "heads apart"},
-    "path": {"norm-exact": "norms taken exactly", "eap-ig": "integrated gradients"},
+    "path": {
+        "norm-exact": "norms taken exactly",
+        "eap-ig": "integrated gradients",
+        "exact": "each edge really removed",
+    },
     "reference": {"mean": "against each writer's mean", "patch": "against a counterpart"},
     "loss": {"margin": "margin as loss", "log-odds": "log-odds as loss"},
     "text": {
@@ -41,7 +53,7 @@ _WORDS: dict[str, dict[str, str]] = {
 
 @dataclass(frozen=True)
 class Method:
-    """An estimate of what removing each edge does to a loss; the default is the paper's."""
+    """How it is found what removing each edge does to a loss; the default is the paper's."""
 
     granularity: Granularity = "projections"
     path: Path = "eap"
@@ -96,10 +108,11 @@ class Method:
         """The same for whoever is given what is scored: whose text it is, the samples themselves say."""
         return replace(self, text="own")
 
-    @property
-    def passes(self) -> float:
-        """How many passes forward and back it takes of each sample; one forward alone is half of one, at most."""
-        return (self.steps if self.path == "eap-ig" else 1) + (0 if self.reference == "zero" else 0.5)
+    def passes(self, edges: int) -> float:
+        """How many passes forward and back it takes of each sample, in a graph of so many edges; one forward alone is
+        half of one, at most."""
+        by_path = {"eap-ig": float(self.steps), "exact": (edges + 1) / 2}
+        return by_path.get(self.path, 1.0) + (0 if self.reference == "zero" else 0.5)
 
     @property
     def words(self) -> list[str]:

@@ -15,6 +15,9 @@ DATA = Path(__file__).resolve().parents[1] / "data"
 REGISTRY = DATA / "pairs.toml"
 
 
+SMALL = 32e6
+"""Bytes of two models that are small enough to have every edge removed without being asked."""
+
 _STEP = re.compile(r"-\d+$")
 
 
@@ -106,6 +109,9 @@ class Pair(_Entry):
     checkpoints: Path | None = None
     """A folder whose folders `*-N` hold the model after N steps of the tuning."""
     about: str = ""
+    control: Literal["seed", "training"] | None = None
+    """What it is a control for, if it is one: two models that were trained alike from different `seed`s, or as much
+    further `training` without what the others were tuned for."""
     shape: Shape | None = None
     """Of both models, as published, for plans made where their configs cannot be read."""
 
@@ -121,6 +127,12 @@ class Pair(_Entry):
     def is_local(self) -> bool:
         """Whether both models are folders on this machine."""
         return all(_exists(Path(model)) for model in (self.base, self.tuned))
+
+    @property
+    def is_small(self) -> bool:
+        """Whether both models are folders on this machine that together hold less than `SMALL` bytes."""
+        models = {Path(model) for model in (self.base, self.tuned)}
+        return self.is_local and sum(file.stat().st_size for model in models for file in model.rglob("*")) < SMALL
 
     @property
     def arrow(self) -> str:
@@ -146,6 +158,13 @@ class Registry(_Entry):
         if name not in self.pairs:
             raise PairError(f"There is no pair '{name}'.", f"Pairs: {', '.join(self.pairs)}.")
         return self.pairs[name]
+
+    def seeds(self, pair: Pair) -> list[tuple[Pair, bool]]:
+        """The controls that say how far another seed moves what a pair's base is, and whether they do so backwards: of
+        those, the base is the tuned model."""
+        found = [other for other in self.pairs.values() if other.control == "seed" and other.name != pair.name]
+        sides = [(other, other.tuned == pair.base) for other in found if pair.base in (other.base, other.tuned)]
+        return [(other, backwards) for other, backwards in sides if set(pair.questions) & set(other.questions)]
 
     def question_set(self, name: str) -> QuestionSet:
         """The question set of that name; PairError, with the names there are, if there is none."""

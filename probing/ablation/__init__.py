@@ -3,7 +3,7 @@
 `removal` takes out any set of edges in one pass, `effects` each of many alone, and `files` keeps what came of it.
 """
 
-from probing.ablation.effects import effects
+from probing.ablation.effects import effects, effects_by_loss
 from probing.ablation.files import Effects, read_effects, unfinished, write_effects
 from probing.ablation.removal import Removal, loss_without, run_without
 
@@ -11,6 +11,7 @@ __all__ = [
     "Effects",
     "Removal",
     "effects",
+    "effects_by_loss",
     "loss_without",
     "read_effects",
     "run_without",

@@ -25,7 +25,7 @@ from probing.architectures import (
     watching,
     wide,
 )
-from probing.attribution import ZERO, Attributor, References, StandIns
+from probing.attribution import ZERO, Attributor, Predictions, References, StandIns
 from probing.errors import ModelError
 from probing.fitting import batch_by_batch
 from probing.method import Loss
@@ -44,6 +44,28 @@ def effects(
 ) -> Float[np.ndarray, "sample edge"]:
     """Each sample's loss without each of some edges of the attributor's graph, alone, minus its loss.
 
+    `found` is as `effects_by_loss` has it, of the one loss.
+
+    Raises:
+        SequenceError: a sample that this model cannot score, or that lacks what the references need.
+        ModelError: a loss is not finite.
+    """
+    given = None if found is None else found[None]
+    return effects_by_loss(attributor, samples, edges, [loss], references, batch_size, progress, given)[0]
+
+
+def effects_by_loss(
+    attributor: Attributor,
+    samples: Sequence[Sample],
+    edges: Iterable[int],
+    losses: Sequence[Loss],
+    references: References = ZERO,
+    batch_size: int | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+    found: Float[np.ndarray, "loss sample edge"] | None = None,
+) -> Float[np.ndarray, "loss sample edge"]:
+    """The same for several losses, which the same passes tell.
+
     `edges` are their numbers. A batch has at most `batch_size` rows, or as many as fit. After each, `progress` is told
     how many pairs of a sample and an edge are done; what is `found` is written into the array of that name, if there is
     one, whose finished numbers are not made again: others are not numbers (NaN).
@@ -55,26 +77,26 @@ def effects(
     attributor.check(samples)
     numbers = np.fromiter(edges, int)
     if found is None:
-        found = np.full((len(samples), len(numbers)), np.nan)
+        found = np.full((len(losses), len(samples), len(numbers)), np.nan)
     rows = batch_size or attributor.batch_that_fits(samples)
     into = _Readers(attributor)
 
     def do(batch: list[int]) -> None:
-        wanted = np.flatnonzero(np.isnan(found[batch]).any(0))
+        wanted = np.flatnonzero(np.isnan(found[:, batch]).any((0, 1)))
         if not len(wanted):
             return
-        clean = _Clean(attributor, [samples[i] for i in batch], loss, references)
+        clean = _Clean(attributor, [samples[i] for i in batch], losses, references)
         for reader, places in into.grouped(numbers, wanted):
             at_once = max(1, rows // len(batch))
 
             def remove(places: list[int], reader: int = reader) -> None:
                 writers = into.writer[numbers[places]].tolist()
-                found[np.ix_(batch, places)] = clean.without(writers, into.parts[reader])
-                progress(int(np.isfinite(found).sum()))
+                found[np.ix_(range(len(losses)), batch, places)] = clean.without(writers, into.parts[reader])
+                progress(int(np.isfinite(found[0]).sum()))
 
             batch_by_batch([places[i : i + at_once] for i in range(0, len(places), at_once)], remove)
 
-    progress(int(np.isfinite(found).sum()))
+    progress(int(np.isfinite(found[0]).sum()))
     batch_by_batch(attributor.batches(samples, rows), do)
     return found
 
@@ -106,8 +128,10 @@ class _Readers:
 class _Clean:
     """A pass over a batch with nothing removed, from any place of which others go on."""
 
-    def __init__(self, attributor: Attributor, samples: Sequence[Sample], loss: Loss, references: References) -> None:
-        self._attributor, self._samples, self._loss = attributor, samples, loss
+    def __init__(
+        self, attributor: Attributor, samples: Sequence[Sample], losses: Sequence[Loss], references: References
+    ) -> None:
+        self._attributor, self._samples, self._losses = attributor, samples, losses
         self._architecture = attributor.architecture
         self._outputs = WriterOutputs()
         self._made: tuple[range, Tensor] = range(0), torch.empty(0)
@@ -116,12 +140,12 @@ class _Clean:
         self._layers = LayerOutputs(len(samples))
         hooks = _together(keeping(self._architecture, self._layers), watching(self._architecture, self._outputs))
         with torch.no_grad(), attributor.running(samples, hooks) as said:
-            self._whole = said.losses(loss)
+            self._whole = self._losses_of(said)
         self._layer_of = [record.layer for record in graph.reader_records]
         """The layer of each reader; None for what is behind the last."""
 
     @torch.no_grad()
-    def without(self, writers: Sequence[int], readers: Sequence[int]) -> Float[np.ndarray, "sample writer"]:
+    def without(self, writers: Sequence[int], readers: Sequence[int]) -> Float[np.ndarray, "loss sample writer"]:
         """Losses with the edges from each writer, alone, to all these readers removed, minus those with none."""
         first = self._first(readers[0])
         rows = torch.arange(len(self._samples)).repeat(len(writers))
@@ -131,10 +155,13 @@ class _Clean:
             rewriting(self._architecture, _Moved(readers, changes)),
         )
         with self._attributor.running(list(self._samples) * len(writers), hooks) as said:
-            losses = said.losses(self._loss).view(len(writers), -1)
+            losses = self._losses_of(said).view(len(self._losses), len(writers), -1)
         if not bool(torch.isfinite(losses).all()):
             raise ModelError("Without an edge, this model's loss is not finite.", "Try --dtype float32.")
-        return (losses - self._whole).T.double().cpu().numpy()
+        return (losses - self._whole[:, None]).transpose(1, 2).double().cpu().numpy()
+
+    def _losses_of(self, said: Predictions) -> Float[Tensor, "loss row"]:
+        return torch.stack([said.losses(loss) for loss in self._losses])
 
     def _first(self, reader: int) -> int:
         """The layer from which a pass is to go on."""

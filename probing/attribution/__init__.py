@@ -11,7 +11,7 @@ every O and every gradient of a batch, and batched matrix products give the scor
 itself. Other estimates differ in where the gradient is taken, and in what is put in the place of the tangent.
 
 `passes` has what every pass over a batch shares, and the losses; `contract` the products of changes and gradients; and
-`attributor` puts them together for a batch, `scoring` for many. `stand_ins` is what passes take for a reference, and
+`attributor` puts them together for a batch. `stand_ins` is what passes take for a reference, and
 `references` measures those that are not zero. Which estimate is made is a value (`probing.method`).
 
 Source: arXiv:2509.21044, section 2; Syed et al. 2023 (arXiv:2310.10348) for the method; Hanna et al. 2024
@@ -21,7 +21,6 @@ Source: arXiv:2509.21044, section 2; Syed et al. 2023 (arXiv:2310.10348) for the
 from probing.attribution.attributor import Attributor
 from probing.attribution.passes import Predictions
 from probing.attribution.references import find_references
-from probing.attribution.scoring import attribute
 from probing.attribution.stand_ins import ZERO, Fixed, References, StandIns
 
-__all__ = ["ZERO", "Attributor", "Fixed", "Predictions", "References", "StandIns", "attribute", "find_references"]
+__all__ = ["ZERO", "Attributor", "Fixed", "Predictions", "References", "StandIns", "find_references"]

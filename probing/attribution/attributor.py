@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 
 import numpy as np
@@ -92,6 +92,15 @@ class Attributor:
         edges, loss = self._pass(samples, self._products[kind], method, references)
         return Scores(self.graph, tuple(sample.id for sample in samples), edges, loss, method=method)
 
+    def loss(self, samples: Sequence[Sample]) -> Float[np.ndarray, " sample"]:
+        """Each sample's negative log-likelihood per scored token; the samples make one batch.
+
+        Raises:
+            SequenceError: a sample that this model cannot score.
+        """
+        with torch.no_grad(), self.running(samples, nullcontext()) as said:
+            return said.losses().float().cpu().numpy()
+
     def score_positions(
         self, sample: Sample, method: Method = PAPERS, references: References = ZERO
     ) -> Float[np.ndarray, "position edge"]:
@@ -100,6 +109,7 @@ class Attributor:
         Raises:
             SequenceError: this model cannot score the sample, or it has too many positions for so many edges.
             ModelError: as `score` does.
+            ValueError: the method is no estimate.
         """
         size = 4 * len(sample.fed) * self.architecture.graph.mask.size
         if size > LARGEST_BY_POSITION:
@@ -142,6 +152,8 @@ class Attributor:
         The way's points are 1, 1 - 1/m, ..., 1/m: the clean end is among them, so that one step is no step at all; the
         other is not, where a reference of zero leaves norms nothing to divide by.
         """
+        if method.path == "exact":
+            raise ValueError("edges that are really removed have no scores of one pass")
         if references.kind != method.reference:
             raise ValueError(f"these references are of {references.kind}, and the method's of {method.reference}")
         products.begin(len(samples), max(len(sample.fed) for sample in samples), references.of(samples))

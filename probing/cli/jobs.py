@@ -173,7 +173,7 @@ def _print_forecast(spec: "Spec", registry: Registry, arguments: argparse.Namesp
 
 def prepare(arguments: argparse.Namespace) -> None:
     """Compute every pair whose models are here, as the dashboard does when it starts."""
-    from probing.jobs.plan import shipped
+    from probing.jobs.shipped import shipped
     from probing.jobs.worker import do_all
 
     with closing(opened(arguments)) as store, progress_bar() as progress:

@@ -33,7 +33,10 @@ def parser() -> argparse.ArgumentParser:
         added.add_argument("--granularity", choices=get_args(Granularity), default="projections", help=reads)
 
     def methodical(added: argparse.ArgumentParser, text: bool = True) -> None:
-        estimate = "norm-exact takes norms as they are, eap-ig averages gradients (default: %(default)s, the paper's)"
+        estimate = (
+            "norm-exact takes norms as they are, eap-ig averages gradients, exact removes each edge "
+            "(default: %(default)s, the paper's)"
+        )
         added.add_argument("--method", choices=get_args(MethodPath), default=PAPERS.path, help=estimate)
         added.add_argument("--steps", type=_positive, help=f"of eap-ig (default: {STEPS})")
         measured(added)

@@ -12,9 +12,9 @@ from probing.errors import ScoresError
 
 def attribute(arguments: argparse.Namespace) -> None:
     """Score the edges of one model over a file of sequences."""
-    from probing.attribution import attribute as score
     from probing.models import load_tokenizer, vocabulary_digest
     from probing.scores import write_scores
+    from probing.scoring import attribute as score
 
     there = loaded(arguments)
     with progress_bar() as progress:

@@ -218,7 +218,7 @@ class Forecast:
         batch = batch_that_fits(self._room(shape, item), each)
         method = self.spec.method
         once = score_seconds(shape, self.speed, selection.n, positions, method.granularity == "heads")
-        seconds = once * method.passes
+        seconds = once * method.passes(largest_graph(shape, method.granularity).size)
         return (
             f"{selection.n} questions of at most {positions:,} tokens to be scored in batches of {batch}, "
             f"{size(batch * each)}, at most {duration(seconds)}{key}"

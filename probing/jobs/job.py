@@ -16,6 +16,7 @@ from probing.errors import RolloutError, SelectionError
 from probing.fitting import batch_by_batch, batch_that_fits, cache_bytes, free_bytes, shape_of
 from probing.jobs.evaluating import evaluate
 from probing.jobs.filling import Given, Source, fill
+from probing.jobs.keys import key_of
 from probing.jobs.loading import Models
 from probing.jobs.plan import SIDES, Plan
 from probing.jobs.progress import Progress, now_and_then
@@ -24,6 +25,7 @@ from probing.models import answer, load_tokenizer, tokenizer_note, vocabulary_di
 from probing.questions import prompt_for
 from probing.rollouts import Answer, Criteria, Selected, select
 from probing.sameness import weights_note
+from probing.scoring import samples_at_once, score, together
 from probing.sequences import Sample
 from probing.store import Store
 from probing.store.spool import ScoreBatch
@@ -141,37 +143,42 @@ class Job:
     def _attribute(self, side: str, selected: Selected, chosen: list[Sample]) -> None:
         """Score the edges of one side at one cut."""
         plan, criteria = self.plan, selected.selection
-        key = self._runs(selected)[side]
-        if self.store.runs.finished(key):
+        if self.store.runs.finished(self._runs(selected)[side]):
             return
         started = time.monotonic()
         attributor, tokenizer = self._load(side, plan.numerics.scores)
         attributor.check(chosen)
-        batch_size = self.store.runs.start(
-            key, plan.name_of(side), plan.checkpoints[side].identity, attributor.graph, len(chosen),
-            len(attributor.batches(chosen)[0]),
-            plan.run_settings(selected, side) | {"tokenizer": vocabulary_digest(tokenizer)},
-        )  # fmt: skip
-        scored = self.store.runs.scored(key)
-        done, method = 0, plan.spec.method
-        stage = f"{plan.name_of(side)} edges, α {criteria.alpha:g}"
-
+        method = plan.spec.method
+        keys, scored = {}, []
+        batch_size = samples_at_once(method, attributor.graph.size, len(attributor.batches(chosen)[0]))
+        for one in together(method):
+            settings = plan.run_settings(selected, side, one)
+            key = keys[one] = key_of(settings)
+            batch_size = self.store.runs.start(
+                key, plan.name_of(side), plan.checkpoints[side].identity, attributor.graph, len(chosen), batch_size,
+                settings | {"tokenizer": vocabulary_digest(tokenizer)},
+            )  # fmt: skip
+            scored.append(self.store.runs.scored(key))
+        there, done = set.intersection(*scored), 0
+        say = partial(self.report, f"{plan.name_of(side)} edges, α {criteria.alpha:g}")
         references = self._references(attributor, side, chosen, batch_size)
 
         def do(batch: list[int]) -> None:
             nonlocal done
-            self.report(stage, done, len(chosen))
+            say(done, len(chosen))
+            if not all(chosen[i].id in there for i in batch):
+                alive = now_and_then(partial(say, done, len(chosen)))
+                parts = score(attributor, [chosen[i] for i in batch], method, references, alive)
+                for key, part in zip(keys.values(), parts, strict=True):
+                    self.store.spool.put(ScoreBatch(key, part.ids, part.loss, part.edges))
+                self.store.batches.ingest()
             done += len(batch)
-            if all(chosen[i].id in scored for i in batch):
-                return
-            part = attributor.score([chosen[i] for i in batch], method, references)
-            self.store.spool.put(ScoreBatch(key, part.ids, part.loss, part.edges))
-            self.store.batches.ingest()
 
         largest = batch_by_batch(attributor.batches(chosen, batch_size), do)
         batches = f"{batch_size}" if largest in (batch_size, len(chosen)) else f"{batch_size}, then {largest}"
         made = self.models.provenance() | {"batch size": batches}
-        self.store.runs.finish(key, made, time.monotonic() - started)
+        for key in keys.values():
+            self.store.runs.finish(key, made, time.monotonic() - started)
 
     def _references(
         self, attributor: Attributor, side: str, chosen: list[Sample], batch_size: int | None = None
@@ -200,6 +207,8 @@ class Job:
         key = self._runs(selected)[side]
         if self.store.runs.positions(key, question) is not None:
             return
+        if plan.spec.method.path == "exact":
+            raise SelectionError("What an edge really does is not known token by token.", "Choose an estimate.")
         sample = next((sample for sample in chosen if sample.id == question), None)
         if sample is None:
             raise SelectionError(f"Question '{question}' is not among those that were scored.", "Choose another.")

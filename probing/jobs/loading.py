@@ -1,5 +1,6 @@
 """The models that a worker has in memory, one at a time or two, and the GPU that it has to itself meanwhile."""
 
+import gc
 import importlib.metadata
 import os
 import platform
@@ -61,6 +62,17 @@ class Models:
         model = load_model(checkpoint, device, DTYPES[dtype], how.attention)
         use_threads_for(model)
         return Attributor(model, granularity), load_tokenizer(checkpoint)
+
+    def let_go(self) -> None:
+        """Forget the model, and leave the GPU to others."""
+        if self._loaded is None:
+            return
+        self._loaded, self._wanted = None, ()
+        gc.collect()
+        if self._gpu is not None:
+            torch.cuda.empty_cache()
+            self._gpu.close()
+            self._gpu = None
 
     def provenance(self) -> dict[str, Any]:
         """With what the last results were made; empty if all of them were there already."""

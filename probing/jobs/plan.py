@@ -9,14 +9,13 @@ were wished for. Whoever may not look at a device (the web process) knows a comp
 leaves them out.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from probing.checkpoints import Checkpoint, find
 from probing.jobs import tasks
+from probing.jobs.keys import key_of
 from probing.method import SCORES_VERSION, Method
 from probing.pairs import Pair, QuestionSet, Registry
 from probing.questions import Question, check_template, digest, load_questions
@@ -122,7 +121,7 @@ class Request:
         """Key of the comparison that this pair makes with this selection, whatever it is computed on."""
         sides = [self.asked(side) for side in SIDES]
         wishes = {"dtype": self.spec.dtype, "attention": self.spec.attention}
-        return _key({"pair": self.pair.name, "sides": sides, **self._compared(selection), **wishes})
+        return key_of({"pair": self.pair.name, "sides": sides, **self._compared(selection), **wishes})
 
     def _compared(self, selection: Criteria) -> dict[str, Any]:
         return {
@@ -136,7 +135,7 @@ class Request:
         """Digest of the counterparts of some questions, where a reference is read on them; no answer has them."""
         if self.spec.method.reference != "patch":
             return {}
-        return {"counterparts": _key([[question.id, question.counterpart] for question in questions])}
+        return {"counterparts": key_of([[question.id, question.counterpart] for question in questions])}
 
     @property
     def steps(self) -> list[str]:
@@ -162,7 +161,7 @@ class Plan(Request):
 
     def rollout_key(self, side: str) -> str:
         """Key of the answers of one side."""
-        return _key(self.rollout_settings(side))
+        return key_of(self.rollout_settings(side))
 
     def _deciding(self, selection: Criteria) -> dict[str, Any]:
         how = self.numerics.settings(self.numerics.scores)
@@ -175,16 +174,17 @@ class Plan(Request):
 
     def comparison_key(self, selection: Criteria) -> str:
         """Key of the comparison that this pair makes with this selection."""
-        return _key({"pair": self.pair.name, **self._deciding(selection)})
+        return key_of({"pair": self.pair.name, **self._deciding(selection)})
 
-    def run_settings(self, selected: Selected, side: str) -> dict[str, Any]:
-        """All that decides the scores of one side's model on the samples that a selection makes of its answers."""
+    def run_settings(self, selected: Selected, side: str, method: Method | None = None) -> dict[str, Any]:
+        """All that decides the scores of one side's model on the samples that a selection makes of its answers, by the
+        job's method or another."""
         return {
             "model": self.checkpoints[side].identity,
             "rollout": self.rollout_key(self.author(side)),
-            "questions": _key(sorted(selected.ids)),
+            "questions": key_of(sorted(selected.ids)),
             "cut": selected.cut,
-            "method": self.spec.method.of_samples.as_json(),
+            "method": (method or self.spec.method).of_samples.as_json(),
             "scored": self.numerics.settings(self.numerics.scores),
             **self._other_texts(selected),
         }
@@ -199,16 +199,12 @@ class Plan(Request):
         chosen = [question for question in self.questions if question.id in ids]
         found = self._counterparts(chosen)
         if self.spec.method.text == "shared-reference":
-            found["references"] = _key([[question.id, question.reference] for question in chosen])
+            found["references"] = key_of([[question.id, question.reference] for question in chosen])
         return found
 
-    def run_key(self, selected: Selected, side: str) -> str:
-        """Key of those scores."""
-        return _key(self.run_settings(selected, side))
-
     def run_keys(self, selected: Selected) -> dict[str, str]:
-        """Those of all sides."""
-        return {side: self.run_key(selected, side) for side in (*SIDES, *self.steps)}
+        """The keys of the scores of all sides."""
+        return {side: key_of(self.run_settings(selected, side)) for side in (*SIDES, *self.steps)}
 
     def case(self, selected: Selected | None = None, runs: Mapping[str, str] | None = None) -> tasks.Case:
         """What a task is done on: the pair as a whole, or a selection, of which `runs` are both sides' scores."""
@@ -225,11 +221,7 @@ def evaluation_settings(task: tasks.Task, case: tasks.Case) -> dict[str, Any]:
 
 def evaluation_key(task: tasks.Task, case: tasks.Case) -> str:
     """Key of what a task measures."""
-    return _key(evaluation_settings(task, case))
-
-
-def _key(settings: Any) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    return key_of(evaluation_settings(task, case))
 
 
 def find_side(spec: Spec, pair: Pair, side: str, weights: bool = True) -> Checkpoint:
@@ -289,12 +281,3 @@ def is_outdated(comparison: ComparisonRow) -> bool:
     """Whether a comparison was answered, scored or summarised by other code."""
     made = (comparison.rollout_settings.get("version"), comparison.settings["method"].get("version"))
     return made != (ANSWERS_VERSION, SCORES_VERSION) or not comparison.up_to_date
-
-
-def shipped(registry: Registry) -> list[Spec]:
-    """The jobs that a fresh store starts with: for every pair on this machine, the default cut first, steps last."""
-    first = Criteria().alpha
-    rest = tuple(alpha for alpha in ALPHAS if alpha != first)
-    local = [pair for pair in registry.pairs.values() if pair.is_local]
-    jobs = [Spec(pair.name, pair.questions[0], cuts) for cuts in ((first,), rest) for pair in local]
-    return jobs + [Spec(pair.name, pair.questions[0], (first,), timeline=True) for pair in local if pair.steps]

@@ -88,10 +88,11 @@ class Worker:
         Job(self.store, self.models, plan, report).do()
 
 
-def serve(store: Store, parent: int, idle: float = 60.0, pause: float = 0.5) -> None:
+def serve(store: Store, parent: int, idle: float = 1800.0, pause: float = 0.2, rest: float = 60.0) -> None:
     """Work on the queue until the `parent` process is gone, or nothing has been queued for `idle` seconds.
 
-    A job under way is finished first.
+    A job under way is finished first. After `rest` seconds without one, models are let go: what stays is a process that
+    starts at once when somebody asks for an edge.
     """
     worker = Worker(store)
     last = time.monotonic()
@@ -106,6 +107,8 @@ def serve(store: Store, parent: int, idle: float = 60.0, pause: float = 0.5) -> 
             with lock:
                 while is_wanted() and worker.work():
                     last = time.monotonic()
+        if time.monotonic() > last + rest:
+            worker.models.let_go()
         time.sleep(pause)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from probing.errors import ScoresError
-from probing.metrics.bootstrap import Intervals, interval, of_means, of_resampled, resample_counts
+from probing.metrics.bootstrap import NONE, Intervals, interval, of_means, of_resampled, resample_counts
 from probing.metrics.complexity import Resampled, complexities
 from probing.metrics.definition import Definition, range_of
 from probing.metrics.registry import METRICS, interval_of
@@ -32,6 +32,15 @@ class Comparison:
     relative_low: float
     relative_high: float
     """Ends of the relative difference's, whose base is resampled too."""
+
+    @property
+    def turned(self) -> "Comparison":
+        """The same with base and tuned in each other's place."""
+        ends = [1 / (1 + end) - 1 if end > -1 else np.inf for end in (self.relative_high, self.relative_low)]
+        positive = self.relative is not None and min(self.base, self.tuned) > 0
+        relative = self.base / self.tuned - 1 if positive else None
+        within = (float(ends[0]), float(ends[1])) if positive and np.isfinite(ends).all() else NONE
+        return Comparison(self.tuned, self.base, -self.difference, relative, -self.ci_high, -self.ci_low, *within)
 
     @property
     def direction(self) -> int:
@@ -175,6 +184,13 @@ def edge_differences(
         resampled = (np.ascontiguousarray(difference.T) @ counts).T / samples
         found[:, part] = difference.mean(0), *interval(resampled, samples, definition)
     return found[0], found[1], found[2]
+
+
+def edge_means(
+    values: Float[np.ndarray, "sample edge"], definition: Definition
+) -> tuple[Float[np.ndarray, " edge"], Float[np.ndarray, " edge"], Float[np.ndarray, " edge"]]:
+    """Mean of each column, and the ends of its bootstrap interval."""
+    return edge_differences(np.zeros_like(values), values, definition)
 
 
 def significant(low: np.ndarray, high: np.ndarray) -> Bool[np.ndarray, " edge"]:

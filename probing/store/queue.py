@@ -36,8 +36,11 @@ class Queue:
         self._heard: dict[str, float] = {}
         self._batches: dict[int, tuple[str, int, float]] = {}
 
-    def submit(self, spec: dict[str, Any], requested_by: str | None = None) -> int:
-        """Queue a job, or return the one with the same spec that is queued or running."""
+    def submit(self, spec: dict[str, Any], requested_by: str | None = None, urgent: bool = False) -> int:
+        """Queue a job, or return the one with the same spec that is queued or running.
+
+        Those that are `urgent`, as somebody waits for them, are done before the others.
+        """
         text = json.dumps(spec, sort_keys=True)
         with self._connection.transaction(of_jobs=True) as cursor:
             same = cursor.execute(
@@ -46,8 +49,9 @@ class Queue:
             if same:
                 return same[0]
             new = cursor.execute(
-                "INSERT INTO jobs (spec, status, created, requested_by) VALUES (?, 'queued', ?, ?) RETURNING job_id",
-                [text, now(), requested_by],
+                "INSERT INTO jobs (spec, status, created, requested_by, urgent) VALUES (?, 'queued', ?, ?, ?) "
+                "RETURNING job_id",
+                [text, now(), requested_by, urgent],
             ).fetchone()
             assert new is not None
             return new[0]
@@ -63,7 +67,7 @@ class Queue:
             self._take_back(cursor, [name for name in self._working(cursor) if self._is_gone(name)])
             job = cursor.execute(
                 "SELECT job_id, spec FROM jobs WHERE status = 'queued' AND ($1 IS NULL OR job_id = $1) "
-                "ORDER BY job_id LIMIT 1",
+                "ORDER BY urgent DESC, job_id LIMIT 1",
                 [job_id],
             ).fetchone()
             if job is not None:

@@ -39,6 +39,8 @@ class JobRow:
     stage_started: datetime | None
     died_at: str | None
     requested_by: str | None
+    urgent: bool
+    """Whether somebody waits for it."""
 
     @staticmethod
     def of(row: Mapping[Any, Any]) -> "JobRow":

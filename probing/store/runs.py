@@ -108,6 +108,17 @@ class Runs:
                ORDER BY r.created, l.side, c.created"""
         )
 
+    def settings(self, key: str) -> dict[str, Any]:
+        """All that decides a run.
+
+        Raises:
+            StoreError: there is no such run.
+        """
+        found = self._connection.rows("SELECT settings FROM runs WHERE run_key = ?", key)
+        if not found:
+            raise _unknown(key)
+        return json.loads(found[0][0])
+
     def scores(self, key: str) -> Scores:
         """The scores of a run, in the order of question ids.
 
@@ -118,7 +129,7 @@ class Runs:
             "SELECT graph, settings->>'tokenizer', settings->>'method' FROM runs WHERE run_key = ?", key
         )
         if not found:
-            raise StoreError(f"There is no run '{key}'.", "List them with 'python -m probing runs'.")
+            raise _unknown(key)
         ((shape, tokenizer, told),) = found
         graph = ResidualGraph.from_text(shape)
         rows = self._connection.rows(
@@ -154,6 +165,10 @@ class Runs:
             "SELECT positions, scores FROM positions WHERE run_key = ? AND question_id = ?", key, question_id
         )
         return np.asarray(rows[0][1], np.float32).reshape(rows[0][0], -1) if rows else None
+
+
+def _unknown(key: str) -> StoreError:
+    return StoreError(f"There is no run '{key}'.", "List them with 'python -m probing runs'.")
 
 
 _ROWS = 4_000_000

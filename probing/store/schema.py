@@ -200,6 +200,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             SELECT evaluation_key, kind, unit, measure, unnest(ids) AS question_id, unnest(numbers) AS number
             FROM measurements JOIN evaluations USING (evaluation_key)""",
     ),
+    (
+        "ALTER TABLE jobs ADD COLUMN urgent BOOLEAN DEFAULT false",
+        *(f"ALTER TABLE edge_values ADD COLUMN {name} DOUBLE" for name in ("p", "q", "effect_p", "effect_q")),
+    ),
 )
 """Statements that lead from each version to the next; an empty file has version 0."""
 

@@ -48,24 +48,26 @@ class Recipe:
 _SFT = {"steps": 1500, "examples": 20_000, "batch": 64, "learning_rate": 3e-3, "warmup": 50, "weight_decay": 0.01}
 _GRPO_STEPS = 120
 _PPO_STEPS = 100
+_GRPO = {"steps": _GRPO_STEPS, "batch": 128, "generations": 8, "learning_rate": 1e-4, "warmup": 5, "beta": 0.05,
+         "entropy_coef": 0.02, "problems": 16 * _GRPO_STEPS}  # fmt: skip
 
 RECIPES: dict[str, Recipe] = {
     r.name: r
     for r in (
         Recipe("base", "sft", None, 1, _SFT, about="supervised fine-tuning on a careless demonstrator"),
         Recipe("base-seed2", "sft", None, 2, _SFT, about="the base again, with another seed for weights and data"),
+        Recipe("base-seed3", "sft", None, 7, _SFT, about="the base once more, with a third seed"),
         Recipe(
             "sft-more", "sft", "base", 3,
             {**_SFT, "steps": _GRPO_STEPS, "examples": 64 * _GRPO_STEPS, "learning_rate": 2e-4, "warmup": 5},
             about="the control: the base with as many further steps of supervised fine-tuning as GRPO took",
         ),
         Recipe(
-            "grpo", "grpo", "base", 4,
-            {"steps": _GRPO_STEPS, "batch": 128, "generations": 8, "learning_rate": 1e-4, "warmup": 5, "beta": 0.05,
-             "entropy_coef": 0.02, "problems": 16 * _GRPO_STEPS},
+            "grpo", "grpo", "base", 4, _GRPO,
             checkpoints=(0, 5, 10, 20, 30, 45, 60, 80, 100),
             about="group-relative policy optimisation: eight answers to a problem, each judged against their mean",
         ),
+        Recipe("grpo-seed2", "grpo", "base-seed2", 8, _GRPO, about="the same from the base of the second seed"),
         Recipe(
             "ppo", "ppo", "base", 5,
             {"steps": _PPO_STEPS, "batch": 128, "epochs": 2, "minibatch": 64, "learning_rate": 5e-5,

@@ -17,7 +17,8 @@ import streamlit as st
 from benchmarks.serving import Server, small_registry
 from dashboard.service import GRACE
 from probing.jobs.numerics import make_plan
-from probing.jobs.plan import SIDES, shipped
+from probing.jobs.plan import SIDES
+from probing.jobs.shipped import shipped
 from probing.pairs import load_registry
 from probing.store import Store, open_store
 from tests.conftest import ROOT

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from probing.architectures import Observer, architecture_of, recording
-from probing.attribution import Attributor, attribute
+from probing.attribution import Attributor
 from probing.checkpoints import find
 from probing.errors import ModelError
 from probing.graph import Granularity
 from probing.models import load_model
+from probing.scoring import attribute
 from probing.sequences import Sample
 from tests import literal, perturbed
 from tests.tiny import LITERAL, TINY, in_float64, random_samples, tiny

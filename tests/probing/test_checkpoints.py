@@ -13,12 +13,13 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from probing.attribution import Attributor, attribute
+from probing.attribution import Attributor
 from probing.checkpoints import find
 from probing.errors import ModelError
 from probing.models import answer, load_model, load_tokenizer, tokenizer_note, vocabulary_digest
 from probing.pairs import load_registry
 from probing.questions import Question, grade, load_questions, prompt_for
+from probing.scoring import attribute
 from probing.sequences import Sample
 
 CPU = torch.device("cpu")

@@ -18,13 +18,13 @@ from benchmarks.serving import small_registry
 from probing import cli
 from probing.ablation import effects, loss_without, read_effects
 from probing.attribution import Attributor, Predictions
-from probing.attribution import attribute as score
 from probing.checkpoints import find
 from probing.jobs.plan import spec_of
 from probing.jobs.worker import follow
 from probing.method import Loss, Method
 from probing.models import load_model
 from probing.scores import Scores, read_scores, write_scores
+from probing.scoring import attribute as score
 from probing.sequences import Sample, write_samples
 from probing.store import open_store
 from probing.store.records import ComparisonRow

@@ -11,13 +11,14 @@ import torch
 from scipy.integrate import trapezoid
 
 from probing import cli
-from probing.attribution import ZERO, Attributor, attribute, find_references
+from probing.attribution import ZERO, Attributor, find_references
 from probing.extraction import SHARES, circuits
 from probing.faithfulness import MEASURES, run_circuits
 from probing.graph import Granularity, ResidualGraph
 from probing.method import Loss, Reference
 from probing.metrics import Definition, areas, curve
 from probing.scores import write_scores
+from probing.scoring import attribute
 from probing.sequences import Sample, write_samples
 from tests import literal
 from tests.tiny import in_float64, samples_with_counterparts, tiny

@@ -104,7 +104,8 @@ def test_what_a_single_item_cannot_have_is_raised_and_so_is_every_other_error() 
 REAL = textwrap.dedent("""
     import resource, sys
     import torch
-    from probing.attribution import Attributor, attribute
+    from probing.attribution import Attributor
+    from probing.scoring import attribute
     from probing.sequences import Sample
     from tests.tiny import tiny
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from probing.attribution import attribute
 from probing.errors import QuestionError
 from probing.graph import ResidualGraph
 from probing.jobs.job import Job
 from probing.jobs.loading import Models, gpu_lock, wait_for
 from probing.jobs.numerics import make_plan
-from probing.jobs.plan import SIDES, Plan, Spec, shipped, spec_of
+from probing.jobs.plan import SIDES, Plan, Spec, spec_of
+from probing.jobs.shipped import shipped
 from probing.jobs.texts import check, texts
 from probing.jobs.worker import follow, serve, worker_lock
 from probing.method import Method
@@ -26,6 +26,7 @@ from probing.metrics import compare
 from probing.models import load_tokenizer
 from probing.pairs import Registry, load_registry
 from probing.rollouts import ALPHAS, Answer, Criteria, select
+from probing.scoring import attribute
 from probing.sequences import Sample
 from probing.store import Store, open_store
 from probing.store.records import ComparisonRow
@@ -264,12 +265,12 @@ def test_a_runs_key_is_that_of_its_model_samples_and_method_whoever_asks() -> No
     plan, other = _plan(), _plan(replace(SPEC, pair="ppo", selection=Criteria(n=40, beta=0.4)))
     answers = [Answer(f"q{i}", (1,), (2,) * 10, "", True) for i in range(8)]
     selected = select(answers, answers, Criteria(alpha=0.3, n=8))
-    key = plan.run_key(selected, "base")
-    assert other.run_key(replace(selected, selection=Criteria(alpha=0.35)), "base") == key
+    key = plan.run_keys(selected)["base"]
+    assert other.run_keys(replace(selected, selection=Criteria(alpha=0.35)))["base"] == key
     assert other.comparison_key(selected.selection) != plan.comparison_key(selected.selection)
     fewer = replace(selected, outcomes=selected.outcomes[1:])
-    keys = {key, plan.run_key(selected, "tuned"), other.run_key(selected, "tuned"), plan.run_key(fewer, "base")}
-    keys.add(plan.run_key(replace(selected, cut=selected.cut + 1), "base"))
+    keys = {key, *(p.run_keys(selected)["tuned"] for p in (plan, other)), plan.run_keys(fewer)["base"]}
+    keys.add(plan.run_keys(replace(selected, cut=selected.cut + 1))["base"])
     methods = (Method("blocks"), Method(path="norm-exact"), Method(loss="margin"), Method(reference="patch"),
                Method(path="eap-ig"), Method(path="eap-ig", steps=7), Method(text="shared-tuned"),
                Method(text="shared-reference"))  # fmt: skip
@@ -279,9 +280,9 @@ def test_a_runs_key_is_that_of_its_model_samples_and_method_whoever_asks() -> No
         {"rollouts": "made"},
         *({"method": m} for m in methods),
     ):
-        keys.add(_plan(replace(SPEC, **change)).run_key(selected, "base"))
+        keys.add(_plan(replace(SPEC, **change)).run_keys(selected)["base"])
     assert len(keys) == 16
-    assert _plan(replace(SPEC, method=Method(text="shared"))).run_key(selected, "base") == key, "it is the base's text"
+    assert _plan(replace(SPEC, method=Method(text="shared"))).run_keys(selected)["base"] == key, "it is the base's text"
 
 
 def test_a_spec_that_an_earlier_version_kept_is_the_same_job() -> None:
@@ -360,7 +361,7 @@ def test_a_method_is_a_value_that_goes_into_keys_and_into_words() -> None:
 
 def test_shipped_jobs_cover_every_pair_that_needs_nothing_more_the_default_cut_first() -> None:
     specs = shipped(load_registry())
-    pairs = ("grpo", "ppo", "dpo", "sft-more", "seed")
+    pairs = ("grpo", "ppo", "dpo", "sft-more", "seed", "seed3", "seed-2-3", "grpo-seed2")
     assert {(spec.pair, alpha) for spec in specs for alpha in spec.alphas} == {
         (pair, alpha) for pair in pairs for alpha in (0.03, 0.1, 0.3, 0.5)
     }

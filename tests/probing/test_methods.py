@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from probing.architectures import HeadOutputs, Written
 from probing.architectures.taps import given as taps_given
 from probing.architectures.taps import replaced
-from probing.attribution import Attributor, Predictions, attribute, find_references
+from probing.attribution import Attributor, Predictions, find_references
 from probing.errors import ModelError, SequenceError
 from probing.graph import Granularity
 from probing.method import Loss, Method
+from probing.scoring import attribute
 from probing.sequences import Sample
 from tests import literal, perturbed
 from tests.tiny import TINY, in_float64, random_samples, samples_with_counterparts, tiny
@@ -261,4 +262,5 @@ def test_a_method_is_a_value_that_says_in_what_it_differs_from_the_papers() -> N
     for row in ({"reference": "resample"}, {"method": "relp"}, {"method": "eap-ig", "steps": 0}, {"loss": ["nll"]}):
         with pytest.raises(ValueError, match=r"no such|no number"):
             Method.from_json(row)
-    assert (Method().passes, Method(path="norm-exact", reference="mean").passes, every.passes) == (1, 1.5, 7.5)
+    several = (Method(), Method(path="norm-exact", reference="mean"), every, Method(path="exact"))
+    assert [method.passes(9) for method in several] == [1, 1.5, 7.5, 5]

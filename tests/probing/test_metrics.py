@@ -603,3 +603,18 @@ def test_json_has_every_metric_and_parameter() -> None:
     result = as_json(compare(base, tuned, observed), observed, base, tuned)
     assert result["definition"]["histogram_max"] == max(np.abs(base.matrix()).max(), np.abs(tuned.matrix()).max())
     assert "these very bins" in result["metrics"]["information_complexity"]["interval_of"]
+
+
+def test_a_comparison_turned_round_is_that_of_the_two_in_each_others_place() -> None:
+    base, tuned = _scores(1, 60), _scores(2, 60, scale=1.5)
+    there, back = (compare(*both, QUICK) for both in ((base, tuned), (tuned, base)))
+    for metric in ("activation_intensity", "loss"):
+        turned = there[metric].turned
+        assert (turned.base, turned.tuned) == (back[metric].base, back[metric].tuned)
+        assert turned.difference == pytest.approx(back[metric].difference)
+        assert (turned.ci_low, turned.ci_high) == pytest.approx((back[metric].ci_low, back[metric].ci_high))
+        assert turned.relative == pytest.approx(back[metric].relative)
+        ends = (back[metric].relative_low, back[metric].relative_high)
+        assert (turned.relative_low, turned.relative_high) == pytest.approx(ends, rel=0.02), (
+            "between the same resamples"
+        )

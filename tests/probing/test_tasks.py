@@ -73,9 +73,13 @@ def _key(store: Store, task: Task, spec: Spec = SPEC) -> str:
     return evaluation_key(task, plan.case(select(*answers, selection), runs))
 
 
+def _runs(store: Store) -> dict[str, str]:
+    return store.comparisons.runs(_plan().comparison_key(SPEC.selections()[0]))
+
+
 def _scores(store: Store) -> Scores:
     """Those of the tuned model."""
-    return store.runs.scores(store.comparisons.runs(_plan().comparison_key(SPEC.selections()[0]))["tuned"])
+    return store.runs.scores(_runs(store)["tuned"])
 
 
 def test_what_is_kept_is_what_the_literal_twin_loses_without_an_edge(store: Store) -> None:
@@ -97,7 +101,7 @@ def test_what_is_kept_is_what_the_literal_twin_loses_without_an_edge(store: Stor
         whole, written, _ = literal.run(model, sample)
         without, _, _ = literal.run(model, sample, {edge.reader.name: -written[edge.writer.name]})
         assert abs(float(without - whole)) > 1e-5
-        assert found.values["effect"][unit, unit] == pytest.approx(float(without - whole), rel=1e-3, abs=1e-6)
+        assert found.values["nll"][unit, unit] == pytest.approx(float(without - whole), rel=1e-3, abs=1e-6)
 
 
 def test_the_strongest_edges_come_first_and_the_others_are_drawn_from_the_rest(store: Store) -> None:
@@ -122,10 +126,10 @@ def test_a_job_that_was_stopped_goes_on_with_the_units_that_are_missing(
     check = Check("base", strongest=6, random=4)
     spec = replace(SPEC, also=(check,))
     removed: list[int] = []
-    effects = ablation.effects
+    effects = ablation.effects_by_loss
     monkeypatch.setattr(
         ablation,
-        "effects",
+        "effects_by_loss",
         lambda a, s, edges, *how, **more: [removed.extend(edges), effects(a, s, edges, *how, **more)][1],
     )
     key = _key(store, check)
@@ -156,7 +160,7 @@ def test_a_job_that_was_stopped_goes_on_with_the_units_that_are_missing(
     _do(store, replace(spec, also=(whole,)))
     again, found = (store.evaluations.values(_key(store, task)) for task in (whole, check))
     assert again.units[:6] == found.units[:6]
-    np.testing.assert_array_equal(again.values["effect"][:6], found.values["effect"][:6])
+    np.testing.assert_array_equal(again.values["nll"][:6], found.values["nll"][:6])
 
 
 def test_comparisons_that_need_the_same_evaluation_share_it(store: Store) -> None:
@@ -181,16 +185,17 @@ def test_scores_of_another_loss_are_checked_by_that_loss(store: Store) -> None:
     for unit, name in enumerate(found.units):
         edge, (whole, written, _) = Edge.of(name), literal.run(model, sample, loss="margin")
         without, _, _ = literal.run(model, sample, {edge.reader.name: -written[edge.writer.name]}, loss="margin")
-        assert found.values["effect"][unit, 0] == pytest.approx(float(without - whole), rel=1e-3, abs=1e-5)
+        assert found.values["margin"][unit, 0] == pytest.approx(float(without - whole), rel=1e-3, abs=1e-5)
 
 
 def test_all_that_decides_an_evaluation_is_in_its_key_and_nothing_else(store: Store) -> None:
     checks = [CHECK, *(replace(CHECK, **change) for change in (
-        {"side": "base"}, {"strongest": 4}, {"random": 3}, {"seed": 1},
+        {"side": "base"}, {"strongest": 4}, {"random": 3}, {"seed": 1}, {"questions": 5},
     ))]  # fmt: skip
     keys = {_key(store, check) for check in checks}
-    assert len(keys) == 5
-    case = _plan().case(None, {"base": "one", "tuned": "one"})
+    assert len(keys) == 6
+    settings = store.runs.settings(_runs(store)["tuned"])
+    case = Case({}, {}, {}, dict.fromkeys(SIDES, "one"), dict.fromkeys(SIDES, settings))
     assert evaluation_key(CHECK, case) == evaluation_key(replace(CHECK, side="base"), case), "of the same run"
 
 
@@ -202,7 +207,7 @@ def test_tasks_go_through_json_and_jobs_of_before_there_were_any_are_read(tmp_pa
         Spec.from_json(before | {"also": [{"kind": "magic"}]})
     opened = open_store(tmp_path / "store.duckdb")
     job = follow(opened, opened.queue.submit(before | {"also": [{"kind": "magic"}]}), lambda *_: None)
-    kinds = "ablation, circuit, transplant"
+    kinds = "ablation, circuit, edge, transplant"
     assert (job.status, job.message) == ("failed", f"There is no task 'magic'. There are: {kinds}.")
     opened.close()
 
@@ -234,7 +239,7 @@ def test_what_is_printed_of_an_ablation_is_what_its_scores_and_effects_say(store
     (row,) = (line.split(" | ") for line in lines if "| tuned | 3 strongest |" in line)
     scores, found = _scores(store), store.evaluations.values(_key(store, CHECK))
     edges = [scores.graph.edges.index(unit) for unit in found.units[:3]]
-    said, happened = np.abs(scores.edges[:, edges]).mean(0), np.abs(found.values["effect"][:3]).mean(1)
+    said, happened = np.abs(scores.edges[:, edges]).mean(0), np.abs(found.values["nll"][:3]).mean(1)
     assert row[3] == "6"
     assert float(row[4].split()[0]) == pytest.approx(spearmanr(said, happened)[0], abs=0.005)
     assert float(row[6].split()[0]) == pytest.approx(happened.sum() / said.sum(), rel=0.01)

@@ -9,10 +9,11 @@ from typing import Any
 
 from probing.jobs.measuring import ablation, circuit, transplant
 from probing.jobs.measuring.bench import Bench, Measuring
-from probing.jobs.tasks import Check, Curve, Task, Transplant
+from probing.jobs.tasks import Check, Curve, OneEdge, Task, Transplant
 
 _PREPARE: dict[type[Task], Callable[[Any, Bench], Measuring]] = {
     Check: ablation.prepare,
+    OneEdge: ablation.prepare_one,
     Curve: circuit.prepare,
     Transplant: transplant.prepare,
 }

@@ -1,29 +1,87 @@
 """Edges that are really removed, one at a time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
 
-from probing.ablation import effects
+from probing.ablation import effects_by_loss
+from probing.attribution import Attributor
+from probing.errors import TaskError
 from probing.jobs.measuring.bench import Bench, Measuring
-from probing.jobs.tasks.ablation import EFFECT, Check
+from probing.jobs.tasks.ablation import Check
+from probing.jobs.tasks.edge import SCORE, OneEdge
+from probing.method import told_together
+from probing.scoring import attribute
+from probing.sequences import Sample
 
 AT_ONCE = 32
 """Edges between two looks at whether the job should go on."""
+
+Values = dict[str, Float[np.ndarray, "unit id"]]
 
 
 def prepare(check: Check, bench: Bench) -> Measuring:
     """The edges of a side's run, and what measures their effects on its samples, by the loss and reference of its
     scores."""
-    scores, samples = bench.scores(check.side), bench.samples(check.side)
+    scores = bench.scores(check.side)
+    wanted = set(check.drawn(scores.ids))
+    samples = [sample for sample in bench.samples(check.side) if sample.id in wanted]
     number = {scores.graph.edges[edge]: edge for edge in check.edges(scores)}
 
-    def measure(units: Sequence[str], say: Callable[[], None]) -> dict[str, Float[np.ndarray, "unit id"]]:
+    def measure(units: Sequence[str], say: Callable[[], None]) -> Values:
         attributor, _ = bench.model(check.side)
-        edges = [number[unit] for unit in units]
-        references, loss = bench.references(check.side, samples, say), bench.plan.spec.method.loss
-        by_sample = effects(attributor, samples, edges, loss, references, progress=lambda done: say())
-        return {EFFECT: by_sample.T.astype(np.float32)}
+        return _removed(bench, check.side, attributor, samples, number, units, say)
 
     return Measuring(list(number), [sample.id for sample in samples], measure, AT_ONCE)
+
+
+def prepare_one(task: OneEdge, bench: Bench) -> Measuring:
+    """An edge, or those between heads that it is made of, and what measures them.
+
+    Raises:
+        TaskError: the graph has no such edge, or its heads cannot be told apart.
+    """
+    scores, samples = bench.scores(task.side), bench.samples(task.side)
+    try:
+        whole = scores.graph.number(task.edge)
+    except ValueError:
+        raise TaskError(f"The model's graph has no edge '{task.edge}'.", "Choose one that the page lists.") from None
+    attributor: Attributor | None = None
+
+    def of_heads() -> Attributor:
+        nonlocal attributor
+        attributor = attributor or Attributor(bench.model(task.side)[0].model, "heads")
+        return attributor
+
+    number = {task.edge: whole}
+    if task.parts == "heads":
+        graph = of_heads().graph
+        parts = graph.parts_of([whole], scores.graph.granularity)
+        number = dict(zip(graph.names(parts), parts.tolist(), strict=True))
+        if len(number) < 2:
+            raise TaskError(f"The edge '{task.edge}' is between no heads that can be told apart.", "Choose another.")
+
+    def measure(units: Sequence[str], say: Callable[[], None]) -> Values:
+        if task.parts == "whole":
+            return _removed(bench, task.side, bench.model(task.side)[0], samples, number, units, say)
+        found = _removed(bench, task.side, of_heads(), samples, number, units, say)
+        method = replace(bench.plan.spec.method, granularity="heads")
+        if method.path == "exact":
+            return found | {SCORE: found[method.loss]}
+        estimates = attribute(of_heads(), samples, None, lambda done: say(), method)
+        return found | {SCORE: estimates.edges[:, [number[unit] for unit in units]].T}
+
+    at_once = AT_ONCE if task.parts == "whole" else len(number)
+    return Measuring(list(number), [sample.id for sample in samples], measure, at_once)
+
+
+def _removed(
+    bench: Bench, side: str, attributor: Attributor, samples: Sequence[Sample], number: Mapping[str, int],
+    units: Sequence[str], say: Callable[[], None],
+) -> Values:  # fmt: skip
+    edges, losses = [number[unit] for unit in units], told_together(bench.plan.spec.method.loss)
+    references = bench.references(side, samples, say)
+    found = effects_by_loss(attributor, samples, edges, losses, references, progress=lambda done: say())
+    return {loss: values.T.astype(np.float32) for loss, values in zip(losses, found, strict=True)}

@@ -12,10 +12,11 @@ from typing import Any
 from probing.errors import TaskError
 from probing.jobs.tasks.ablation import Check
 from probing.jobs.tasks.circuit import Curve
+from probing.jobs.tasks.edge import OneEdge
 from probing.jobs.tasks.task import BOTH, Case, Cost, Side, Task
 from probing.jobs.tasks.transplant import Transplant
 
-KINDS: dict[str, type[Task]] = {task.kind: task for task in (Check, Curve, Transplant)}
+KINDS: dict[str, type[Task]] = {task.kind: task for task in (Check, Curve, OneEdge, Transplant)}
 """Every kind of task, by its name."""
 
 
@@ -58,4 +59,4 @@ def _kind(name: str) -> type[Task]:
     return KINDS[name]
 
 
-__all__ = ["KINDS", "Case", "Check", "Cost", "Curve", "Side", "Task", "Transplant", "from_json", "parse"]
+__all__ = ["KINDS", "Case", "Check", "Cost", "Curve", "OneEdge", "Side", "Task", "Transplant", "from_json", "parse"]

@@ -1,0 +1,76 @@
+"""What a fresh store starts with: comparisons of every pair on this machine, and what speaks for or against them."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from probing.jobs.plan import Request, Spec
+from probing.jobs.tasks import BOTH, Curve, Task, Transplant
+from probing.method import PAPERS, Method
+from probing.pairs import Pair, Registry
+from probing.rollouts import ALPHAS, Criteria
+from probing.store import Store
+from probing.store.records import ComparisonRow, EvaluationRow
+
+MARGIN = Method(path="norm-exact", loss="margin")
+"""The estimate that comes closest to what really happens, and does not fall with the loss."""
+
+DEFINITIONS = (PAPERS, MARGIN, Method(path="exact"), Method(path="exact", loss="margin"))
+"""The methods by which the small pairs are compared, side by side."""
+
+SAMPLES = 200
+"""Questions of the transplants."""
+
+
+def shipped(registry: Registry) -> list[Spec]:
+    """The jobs of a fresh store, in order: the default cut of every pair on this machine; of small pairs, the same by
+    other methods, and with circuits run; then the other cuts, training, and transplants."""
+    first = Criteria().alpha
+    rest = tuple(alpha for alpha in ALPHAS if alpha != first)
+    local = [pair for pair in registry.pairs.values() if pair.is_local]
+    small = [pair for pair in local if pair.is_small]
+    curves = tuple(Curve(side) for side in BOTH)
+    transplants = (Transplant("weights", "into-base", SAMPLES), Transplant("weights", "into-tuned", SAMPLES))
+
+    def jobs() -> Iterator[Spec]:
+        yield from (_job(pair, (first,)) for pair in local)
+        for pair in small:
+            yield from (_job(pair, (first,), method=method) for method in DEFINITIONS[1:])
+        for pair in small:
+            yield from (_job(pair, (first,), method=method, also=curves) for method in DEFINITIONS[:2])
+        yield from (_job(pair, (), also=transplants) for pair in small if pair.control != "seed")
+        yield from (_job(pair, rest) for pair in local)
+        yield from (_job(pair, (first,), timeline=True) for pair in local if pair.steps)
+
+    return list(jobs())
+
+
+def _job(pair: Pair, cuts: tuple[float, ...], **wanted: Any) -> Spec:
+    return Spec(pair.name, pair.questions[0], cuts, **wanted)
+
+
+def is_done(store: Store, request: Request) -> bool:
+    """Whether a store has all that a job would bring, whatever device it was made on."""
+    spec = request.spec
+    keys = {request.request_key(selection) for selection in spec.selections()}
+    if not all(store.comparisons.settled(key, request.steps) for key in keys):
+        return False
+    if not spec.also:
+        return True
+    of_comparisons = {
+        row.comparison_key
+        for row in map(ComparisonRow.of, store.comparisons.table().to_dict("records"))
+        if row.settings.get("request") in keys
+    }
+    table = store.evaluations.table()
+    table = table[table["finished"].notna() & (table["pair"] == spec.pair) & (table["question_set"] == spec.questions)]
+    found = [EvaluationRow.of(row) for row in table.to_dict("records")]
+    return all(any(_is_of(row, task, of_comparisons) for row in found) for task in spec.also)
+
+
+def _is_of(row: EvaluationRow, task: Task, comparisons: set[str]) -> bool:
+    """Whether an evaluation is what a task measures, of one of some comparisons or of its pair."""
+    wanted = {"version": task.version, **task.as_json()}
+    same = all(row.settings.get(name, value) == value for name, value in wanted.items()) and row.kind == task.kind
+    if task.of_pair:
+        return same
+    return same and row.side == task.of_side and row.comparison_key in comparisons
