@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from probing.jobs.shipped import shipped
@@ -40,10 +40,10 @@ def pace() -> float:
     return time.perf_counter() - started
 
 
-def compute_shipped(path: Path, first_only: bool = False) -> None:
-    """Compute every shipped comparison, or only the first, into a store."""
+def compute_shipped(path: Path, first_only: bool = False, evidence: Collection[str] = ()) -> None:
+    """Compute every shipped comparison, or only the first, into a store, and the evidence of some pairs."""
     store = open_store(path)
-    specs = shipped(load_registry())
+    specs = shipped(load_registry(), evidence)
     do_all(store, specs[:1] if first_only else specs, lambda stage, done, total: None)
     store.close()
 
@@ -72,7 +72,8 @@ class Server:
         self.url = f"http://localhost:{self.port}"
         self.log = store.with_name("server.log")
         command = [*before, sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(self.port)]
-        settings = os.environ | {"PROBING_STORE": str(store), "MALLOC_ARENA_MAX": "1"} | (environment or {})
+        settings = os.environ | {"PROBING_STORE": str(store), "MALLOC_ARENA_MAX": "1", "PROBING_START": "comparisons"}
+        settings |= environment or {}
         self.started = time.monotonic()
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(command, cwd=ROOT, env=settings, stdout=output, stderr=output)

@@ -136,9 +136,16 @@ def store() -> Store:
 
 
 def queue_shipped() -> None:
-    """Queue what the shipped pairs still lack; nothing on a store that has it all."""
+    """Queue what the shipped pairs still lack, as far as `PROBING_START` wants it; nothing on a store that has it all.
+
+    Raises:
+        PersonError: `PROBING_START` is no such thing, or the registry cannot be read.
+    """
+    wanted = _one_of("PROBING_START", "evidence", "comparisons", "nothing")
+    if wanted == "nothing":
+        return
     registry = load_registry()
-    for spec in shipped(registry):
+    for spec in shipped(registry, () if wanted == "comparisons" else None):
         try:
             if not is_done(store(), make_request(spec, registry)):
                 store().queue.submit(spec.as_json())

@@ -22,6 +22,43 @@ def zoo() -> Path:
     return ROOT / "data" / "zoo"
 
 
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for temporary files that all test workers share."""
+    return _shared(tmp_path_factory)
+
+
+def _shared(factory: pytest.TempPathFactory) -> Path:
+    base = factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each worker starts with a share of the tests that need no store of results, which is made meanwhile, and goes on
+    with one of those that do."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    some = [[item for item in items if _needs_store(item) == needs] for needs in (False, True)]
+    items[:] = [
+        item
+        for worker in range(workers)
+        for part in some
+        for item in part[len(part) * worker // workers : len(part) * (worker + 1) // workers]
+    ]
+
+
+def _needs_store(item: pytest.Item) -> bool:
+    return "computed" in getattr(item, "fixturenames", ())
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin to make the store that tests share, if any needs it."""
+    chosen = os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0" and not session.config.option.collectonly
+    if chosen and any(map(_needs_store, session.items)):
+        from tests.computed import begin
+
+        begin(_shared(session.config._tmp_path_factory))  # type: ignore[attr-defined]
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     """However many the test before gave a larger model: sums are rounded in the order in which threads share them."""

@@ -1,6 +1,6 @@
 """What a fresh store starts with: comparisons of every pair on this machine, and what speaks for or against them."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from probing.jobs.plan import Request, Spec
@@ -21,13 +21,14 @@ SAMPLES = 200
 """Questions of the transplants."""
 
 
-def shipped(registry: Registry) -> list[Spec]:
-    """The jobs of a fresh store, in order: the default cut of every pair on this machine; of small pairs, the same by
-    other methods, and with circuits run; then the other cuts, training, and transplants."""
+def shipped(registry: Registry, evidence: Collection[str] | None = None) -> list[Spec]:
+    """The jobs of a fresh store, in order: the default cut of every pair on this machine; of small pairs (or of those
+    in `evidence`), the same by other methods, and with circuits run, and transplants; then other cuts, and training.
+    """
     first = Criteria().alpha
     rest = tuple(alpha for alpha in ALPHAS if alpha != first)
     local = [pair for pair in registry.pairs.values() if pair.is_local]
-    small = [pair for pair in local if pair.is_small]
+    small = [pair for pair in local if (pair.is_small if evidence is None else pair.name in evidence)]
     curves = tuple(Curve(side) for side in BOTH)
     transplants = (Transplant("weights", "into-base", SAMPLES), Transplant("weights", "into-tuned", SAMPLES))
 

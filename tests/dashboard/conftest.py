@@ -1,33 +1,24 @@
 import json
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import streamlit as st
-from filelock import FileLock
 
-from benchmarks.serving import Server, compute_shipped
+import tests.computed
+from benchmarks.serving import Server
 from dashboard import service
 from probing.store import open_store
 
+os.environ["PROBING_START"] = "comparisons"
+
 
 @pytest.fixture(scope="session")
-def computed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with every shipped comparison and timeline, computed for real, once for all test workers."""
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-    path = folder / "computed" / "store.duckdb"
-    with FileLock(folder / "computed.lock"):
-        if not path.exists():
-            started = time.monotonic()
-            compute_shipped(path.with_name("part.duckdb"))
-            assert time.monotonic() - started < 600, "every shipped pair within ten minutes"
-            path.with_name("part.duckdb").rename(path)
-    return path
+def computed(shared_folder: Path) -> Path:
+    """A store with every shipped comparison and timeline, and the evidence of some pairs."""
+    return tests.computed.computed(shared_folder)
 
 
 @pytest.fixture
