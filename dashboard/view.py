@@ -9,7 +9,7 @@ from dashboard import data
 from dashboard.words import as_text
 from probing.graph import Granularity, ResidualGraph
 from probing.jobs.plan import Spec
-from probing.method import Loss, Method, Path, Reference, Text
+from probing.method import PAPERS, Loss, Method, Path, Reference, Text
 from probing.metrics import Comparison
 from probing.pairs import Pair, Registry, load_registry
 from probing.published import Published, published
@@ -305,9 +305,10 @@ def rules(comparison: ComparisonRow) -> str:
 
 
 def _job(choice: Choice) -> JobRow | None:
-    """The newest job that would make the comparison."""
+    """The job that would make the comparison: the newest by the paper's method, unless only one by another waits."""
     wanted = {"pair": choice.pair.name, "questions": choice.question_set}
-    return newest_job(wanted, choice.cohort, choice.alpha)
+    by_papers, by_any = (newest_job(wanted | how, choice.cohort, choice.alpha) for how in ({"method": PAPERS}, {}))
+    return by_any if by_papers is None or (by_any and by_any.is_active and not by_papers.is_active) else by_papers
 
 
 def newest_job(wanted: dict[str, Any], cohort: str, alpha: float) -> JobRow | None:
