@@ -27,8 +27,7 @@ from transformers import LlamaForCausalLM
 from benchmarks.shape import ANSWER, model_of_shape, sample_for
 from probing.attribution import Attributor
 from probing.graph import Granularity
-from probing.method import PAPERS, Method
-from probing.method import Path as MethodPath
+from probing.method import ESTIMATES, PAPERS, Method
 from probing.sequences import Sample
 
 
@@ -118,7 +117,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--quick", action="store_true", help="a small model")
     parser.add_argument("--granularity", choices=get_args(Granularity), default="projections")
-    parser.add_argument("--method", choices=get_args(MethodPath), default=PAPERS.path)
+    parser.add_argument("--method", choices=ESTIMATES, default=PAPERS.path)
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     how = Method(arguments.granularity, arguments.method)

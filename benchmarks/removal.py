@@ -13,12 +13,11 @@ from probing.ablation import effects_by_loss
 from probing.attribution import Attributor, find_references
 from probing.checkpoints import find
 from probing.graph import Granularity
-from probing.method import Loss, Method, Path, Reference
+from probing.method import ESTIMATES, Loss, Method, Reference
 from probing.models import load_model, load_tokenizer, use_threads_for
 from probing.sequences import Sample
 
 LOSSES: tuple[Loss, ...] = get_args(Loss)
-ESTIMATES: tuple[Path, ...] = tuple(path for path in get_args(Path) if path != "exact")
 REMOVAL = "removal"
 """How the real thing is called where it stands among the methods."""
 

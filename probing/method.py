@@ -13,6 +13,9 @@ Path = Literal["eap", "norm-exact", "eap-ig", "exact"]
 norm as it is, or with gradients averaged on the way from the reference's embedding (Hanna et al. 2024,
 arXiv:2403.17806); or no estimate: each edge is really removed, alone."""
 
+ESTIMATES: tuple[Path, ...] = ("eap", "norm-exact", "eap-ig")
+"""Those that estimate."""
+
 Reference = Literal["zero", "mean", "patch"]
 """What stands in for what is removed: nothing, a writer's mean over all samples, or what it writes on a counterpart."""
 
