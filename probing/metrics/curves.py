@@ -47,8 +47,10 @@ def curve(
     whole: Values,
     shares: Sequence[float],
     definition: Definition,
+    under: Sequence[float] | None = None,
 ) -> Curve:
-    """The curve of circuits of these shares, in rising order, with what is measured of each question.
+    """The curve of circuits of these shares, in rising order, with what is measured of each question; areas are laid
+    `under` some of them, by default all.
 
     Intervals are paired over questions: a resample has the same ones in all three means. Those of f are as those of a
     relative difference are (`bootstrap.of_means`), those of areas are percentiles. There is none where the whole model
@@ -60,8 +62,10 @@ def curve(
     f, denominators = kept(values, none, whole), counts @ most
     one_sided = (denominators > 0).all() or (denominators < 0).all()
     resampled = (counts @ gained.T) / (denominators[:, None] if one_sided else np.nan)
-    found = areas(f, shares)
-    ends = {name: interval(each, samples, definition) for name, each in areas(resampled, shares).items()}
+    places = [place for place, share in enumerate(shares) if under is None or share in under]
+    laid = [shares[place] for place in places]
+    found = areas(f[places], laid)
+    ends = {name: interval(each, samples, definition) for name, each in areas(resampled[:, places], laid).items()}
     return Curve(
         tuple(shares),
         tuple(_share(value, row, most, counts, definition) for value, row in zip(f, gained, strict=True)),

@@ -257,7 +257,11 @@ def test_circuits_of_both_sides_run_in_a_model_and_its_curve_is_printed(store: S
     runs = store.comparisons.runs(plan.comparison_key(SPEC.selections()[0]))
     scores = {side: store.runs.scores(run) for side, run in runs.items()}
     graph = scores["base"].graph
-    assert (found.units[0], found.units[-1], len(found.units)) == ("none:0", f"all:{graph.size}", 4 * 9 + 2)
+    assert (found.units[0], found.units[-1], len(found.units)) == (
+        "none:0",
+        f"all:{graph.size}",
+        2 * (9 + 4) + 2 * 9 + 2,
+    )
     own = dict(zip(scores["base"].ids, scores["base"].loss, strict=True))
     np.testing.assert_allclose(found.values["loss"][-1], [own[question] for question in found.ids], rtol=1e-5)
     answers = {side: store.rollouts.answers(plan.rollout_key(side)) for side in SIDES}
@@ -278,7 +282,8 @@ def test_circuits_of_both_sides_run_in_a_model_and_its_curve_is_printed(store: S
     assert [row[1:3] for row in rows] == [["base", "base"], ["base", "tuned"], ["base", "2 random"]]
     f = []
     for whose in ("base", "random0", "random1"):
-        of = [place for place, unit in enumerate(found.units) if unit.startswith(whose)] + [-1]
+        of = [k for k, unit in enumerate(found.units) if unit.startswith(whose) and float(unit.split(":")[2]) <= 0.5]
+        of.append(-1)
         m = found.values["margin"].mean(1)
         f.append(np.trapezoid((m[of] - m[0]) / (m[-1] - m[0]), SHARES))
     assert float(rows[0][7].split()[0]) == pytest.approx(f[0], abs=0.006)

@@ -7,13 +7,14 @@ from typing import Any, get_args
 import numpy as np
 from jaxtyping import Bool, Float
 
+from probing import metrics
 from probing.extraction import SHARES, Best, Extraction, circuits, random_circuits
 from probing.graph import ResidualGraph
 from probing.jobs.tasks.task import BOTH, Case, Cost, Side, Task
-from probing.metrics import AREAS, Definition, areas, curve, kept
+from probing.metrics import AREAS, Definition, areas, kept
 from probing.scores import Scores
 from probing.store import Store
-from probing.store.records import EvaluationRow
+from probing.store.records import EvaluationRow, Measurements
 from probing.words import span, with_interval
 
 MEASURE = "margin"
@@ -23,6 +24,10 @@ FAITHFUL = 0.8
 """The share that a circuit must keep to count as the model's."""
 
 _BETWEEN = SHARES[:-1]
+
+_LARGE = (0.6, 0.7, 0.8, 0.9)
+"""Shares between the two largest of MIB's, to say how many edges it takes where that is more than half. Areas are not
+laid under them."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Curve(Task):
     """
 
     kind = "circuit"
-    version = 1
+    version = 2
 
     side: Side = "tuned"
     extract: str = "top"
@@ -63,7 +68,8 @@ class Curve(Task):
 
     def cost(self, graph: ResidualGraph, questions: int) -> Cost:
         """A pass for each circuit and question, and the whole again with each batch of units."""
-        return Cost(passes=(len(_BETWEEN) * (2 + self.random) + 3 + self.random) * questions)
+        circuits = len(_BETWEEN) * (2 + self.random) + 2 * len(_LARGE)
+        return Cost(passes=(circuits + 3 + self.random) * questions)
 
     def circuits(self, scores: Mapping[str, Scores]) -> dict[str, Bool[np.ndarray, " edge"]]:
         """Every unit's edges, given both sides' scores."""
@@ -72,8 +78,8 @@ class Curve(Task):
         sizes: list[int] = []
         for whose in (self.side, _other(self.side)):
             mean = scores[whose].edges.mean(0, dtype=np.float64)
-            found = circuits(graph, mean, self.extract, self.by, _BETWEEN)  # type: ignore[arg-type]
-            sizes = sizes or found.sum(1).tolist()
+            found = circuits(graph, mean, self.extract, self.by, (*_BETWEEN, *_LARGE))  # type: ignore[arg-type]
+            sizes = sizes or found.sum(1).tolist()[: len(_BETWEEN)]
             made |= self._named(whose, found)
         for draw in range(self.random):
             rng = np.random.default_rng([self.seed, draw])
@@ -81,7 +87,7 @@ class Curve(Task):
         return made | {f"all:{graph.size}": np.ones(graph.size, bool)}
 
     def _named(self, whose: str, found: Bool[np.ndarray, "share edge"]) -> dict[str, Bool[np.ndarray, " edge"]]:
-        rows = zip(_BETWEEN, found, strict=True)
+        rows = zip((*_BETWEEN, *_LARGE), found, strict=False)  # there are no large ones at random
         return {f"{whose}:{self.extract}:{share:g}:{inside.sum()}": inside for share, inside in rows}
 
     @staticmethod
@@ -99,43 +105,58 @@ class Curve(Task):
         yield f"| α | run in | circuits of | {about} | {' | '.join(AREAS)} | needed |"
         yield "|---" * (8 + len(AREAS)) + "|"
         for row in evaluations:
-            found = store.evaluations.values(row.evaluation_key)
-            values, sizes = found.values[MEASURE], [int(unit.rsplit(":", 1)[-1]) for unit in found.units]
-            none, whole, how = values[0], values[-1], row.settings
-            of: dict[str, list[int]] = {}
-            for place, unit in enumerate(found.units[1:-1], 1):
-                of.setdefault(unit.split(":")[0], []).append(place)
-            about = f"{how['extract']} {how['by']} | {how['reference']} | {sizes[-1]:,} | {len(found.ids)}"
-            by_chance = []
-            for whose, places in of.items():
-                curved = np.concatenate([values[places], whole[None]])
-                if whose in BOTH:
-                    cells = _cells(curved, none, whole, [sizes[place] for place in [*places, -1]])
-                    yield f"| {row.alpha:g} | {row.side} | {whose} | {about} | {' | '.join(cells)} |"
-                else:
-                    by_chance.append(kept(curved, none, whole))
-            if by_chance:
-                cells = _range(np.array(by_chance))
-                yield f"| {row.alpha:g} | {row.side} | {len(by_chance)} random | {about} | {' | '.join(cells)} |  |"
+            found, how = read(store.evaluations.values(row.evaluation_key)), row.settings
+            about = f"{how['extract']} {how['by']} | {how['reference']} | {found.edges:,} | {found.questions}"
+            for whose, kept_of in found.curves.items():
+                areas_of = " | ".join(with_interval(kept_of.areas[name], ".2f") for name in AREAS)
+                needed = found.needed(whose)
+                first = f"{needed:,}" if needed is not None else "–"
+                yield f"| {row.alpha:g} | {row.side} | {whose} | {about} | {areas_of} | {first} |"
+            if len(found.by_chance):
+                ends = [span(each.min(), each.max(), ".2f") for each in areas(found.by_chance, SHARES).values()]
+                drawn = f"{len(found.by_chance)} random"
+                yield f"| {row.alpha:g} | {row.side} | {drawn} | {about} | {' | '.join(ends)} |  |"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a model keeps of its margin in circuits of rising size, the last of which has all edges."""
+
+    edges: int
+    """Of the whole graph."""
+    questions: int
+    sizes: dict[str, list[int]]
+    """How many edges each circuit has, by whose scores it is of: a list as long as that of its curve's shares."""
+    curves: dict[str, metrics.Curve]
+    """By whose scores, the model's own first."""
+    by_chance: Float[np.ndarray, "draw share"]
+    """Of random circuits, as large as those of `SHARES` of the model's own scores."""
+
+    def needed(self, whose: str) -> int | None:
+        """The edges of the first circuit that keeps `FAITHFUL`; None where there is nothing to keep."""
+        place = self.curves[whose].reaches(FAITHFUL)
+        return None if place is None else self.sizes[whose][place]
+
+
+def read(found: Measurements) -> Kept:
+    """What a finished evaluation found."""
+    values, sizes = found.values[MEASURE], [int(unit.rsplit(":", 1)[-1]) for unit in found.units]
+    none, whole = values[0], values[-1]
+    of: dict[str, list[int]] = {}
+    for place, unit in enumerate(found.units[1:-1], 1):
+        of.setdefault(unit.split(":")[0], []).append(place)
+    reached = {whose: np.concatenate([values[places], whole[None]]) for whose, places in of.items()}
+    shares = (*_BETWEEN, *_LARGE, SHARES[-1])
+    own = [whose for whose in of if whose in BOTH]
+    by_chance = [kept(reached[whose], none, whole) for whose in of if whose not in BOTH]
+    return Kept(
+        sizes[-1],
+        len(found.ids),
+        {whose: [sizes[place] for place in [*of[whose], -1]] for whose in own},
+        {whose: metrics.curve(reached[whose], none, whole, shares, Definition(), SHARES) for whose in own},
+        np.array(by_chance).reshape(-1, len(SHARES)),
+    )
 
 
 def _other(side: str) -> Side:
     return "base" if side == "tuned" else "tuned"
-
-
-def _cells(
-    values: Float[np.ndarray, "share sample"],
-    none: Float[np.ndarray, " sample"],
-    whole: Float[np.ndarray, " sample"],
-    sizes: Sequence[int],
-) -> Iterator[str]:
-    found = curve(values, none, whole, SHARES, Definition())
-    for name in AREAS:
-        yield with_interval(found.areas[name], ".2f")
-    place = found.reaches(FAITHFUL)
-    yield f"{sizes[place]:,}" if place is not None else "–"
-
-
-def _range(f: Float[np.ndarray, "draw share"]) -> Iterator[str]:
-    for found in areas(f, SHARES).values():
-        yield span(found.min(), found.max(), ".2f")
