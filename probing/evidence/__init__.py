@@ -1,10 +1,15 @@
 """What speaks for or against a comparison's numbers, of what a store has: nothing is computed here by a model.
 
 `removed` gathers what is known of edges that were really removed, wherever that was found out; `checks` holds estimates
-against it.
+against it, `audit` says how well they do on the whole, and `stability` how far the strongest edges stay the same.
 """
 
+from probing.evidence.audit import GROUPS, Audit, audit, best, groups
 from probing.evidence.checks import VERDICTS, Verdict, checked
 from probing.evidence.removed import Removed, removed
+from probing.evidence.stability import Overlap, by_chance, largest, overlap
 
-__all__ = ["VERDICTS", "Removed", "Verdict", "checked", "removed"]
+__all__ = [
+    "GROUPS", "VERDICTS", "Audit", "Overlap", "Removed", "Verdict", "audit", "best", "by_chance", "checked", "groups",
+    "largest", "overlap", "removed",
+]  # fmt: skip
