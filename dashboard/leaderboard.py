@@ -8,7 +8,7 @@ import streamlit as st
 
 from dashboard import data, exports
 from dashboard.theme import percent, text_colours
-from dashboard.view import COHORT_NAMES, PAPER, View, alike, rules
+from dashboard.view import View, alike, asked
 from dashboard.words import ARROWS, arrowed, pattern_verdict
 from probing.jobs.plan import is_outdated
 from probing.metrics import COMPLEXITY, LOSS, METRICS, PATTERN, Comparison
@@ -24,11 +24,7 @@ def _heading(metric: str) -> str:
 
 def _link(pair: Pair, view: View, alpha: float) -> str:
     """This page's address for a pair and a cut."""
-    question = load_registry().questions[view.question_set].title
-    asked = {"pair": pair.title, "questions": question, "cohort": COHORT_NAMES[view.cohort], "alpha": f"{alpha:g}"}
-    if (own := rules(view.comparison)) != PAPER:
-        asked["variant"] = own
-    return f"/?{urlencode(asked)}"
+    return f"/?{urlencode(asked(view, pair, alpha))}"
 
 
 def rows(view: View) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
+from urllib.parse import urlencode
 
 import streamlit as st
 
@@ -284,6 +285,20 @@ def seeds(view: View) -> list[Seed]:
 
 PAPER = "the paper's"
 """What the default rules are called."""
+
+
+def asked(view: View, pair: Pair, alpha: float, **more: object) -> dict[str, str]:
+    """What an address asks for that shows a pair at a cut as a view shows its own, and what a page's controls say."""
+    question = load_registry().questions[view.question_set].title
+    shown = {"pair": pair.title, "questions": question, "cohort": COHORT_NAMES[view.cohort], "alpha": f"{alpha:g}"}
+    if (own := rules(view.comparison)) != PAPER:
+        shown["variant"] = own
+    return shown | {name: str(value) for name, value in more.items()}
+
+
+def address(page: str, view: View, **more: object) -> str:
+    """Of a page that shows a view; `more` is what its own controls say."""
+    return f"/{page}?{urlencode(asked(view, view.pair, view.alpha, **more))}"
 
 
 def method_of(comparison: ComparisonRow) -> Method:

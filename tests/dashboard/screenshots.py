@@ -19,6 +19,7 @@ PAGES = {
     "intensity": "intensity",
     "questions": "questions?q=add-0026&element=a5",
     "timeline": "timeline",
+    "evidence": "evidence",
     "runs": "runs",
     "methods": "methods",
 }

@@ -1,0 +1,99 @@
+"""Sentences of the page Evidence, made from numbers."""
+
+from collections.abc import Mapping, Sequence
+
+from dashboard.theme import percent
+from probing.evidence import Audit, Overlap, Verdict
+from probing.jobs.tasks.circuit import FAITHFUL, Kept
+from probing.metrics import Agreement
+from probing.words import with_interval
+
+MEANINGS: dict[Verdict, str] = {
+    "confirmed": "the real effect has the sign of the estimate",
+    "opposite": "it has the other sign",
+    "overestimated": "its interval holds zero and not the estimate",
+    "open": "its interval holds both",
+}
+"""What verdicts say; of the first two, the interval of the real effect excludes zero."""
+
+
+def agreement_cells(found: Agreement | None) -> dict[str, str]:
+    """The numbers of an agreement, each with its interval."""
+    if found is None:
+        return dict.fromkeys(("Rank", "Signs", "Size"), "not checked")
+    return {
+        "Rank": with_interval(found.rank, ".2f"),
+        "Signs": with_interval(found.sign, ".0%"),
+        "Size": with_interval(found.size, ".3g"),
+    }
+
+
+def audited(audits: Mapping[str, Audit]) -> str:
+    """What removing the strongest edges says of their estimates."""
+    clauses = []
+    for side, found in audits.items():
+        said = found.table.loc[found.table["group"] == "strongest", "verdict"]
+        clauses.append(
+            f"in {side} **{(said == 'confirmed').sum()} of {len(said)}** are confirmed, {(said == 'opposite').sum()} "
+            f"opposite and {(said == 'overestimated').sum()} overestimated"
+        )
+    return f"Of the strongest edges, {'; '.join(clauses)}."
+
+
+def best_method(best: str, methods: Mapping[str, Sequence[Audit]]) -> str:
+    """Which method's scores rank edges most as reality does, and whether its signs are right too."""
+    others = [name for name in methods if name != best]
+    sentence = f"**{_capital(best)}** ranks edges most as reality does here: {_of(methods[best], 'rank', '.2f')}"
+    sentence += f"; next comes {others[0]} with {_of(methods[others[0]], 'rank', '.2f')}." if others else "."
+    signs = {name: sum(_agreement(found).sign.value for found in both) / len(both) for name, both in methods.items()}
+    surest = max(signs, key=lambda name: signs[name])
+    right = f" Its signs are right for {_of(methods[best], 'sign', '.0%')} of the edges"
+    if surest == best:
+        return f"{sentence}{right}."
+    return f"{sentence}{right}, those of {surest} for {_of(methods[surest], 'sign', '.0%')}."
+
+
+def _of(both: Sequence[Audit], measure: str, digits: str) -> str:
+    """The numbers of both models."""
+    values = [f"{getattr(_agreement(found), measure).value:{digits}}" for found in both]
+    return " and ".join(dict.fromkeys(values))
+
+
+def _agreement(found: Audit) -> Agreement:
+    """Over all edges, or those that were drawn."""
+    return found.agreement.get("all") or found.agreement["random"]
+
+
+def needed(of: Mapping[str, Kept]) -> str:
+    """How many edges it takes to keep most of each model, of its own circuits and of the other's."""
+    share = percent(FAITHFUL, signed=False)
+    clauses = []
+    for side, found in of.items():
+        own, *others = found.curves
+        clause = f"{side} needs **{_edges(found, own)} of {found.edges:,} edges** of its own circuits"
+        clauses.append(clause + "".join(f", {_edges(found, other)} of {other}'s" for other in others))
+    return f"To keep {share} of its margin, {'; '.join(clauses)}."
+
+
+def _edges(found: Kept, whose: str) -> str:
+    """The first size that keeps enough; where that is the model itself, what the largest circuit had that did not."""
+    size, sizes = found.needed(whose), found.sizes[whose]
+    if size is None:
+        return "an unknown number"
+    return f"{size:,}" if size < found.edges else f"more than {sizes[-2]:,}"
+
+
+def stable(n: int, within: Overlap, tuned: Overlap, seeds: Sequence[Overlap], chance: float) -> str:
+    """How far the strongest edges of base and tuned are the same, beside what noise and chance leave."""
+    between = f"base and tuned share {_at(tuned, n)}"
+    seed = f", the base and other seeds {' and '.join(_at(one, n) for one in seeds)}" if seeds else ""
+    noise = f"two draws of the base's own questions {_at(within, n)}"
+    return f"Of the edges that are among the {n} strongest of either, {between}; {noise}{seed}; chance {chance:.0%}."
+
+
+def _at(found: Overlap, n: int) -> str:
+    return f"{found.mean[n - 1]:.0%}"
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
