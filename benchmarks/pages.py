@@ -24,7 +24,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from benchmarks import serving, synthetic
 
-PAGES = ("Circuits", "Distributions", "Intensity", "Questions", "Timeline", "Methods", "Compare")
+PAGES = ("Circuits", "Distributions", "Intensity", "Questions", "Timeline", "Evidence", "Methods", "Compare")
 
 MEMORY = 2 * 2**30
 """Bytes that the server may hold."""

@@ -13,7 +13,7 @@ from dashboard.edge_filter import MOST
 from dashboard.figures import evidence as figures
 from dashboard.service import store
 from dashboard.theme import number, percent
-from dashboard.view import View, address, asked, method_of, seeds
+from dashboard.view import View, address, method_of, seeds
 from dashboard.widgets import chart, offer_more
 from probing import evidence, report
 from probing.evidence import GROUPS, Audit, Overlap
@@ -278,7 +278,7 @@ def circuit(view: View) -> None:
             on_select="rerun",
             selection_mode="points",
         )
-    _open_circuit(view, clicked)
+    _open_circuit(view.graph.size, clicked)
     reference = next(iter(made[how].values())).settings["reference"]
     st.caption(
         f"Everything outside a circuit is replaced at every position (reference: {reference}). f is the margin above "
@@ -292,15 +292,15 @@ def circuit(view: View) -> None:
     _areas(found)
 
 
-def _open_circuit(view: View, clicked: Any) -> None:
+def _open_circuit(most: int, clicked: Any) -> None:
     """Go to the page Circuits, as close to the clicked size as that can show."""
-    points = clicked.selection.points if clicked else []
+    points = clicked["selection"]["points"]
     if points:
         custom = points[0]["customdata"]
         whose, size = str(custom["0"] if isinstance(custom, dict) else custom[0]).split(":")
-        edges = int(np.clip(int(size), 10, min(MOST, view.graph.size)))
-        wanted = asked(view, view.pair, view.alpha, by="strongest", edges=edges, panels=whose)
-        st.switch_page("../pages/circuits.py", query_params=wanted)
+        edges = int(np.clip(int(size), 10, min(MOST, most)))
+        # What the sidebar has chosen stays: it is bound to the address.
+        st.switch_page("../pages/circuits.py", query_params={"by": "strongest", "edges": str(edges), "panels": whose})
 
 
 def _areas(found: Mapping[str, Kept]) -> None:
@@ -335,12 +335,13 @@ def stability(view: View) -> None:
     at = pd.DataFrame([{"label": label, "kind": kind, **_at(found, n)} for label, kind, found in rows])
     others = [found for _, kind, found in rows if kind == "seed"]
     st.markdown(evidence_words.stable(n, rows[0][2], next(o for _, kind, o in rows if kind == "both"), others, chance))
-    chart(
-        partial(figures.overlaps, at, chance, n),
-        "stability",
-        f"Overlap of the {n} strongest edges between draws of questions, base and tuned, seeds, and methods.",
-        at,
-    )
+    with st.container(key="wide-stability"):
+        chart(
+            partial(figures.overlaps, at, chance, n),
+            "stability",
+            f"Overlap of the {n} strongest edges between draws of questions, base and tuned, seeds, and methods.",
+            at,
+        )
     st.caption(
         f"Jaccard: edges that are among the {n} strongest by both, of those that are by either. Dots: the mean over "
         "draws of the questions with replacement, one draw for each of the two; bars hold 95 % of the draws. Two draws "

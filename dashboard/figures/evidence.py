@@ -177,29 +177,26 @@ def overlaps(rows: pd.DataFrame, chance: float, n: int) -> go.Figure:
     places, labels = np.arange(len(rows)), [escape(label) for label in rows["label"]]
     mean, colours = rows["mean"].to_numpy(), [_KINDS[kind] for kind in rows["kind"]]
     ends = interval_bars(mean, rows["low"].to_numpy(), rows["high"].to_numpy(), NEUTRAL)
-    figure.add_trace(
-        go.Scatter(
-            x=mean,
-            y=places,
-            mode="markers",
-            name="mean over draws of the questions",
-            marker={"color": colours, "size": 10},
-            error_x=ends,
-            text=labels,
-            hovertemplate="%{text}<br>%{x:.2f}<extra></extra>",
+    for x, name, marker, bars in (
+        (mean, "mean over draws of the questions", {"size": 10}, ends),
+        (rows["whole"], "with all questions", {"size": 11, "symbol": "diamond-open", "line": {"width": 2}}, None),
+    ):
+        figure.add_trace(
+            go.Scatter(
+                x=x,
+                y=places,
+                mode="markers",
+                name=name,
+                legendgroup=name,
+                showlegend=False,
+                marker={**marker, "color": colours},
+                error_x=bars,
+                text=labels,
+                hovertemplate="%{text}<br>" + name + " %{x:.2f}<extra></extra>",
+            )
         )
-    )
-    figure.add_trace(
-        go.Scatter(
-            x=rows["whole"],
-            y=places,
-            mode="markers",
-            name="with all questions",
-            marker={"color": colours, "size": 11, "symbol": "diamond-open", "line": {"width": 2}},
-            text=labels,
-            hovertemplate="%{text}<br>with all questions %{x:.2f}<extra></extra>",
-        )
-    )
+        grey = {**marker, "color": NEUTRAL}  # in the legend, as the colours are those of the rows
+        figure.add_trace(go.Scatter(x=[None], y=[None], mode="markers", name=name, legendgroup=name, marker=grey))
     figure.add_vline(chance, line={"color": NEUTRAL, "dash": "dot", "width": 1}, annotation_text="by chance")
     figure.update_xaxes(title=f"overlap of the {n} strongest edges (Jaccard)", range=[-0.02, 1.04])
     figure.update_yaxes(tickvals=places, ticktext=labels, showgrid=False, range=[-0.7, len(rows) - 0.3])

@@ -25,6 +25,7 @@ PAGES = {
     "intensity": "Intensity: base → ppo",
     "questions": "Questions: base → ppo",
     "timeline": "Timeline: base → ppo",
+    "evidence": "Evidence: base → ppo",
     "runs": "Runs",
     "methods": "Methods: base → ppo",
 }

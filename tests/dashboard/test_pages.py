@@ -21,7 +21,7 @@ from probing.rollouts import Criteria
 from probing.store.connection import Connection
 from tests.conftest import ROOT
 
-PAGES = ("compare", "circuits", "distributions", "intensity", "questions", "timeline", "methods")
+PAGES = ("compare", "circuits", "distributions", "intensity", "questions", "timeline", "evidence", "methods")
 
 
 def _open(page: str, **state: object) -> AppTest:
