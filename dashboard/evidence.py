@@ -16,7 +16,7 @@ from dashboard.theme import number, percent
 from dashboard.view import View, address, method_of, seeds
 from dashboard.widgets import chart, offer_more
 from probing import evidence, report
-from probing.evidence import GROUPS, Audit, Overlap
+from probing.evidence import Audit, Overlap
 from probing.extraction import SHARES
 from probing.jobs.plan import SIDES
 from probing.jobs.tasks import BOTH, Check, Curve
@@ -134,10 +134,9 @@ def audit(view: View) -> None:
     )
     rows = [
         {"Model": side, "Edges": f"{_count(one, group)} {group}", "Questions": one.questions}
-        | evidence_words.agreement_cells(one.agreement.get(group))
+        | evidence_words.agreement_cells(found_of)
         for side, one in found.items()
-        for group in GROUPS
-        if group in one.agreement
+        for group, found_of in one.agreement.items()
     ]
     _agreements(rows, "agreement")
     _worst(view, found)
@@ -230,11 +229,11 @@ def methods(view: View) -> None:
             "Model": side,
             "Edges": group,
             "Questions": None if one is None else one.questions,
-            **evidence_words.agreement_cells(None if one is None else one.agreement.get(group)),
+            **evidence_words.agreement_cells(None if one is None else one.agreement[group]),
         }
         for name in [*ranked, *(name for name in audits if name not in ranked)]
         for side, one in zip(SIDES, audits[name], strict=True)
-        for group in GROUPS
+        for group in (["any"] if one is None else one.agreement)
     ]
     _agreements(table, "methods")
     st.caption(

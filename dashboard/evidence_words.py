@@ -41,16 +41,18 @@ def audited(audits: Mapping[str, Audit]) -> str:
 
 
 def best_method(best: str, methods: Mapping[str, Sequence[Audit]]) -> str:
-    """Which method's scores rank edges most as reality does, and whether its signs are right too."""
+    """Which method's scores rank edges most as reality does, and whether its signs are right too; the methods come in
+    the order of their ranks."""
     others = [name for name in methods if name != best]
-    sentence = f"**{_capital(best)}** ranks edges most as reality does here: {_of(methods[best], 'rank', '.2f')}"
-    sentence += f"; next comes {others[0]} with {_of(methods[others[0]], 'rank', '.2f')}." if others else "."
+    rank, right = (_of(methods[best], measure, digits) for measure, digits in (("rank", ".2f"), ("sign", ".0%")))
+    if not others:
+        return f"Only **{best}** was checked here: its ranks agree with reality's by {rank}, and {right} of its signs."
+    sentence = f"**{_capital(best)}** ranks edges most as reality does here: {rank}; next comes {others[0]} with "
+    sentence += f"{_of(methods[others[0]], 'rank', '.2f')}. Its signs are right for {right} of the edges"
     signs = {name: sum(_agreement(found).sign.value for found in both) / len(both) for name, both in methods.items()}
     surest = max(signs, key=lambda name: signs[name])
-    right = f" Its signs are right for {_of(methods[best], 'sign', '.0%')} of the edges"
-    if surest == best:
-        return f"{sentence}{right}."
-    return f"{sentence}{right}, those of {surest} for {_of(methods[surest], 'sign', '.0%')}."
+    better = f", those of {surest} for {_of(methods[surest], 'sign', '.0%')}" if surest != best else ""
+    return f"{sentence}{better}."
 
 
 def _of(both: Sequence[Audit], measure: str, digits: str) -> str:

@@ -4,12 +4,12 @@
 against it, `audit` says how well they do on the whole, and `stability` how far the strongest edges stay the same.
 """
 
-from probing.evidence.audit import GROUPS, Audit, audit, best, groups
+from probing.evidence.audit import Audit, audit, best, groups
 from probing.evidence.checks import VERDICTS, Verdict, checked
 from probing.evidence.removed import Removed, removed
 from probing.evidence.stability import Overlap, by_chance, largest, overlap
 
 __all__ = [
-    "GROUPS", "VERDICTS", "Audit", "Overlap", "Removed", "Verdict", "audit", "best", "by_chance", "checked", "groups",
+    "VERDICTS", "Audit", "Overlap", "Removed", "Verdict", "audit", "best", "by_chance", "checked", "groups",
     "largest", "overlap", "removed",
 ]  # fmt: skip

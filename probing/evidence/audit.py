@@ -19,9 +19,6 @@ from probing.scores import Scores
 from probing.store import Store
 from probing.store.records import EvaluationRow
 
-GROUPS = ("strongest", "random", "all")
-"""Of which edges agreement is said."""
-
 SMALL = 1000
 """Edges of a graph up to which all are shown where all were removed; of a larger one as many as a check would draw."""
 
@@ -36,7 +33,7 @@ class Audit:
     table: pd.DataFrame
     """What `checked` says of each edge of the first two groups, the strongest edges first, and its `group`."""
     agreement: Mapping[str, Agreement]
-    """Of each of `GROUPS` whose edges were all removed on the same questions; `all` is the whole graph."""
+    """Of the strongest edges, the others, and `all` of the graph, as far as they were removed on the same questions."""
     edges: int
     """Of the graph."""
     questions: int

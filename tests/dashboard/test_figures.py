@@ -12,12 +12,13 @@ import pytest
 from dashboard import exports, transcript
 from dashboard.cells import cells
 from dashboard.edge_filter import MOST, EdgeFilter, together
-from dashboard.figures import diversity, histograms, layers, matrix, spread, strips, timeline, tokens, wiring
+from dashboard.figures import diversity, evidence, histograms, layers, matrix, spread, strips, timeline, tokens, wiring
 from dashboard.figures.wiring import Pick, Scale
 from dashboard.names import suggested
 from dashboard.panels import PANELS
 from dashboard.theme import PICKED, ink
 from probing.edge_tables import EDGE_VALUES, by_layer_and_kind, edge_table, edge_values, into_heads, out_of_heads
+from probing.evidence import Audit
 from probing.graph import Heads, ResidualGraph, graph_of
 from probing.metrics import Definition, histogram_top
 from probing.scores import Scores
@@ -437,3 +438,21 @@ def test_names_from_question_files_are_no_markup_in_figures_and_plain_in_what_is
     assert set(exports.numbers_of(figure)["label"].dropna()) == set(names)
     maps = diversity.maps(np.eye(2), np.eye(2), names)
     assert "<a" not in maps.to_json()
+
+
+def test_effects_of_every_size_and_both_signs_are_apart_on_their_axis() -> None:
+    edges = pd.DataFrame({"edge": [f"m{k}->logits" for k in range(5)], "estimate": [-2e-4, -1e-6, 0.0, 1e-5, 3e-1]})
+    edges["effect"] = [-5.0, -1e-3, 1e-3, 2e-3, 5.0]
+    edges = edges.assign(low=edges["effect"] - 1e-4, high=edges["effect"] + 1e-4, verdict="confirmed", group="random")
+    figure = evidence.estimates({"base": Audit(edges, {}, 5, 9)})
+    (drawn,) = (trace for trace in figure.data if trace.mode == "markers")
+    for axis, shown, values in ((figure.layout.xaxis, drawn.x, "estimate"), (figure.layout.yaxis, drawn.y, "effect")):
+        assert (np.diff(shown) > 0).all()
+        ticks = dict(zip(axis.ticktext, axis.tickvals, strict=True))
+        assert ticks.pop("0") == 0
+        assert all(ticks[f"−{text}"] == -ticks[text] for text in ticks if text[0] != "−")
+        assert np.sign(shown).tolist() == np.sign(edges[values]).tolist()
+    ends = drawn.y[4] - drawn.error_y.arrayminus[4], drawn.y[4] + drawn.error_y.array[4]
+    assert ends[0] < drawn.y[4] < ends[1]
+    assert figure.layout.yaxis.ticktext[-1] == "1"
+    assert np.sinh(figure.layout.yaxis.tickvals[-1]) * 2e-3 == pytest.approx(1.0), "half of the values are below 0.002"

@@ -53,7 +53,9 @@ def test_every_page_shows_its_pair(full: Path, page: str) -> None:
     if page == "timeline":
         assert "0 of 9 checkpoints" in _text(app), "timelines are computed at the default cut only"
     else:
-        assert bool(app.get("plotly_chart")) == (page != "methods")
+        assert bool(app.get("plotly_chart")) == (page not in ("evidence", "methods")), (
+            "edges are removed at the default cut"
+        )
 
 
 @pytest.mark.parametrize("page", PAGES)
