@@ -334,13 +334,12 @@ def stability(view: View) -> None:
     at = pd.DataFrame([{"label": label, "kind": kind, **_at(found, n)} for label, kind, found in rows])
     others = [found for _, kind, found in rows if kind == "seed"]
     st.markdown(evidence_words.stable(n, rows[0][2], next(o for _, kind, o in rows if kind == "both"), others, chance))
-    with st.container(key="wide-stability"):
-        chart(
-            partial(figures.overlaps, at, chance, n),
-            "stability",
-            f"Overlap of the {n} strongest edges between draws of questions, base and tuned, seeds, and methods.",
-            at,
-        )
+    chart(
+        partial(figures.overlaps, at, chance, n),
+        "stability",
+        f"Overlap of the {n} strongest edges between draws of questions, base and tuned, seeds, and methods.",
+        at,
+    )
     st.caption(
         f"Jaccard: edges that are among the {n} strongest by both, of those that are by either. Dots: the mean over "
         "draws of the questions with replacement, one draw for each of the two; bars hold 95 % of the draws. Two draws "

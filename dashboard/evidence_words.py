@@ -44,21 +44,21 @@ def best_method(best: str, methods: Mapping[str, Sequence[Audit]]) -> str:
     """Which method's scores rank edges most as reality does, and whether its signs are right too; the methods come in
     the order of their ranks."""
     others = [name for name in methods if name != best]
-    rank, right = (_of(methods[best], measure, digits) for measure, digits in (("rank", ".2f"), ("sign", ".0%")))
+    rank, right = (_of(methods[best], measure) for measure in ("rank", "sign"))
     if not others:
         return f"Only **{best}** was checked here: its ranks agree with reality's by {rank}, and {right} of its signs."
     sentence = f"**{_capital(best)}** ranks edges most as reality does here: {rank}; next comes {others[0]} with "
-    sentence += f"{_of(methods[others[0]], 'rank', '.2f')}. Its signs are right for {right} of the edges"
+    sentence += f"{_of(methods[others[0]], 'rank')}. Its signs are right for {right} of the edges"
     signs = {name: sum(_agreement(found).sign.value for found in both) / len(both) for name, both in methods.items()}
     surest = max(signs, key=lambda name: signs[name])
-    better = f", those of {surest} for {_of(methods[surest], 'sign', '.0%')}" if surest != best else ""
+    better = f", those of {surest} for {_of(methods[surest], 'sign')}" if surest != best else ""
     return f"{sentence}{better}."
 
 
-def _of(both: Sequence[Audit], measure: str, digits: str) -> str:
+def _of(both: Sequence[Audit], measure: str) -> str:
     """The numbers of both models."""
-    values = [f"{getattr(_agreement(found), measure).value:{digits}}" for found in both]
-    return " and ".join(dict.fromkeys(values))
+    values = [getattr(_agreement(found), measure).value for found in both]
+    return " and ".join(percent(value, signed=False) if measure == "sign" else f"{value:.2f}" for value in values)
 
 
 def _agreement(found: Audit) -> Agreement:
@@ -90,11 +90,12 @@ def stable(n: int, within: Overlap, tuned: Overlap, seeds: Sequence[Overlap], ch
     between = f"base and tuned share {_at(tuned, n)}"
     seed = f", the base and other seeds {' and '.join(_at(one, n) for one in seeds)}" if seeds else ""
     noise = f"two draws of the base's own questions {_at(within, n)}"
-    return f"Of the edges that are among the {n} strongest of either, {between}; {noise}{seed}; chance {chance:.0%}."
+    by_chance = f"chance {percent(chance, signed=False)}"
+    return f"Of the edges that are among the {n} strongest of either, {between}; {noise}{seed}; {by_chance}."
 
 
 def _at(found: Overlap, n: int) -> str:
-    return f"{found.mean[n - 1]:.0%}"
+    return percent(found.mean[n - 1], signed=False)
 
 
 def _capital(text: str) -> str:
