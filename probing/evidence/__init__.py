@@ -1,15 +1,17 @@
 """What speaks for or against a comparison's numbers, of what a store has: nothing is computed here by a model.
 
 `removed` gathers what is known of edges that were really removed, wherever that was found out; `checks` holds estimates
-against it, `audit` says how well they do on the whole, and `stability` how far the strongest edges stay the same.
+against it, `audit` says how well they do on the whole, `intensity` from the edges of a check how large all effects are,
+and `stability` how far the strongest edges stay the same.
 """
 
 from probing.evidence.audit import Audit, audit, best, groups
 from probing.evidence.checks import VERDICTS, Verdict, checked
+from probing.evidence.intensity import sampled_intensity
 from probing.evidence.removed import Removed, removed
 from probing.evidence.stability import Overlap, by_chance, largest, overlap
 
 __all__ = [
     "VERDICTS", "Audit", "Overlap", "Removed", "Verdict", "audit", "best", "by_chance", "checked", "groups",
-    "largest", "overlap", "removed",
+    "largest", "overlap", "removed", "sampled_intensity",
 ]  # fmt: skip

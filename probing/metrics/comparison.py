@@ -94,7 +94,7 @@ def compare(
         if key not in wanted:
             continue
         if metric.statistic:
-            made[key] = _of_resampled(*metric.statistic(base, tuned, definition, counts), len(base.ids), definition)
+            made[key] = from_resamples(*metric.statistic(base, tuned, definition, counts), len(base.ids), definition)
         else:
             x, y = (metric.of_questions(scores, definition, top) for scores in (base, tuned))
             made[key] = _comparison(x.mean(), y.mean(), of_means(x, y, counts, definition))
@@ -112,7 +112,8 @@ def per_question(
     }
 
 
-def _of_resampled(before: Resampled, after: Resampled, samples: int, definition: Definition) -> Comparison:
+def from_resamples(before: Resampled, after: Resampled, samples: int, definition: Definition) -> Comparison:
+    """A number of both models, and of each resample of so many samples, the same for both."""
     return _comparison(before[0], after[0], of_resampled(before[1], after[1], samples, definition))
 
 
@@ -131,7 +132,7 @@ def complexity_by_bins(base: Scores, tuned: Scores, definition: Definition) -> d
     tuned = align(base, tuned)
     counts = resample_counts(len(base.ids), definition)
     found = complexities(base, tuned, definition, counts, BIN_CHOICES)
-    return {bins: _of_resampled(*both, len(base.ids), definition) for bins, both in found.items()}
+    return {bins: from_resamples(*both, len(base.ids), definition) for bins, both in found.items()}
 
 
 Verdict = Literal["follows", "against", "noise"]
