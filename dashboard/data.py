@@ -18,9 +18,10 @@ from dashboard.cells import cells as cells_of
 from dashboard.cells import folds
 from dashboard.keeping import Keeper
 from dashboard.service import store
-from probing import edge_tables, metrics
+from probing import edge_tables, evidence, metrics
 from probing.graph import ResidualGraph
 from probing.jobs.plan import step_of_side
+from probing.method import Loss
 from probing.metrics import METRICS, Comparison, Definition
 from probing.scores import Scores
 from probing.store.records import ComparisonRow, JobRow, RunRow
@@ -251,6 +252,31 @@ def questions(comparison: str) -> pd.DataFrame:
     """Every question of a comparison with both answers, without the texts of their tokens."""
     table = store().comparisons.questions(comparison)
     return table[[column for column in table if not column.endswith("_pieces")]].copy()
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def same_text(comparison: str, cut: int) -> float | None:
+    """The share of the selected questions whose first tokens, up to the cut, are the same in both answers; None where
+    an earlier version did not keep the tokens' texts."""
+    table = store().comparisons.questions(comparison)
+    chosen = table[table["reason"].isna()]
+    both = zip(chosen["base_answer_pieces"], chosen["tuned_answer_pieces"], strict=True)
+    if chosen.empty or chosen[["base_answer_pieces", "tuned_answer_pieces"]].isna().to_numpy().any():
+        return None
+    return float(np.mean([list(base[:cut]) == list(tuned[:cut]) for base, tuned in both]))
+
+
+def sampled_intensity(base_run: str, tuned_run: str, graph: ResidualGraph, loss: Loss) -> Comparison | None:
+    """The real intensity of both models as far as checks of some edges tell it; None if there are none."""
+    opened, _, results = store().file.revision()
+    return _sampled_intensity(opened, results, base_run, tuned_run, graph, loss)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _sampled_intensity(
+    opened: int, results: int, base_run: str, tuned_run: str, _graph: ResidualGraph, loss: Loss
+) -> Comparison | None:
+    return evidence.sampled_intensity(store(), (base_run, tuned_run), loss, _graph, Definition(resamples=2000))
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)

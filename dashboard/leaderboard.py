@@ -7,11 +7,13 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import data, exports
+from dashboard.pattern import Told, in_short
+from dashboard.seeds import bands_of
 from dashboard.theme import percent, text_colours
-from dashboard.view import View, alike, asked
-from dashboard.words import ARROWS, arrowed, pattern_verdict
+from dashboard.view import View, alike, asked, method_of, seeds_among
+from dashboard.words import ARROWS, arrowed
 from probing.jobs.plan import is_outdated
-from probing.metrics import COMPLEXITY, LOSS, METRICS, PATTERN, Comparison
+from probing.metrics import COMPLEXITY, LOSS, METRICS, PATTERN
 from probing.pairs import Pair, load_registry
 from probing.published import Published
 
@@ -30,35 +32,40 @@ def _link(pair: Pair, view: View, alpha: float) -> str:
 def rows(view: View) -> list[dict[str, Any]]:
     """One row for each comparison like the view's, and for each of the paper's rows on the same pair and questions."""
     registry = load_registry()
-    found = []
-    for row in alike(view):
+    found, compared_alike, method = [], alike(view), method_of(view.comparison)
+    for row in compared_alike:
         pair = registry.pairs.get(row.pair)
         if pair is None:
             continue
-        compared = data.compared(row.comparison_key)
+        bands = bands_of(seeds_among(compared_alike, pair, row.alpha))
+        told = Told(method, data.compared(row.comparison_key), bands)
         before, after = (percent(of, signed=False) for of in row.accuracies)
         accuracy = f"{before.removesuffix(' %')} → {after}"
-        pattern = pattern_verdict(compared) + (" (earlier version)" if is_outdated(row) else "")
-        made = _row(view, pair, row.alpha, pattern, compared)
+        pattern = in_short(told) + (" (earlier version)" if is_outdated(row) else "")
+        made = _row(view, pair, row.alpha, pattern, told)
         found.append(made | {"Tokens": row.cut, "Accuracy": accuracy})
     for pair in registry.pairs.values():
         found += [_published_row(view, pair, row) for row in view.published(pair)]
     order = list(registry.pairs)
-    return sorted(found, key=lambda row: (order.index(row["name"]), row["α"]))
+    controls = [pair.name for pair in registry.pairs.values() if pair.control]
+    return sorted(found, key=lambda row: (row["name"] in controls, order.index(row["name"]), row["α"]))
 
 
-def _row(view: View, pair: Pair, alpha: float, pattern: str, compared: dict[str, Comparison]) -> dict[str, Any]:
-    row = {"name": pair.name, "Pair": _link(pair, view, alpha), "α": alpha, "Kind": pair.kind, "Pattern": pattern}
+def _row(view: View, pair: Pair, alpha: float, pattern: str, told: Told | None) -> dict[str, Any]:
+    kind = f"control: {pair.control}" if pair.control else pair.kind
+    row = {"name": pair.name, "Pair": _link(pair, view, alpha), "α": alpha, "Kind": kind, "Pattern": pattern}
     for metric in _SHOWN:
-        c = compared.get(metric)
+        c, band = (told.compared.get(metric), told.bands.get(metric)) if told else (None, None)
+        beyond = c is not None and band is not None and band.place(c) == "beyond"
         row[_heading(metric)] = 100 * c.relative if c and c.relative is not None else None
-        row[f"{_heading(metric)} text"] = arrowed(c) if c else "–"
+        row[f"{_heading(metric)} text"] = arrowed(c, beyond) if c else "–"
+        row[f"{_heading(metric)} seeds"] = band.words if band else "–"
         row[f"{_heading(metric)} direction"] = c.direction if c else 0
     return row | {"Tokens": None, "Accuracy": "–"}
 
 
 def _published_row(view: View, pair: Pair, row: Published) -> dict[str, Any]:
-    made = _row(view, pair, row.alpha, "published", {})
+    made = _row(view, pair, row.alpha, "published", None)
     for metric, (base, tuned) in row.metrics.items():
         relative = (tuned - base) / base
         made[_heading(metric)] = 100 * relative
@@ -87,10 +94,12 @@ def show(view: View) -> None:
         hide_index=True,
         height="content",
         column_config={
-            "Pair": st.column_config.LinkColumn(display_text=r"pair=([^&]+)", help="Opens the comparison."),
+            "Pair": st.column_config.LinkColumn(display_text=r"pair=([^&]+)", help="Opens the comparison.", width=130),
             "α": st.column_config.NumberColumn(help="The cut: the share of the mean answer length that is scored."),
             "Tokens": st.column_config.NumberColumn(help="How many tokens of an answer that is."),
-            "Pattern": st.column_config.TextColumn(help="Against the paper's pattern for online RL."),
+            "Pattern": st.column_config.TextColumn(
+                help="How the three metrics moved, beside what the paper found for online RL."
+            ),
             **{
                 name: st.column_config.NumberColumn(
                     help=f"{METRICS[metric].meaning} Relative change, with its 95 % interval."

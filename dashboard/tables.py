@@ -5,11 +5,12 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import data, exports
+from dashboard.pattern import Told
 from dashboard.theme import number, percent
 from dashboard.view import COHORT_NAMES, GRANULARITY_NAMES, View
 from dashboard.words import interval, relative_interval
 from probing.edge_tables import strongest
-from probing.metrics import METRICS, STUDENTISED_BELOW, Comparison, Definition, coverage, range_of
+from probing.metrics import METRICS, STUDENTISED_BELOW, Definition, coverage, range_of
 from probing.rollouts import COHORTS
 from probing.store.records import ComparisonRow, RunRow
 
@@ -23,7 +24,7 @@ def cohorts(view: View) -> None:
     st.caption("  \n".join(lines))
 
 
-def all_metrics(compared: dict[str, Comparison], questions: int) -> None:
+def all_metrics(told: Told, questions: int) -> None:
     """Every metric of one comparison of so many questions."""
     rows = [
         {
@@ -33,18 +34,22 @@ def all_metrics(compared: dict[str, Comparison], questions: int) -> None:
             "Difference": number(c.difference, signed=True),
             "95 % interval": interval(c),
             "Relative": relative_interval(c),
+            "Seeds": told.bands[metric].words if metric in told.bands else "–",
             "Held": percent(coverage(metric, questions), signed=False),
             "What it is": METRICS[metric].meaning,
         }
-        for metric, c in compared.items()
+        for metric, c in told.compared.items()
     ]
     st.dataframe(
         pd.DataFrame(rows),
         hide_index=True,
         column_config={
+            "Seeds": st.column_config.TextColumn(
+                help="The seed band: how far models lie from the base that were trained like it from other seeds."
+            ),
             "Held": st.column_config.TextColumn(
                 help="In how many of the trials described in docs/method.md such intervals held the true value."
-            )
+            ),
         },
     )
 

@@ -1,6 +1,6 @@
 """The shared selection: pair, question set, cohort and cut, in the sidebar and in the URL of every page."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 from urllib.parse import urlencode
 
@@ -34,6 +34,7 @@ PATH_NAMES: dict[Path, str] = {
     "eap": "the paper's estimate",
     "norm-exact": "norms taken exactly",
     "eap-ig": "integrated gradients",
+    "exact": "each edge really removed",
 }
 
 LOSS_NAMES: dict[Loss, str] = {"nll": "likelihood", "margin": "margin", "log-odds": "log-odds"}
@@ -278,9 +279,32 @@ class Seed:
 
 def seeds(view: View) -> list[Seed]:
     """What other seeds do to a view's base, at its cut and by its rules: the seed band, as far as it was computed."""
-    known = {pair.name: backwards for pair, backwards in load_registry().seeds(view.pair)}
-    rows = [row for row in alike(view) if row.alpha == view.alpha and row.pair in known]
-    return [Seed(row, known[row.pair]) for row in rows]
+    return seeds_among(alike(view), view.pair, view.alpha)
+
+
+def seeds_among(rows: list[ComparisonRow], pair: Pair, alpha: float) -> list[Seed]:
+    """The same of a pair at a cut, among comparisons that are alike."""
+    known = {other.name: backwards for other, backwards in load_registry().seeds(pair)}
+    return [Seed(row, known[row.pair]) for row in rows if row.alpha == alpha and row.pair in known]
+
+
+def beside(view: View, pair: Pair) -> View | None:
+    """The comparison of another pair that is like a view's; None if it has not been computed."""
+    found = [row for row in alike(view, pair.name) if row.alpha == view.alpha]
+    return replace(view, pair=pair, row=found[0]) if found else None
+
+
+def by_method(view: View, method: Method) -> View | None:
+    """The newest comparison of a view's pair that differs from its own in the method alone; None if there is none."""
+
+    def chosen(row: ComparisonRow) -> tuple[Any, ...]:
+        return row.pair, row.question_set, row.settings["selection"], row.settings.get("answers")
+
+    wanted = chosen(view.comparison)
+    for row in data.comparison_rows():
+        if row.ready and chosen(row) == wanted and method_of(row).present == method.present:
+            return replace(view, row=row)
+    return None
 
 
 PAPER = "the paper's"

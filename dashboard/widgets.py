@@ -1,6 +1,7 @@
 """Pieces that several pages use: the state of a view, the queue, metric cards, figures."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -8,14 +9,15 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from dashboard import data, exports, roles
+from dashboard import data, exports, roles, seeds
 from dashboard.drawing import drawn
+from dashboard.pattern import Told, badge
 from dashboard.service import public
 from dashboard.theme import CHART, number
 from dashboard.view import COHORT_NAMES, PAPER, View, current, newest_job, rules, unknown
-from dashboard.words import VERDICTS, as_text, coverage_note, interval, relative_interval
+from dashboard.words import as_text, coverage_note, interval, relative_interval
 from probing.jobs.plan import Spec, is_outdated, spec_of
-from probing.metrics import COMPLEXITY, METRICS, Comparison, Definition, verdict
+from probing.metrics import COMPLEXITY, METRICS, Comparison, Definition
 from probing.published import Published
 from probing.rollouts import ALPHAS, Criteria
 from probing.store.records import ACTIVE, JobRow
@@ -98,7 +100,8 @@ def _show_progress(job: JobRow) -> None:
 
 
 def offer_more(view: View, label: str, why: str, **wanted: Any) -> None:
-    """Offer to compute something more of a comparison (`Spec`'s `timeline` or `question`), or show how far that is."""
+    """Offer to compute something more of a comparison, or the same in another way (`Spec`'s `timeline`, `question` or
+    `method`), or show how far that is."""
     spec = spec_of(view.comparison, **wanted)
 
     def newest() -> JobRow | None:
@@ -172,19 +175,24 @@ def subtitle(view: View) -> None:
         st.caption(f":material/info: {as_text(view.comparison.warning)}")
 
 
-def metric_card(metric: str, compared: Comparison, questions: int, note: str | None = None) -> None:
-    """A metric as base -> tuned, with its difference, interval, and verdict where the paper has a pattern.
+def metric_card(told: Told, metric: str, questions: int, note: str | None = None, of: Comparison | None = None) -> None:
+    """A metric as base -> tuned, with its difference, interval, what seeds do, and where the paper has a pattern, how
+    it moved.
 
-    Below stands a caution where intervals over so many `questions` are known to be too narrow, and a `note`.
+    Below stands a caution where intervals over so many `questions` are known to be too narrow, and a `note`. `of` is
+    the metric counted otherwise than a comparison usually is, to which no seed band belongs.
     """
-    known = METRICS[metric]
+    known, compared = METRICS[metric], of or told.compared[metric]
     st.metric(known.title, _arrow(compared.base, compared.tuned), help=known.meaning)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f"**{relative_interval(compared)}**", width="content")
         if known.direction:
-            words, colour, icon = VERDICTS[verdict(metric, compared)]
+            words, colour, icon = badge(replace(told, compared={**told.compared, metric: compared}), metric)
             st.badge(words, color=colour, icon=icon)  # type: ignore[arg-type]
     st.caption(f"difference {number(compared.difference, signed=True)}, 95 % interval {interval(compared)}")
+    band = told.bands.get(metric) if of is None else None
+    if band and (said := seeds.beside(band, compared)):
+        st.caption(f":material/casino: {said}", help=seeds.about(band))
     if caution := coverage_note(metric, questions):
         st.caption(f":material/warning: {caution}")
     if note:

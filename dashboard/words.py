@@ -7,19 +7,7 @@ from pathlib import Path
 
 from dashboard.theme import number, percent
 from probing.graph import BIAS, ResidualGraph
-from probing.metrics import (
-    GINI,
-    INTENSITY,
-    LOSS,
-    LOW_COVERAGE,
-    METRICS,
-    PATTERN,
-    Comparison,
-    Verdict,
-    coverage,
-    measured_size,
-    verdict,
-)
+from probing.metrics import LOW_COVERAGE, Comparison, coverage, measured_size
 
 _METHOD = Path(__file__).resolve().parents[1] / "docs" / "method.md"
 
@@ -61,14 +49,6 @@ def as_text(text: str) -> str:
     return _LINKED.sub(JOINER, escaped)
 
 
-VERDICTS: dict[Verdict, tuple[str, str, str]] = {
-    "follows": ("online-RL pattern", "green", ":material/check:"),
-    "against": ("against the pattern", "orange", ":material/swap_vert:"),
-    "noise": ("within question noise", "gray", ":material/remove:"),
-}
-"""Words, colour and icon of a verdict on the online-RL pattern."""
-
-
 def interval(comparison: Comparison) -> str:
     """The 95 % interval of a difference."""
     if not (math.isfinite(comparison.ci_low) and math.isfinite(comparison.ci_high)):
@@ -80,13 +60,14 @@ def relative_interval(comparison: Comparison) -> str:
     """Relative change and its interval, as percentages of the base."""
     if comparison.relative is None:
         return "no share: the base may be zero"
-    if not _has_relative_interval(comparison):
+    if not has_relative_interval(comparison):
         return f"{percent(comparison.relative)}, no interval"
     low, high = (percent(end).removesuffix(" %") for end in (comparison.relative_low, comparison.relative_high))
     return f"{percent(comparison.relative)} ({low} to {high})"
 
 
-def _has_relative_interval(comparison: Comparison) -> bool:
+def has_relative_interval(comparison: Comparison) -> bool:
+    """Whether there is an interval of the share of the base."""
     return math.isfinite(comparison.relative_low) and math.isfinite(comparison.relative_high)
 
 
@@ -104,54 +85,18 @@ ARROWS = {1: "↑", -1: "↓", 0: "·"}
 """Up, down, or within question noise."""
 
 
-def arrowed(comparison: Comparison) -> str:
-    """The same with an arrow before it."""
-    return f"{ARROWS[comparison.direction]} {relative_interval(comparison)}"
+DOUBLE = {1: "↑↑", -1: "↓↓", 0: "·"}
+"""The same of what is beyond the seed band too."""
 
 
-def pattern_verdict(compared: dict[str, Comparison]) -> str:
-    """In a few words, how the three metrics of the pattern moved."""
-    found = [verdict(metric, compared[metric]) for metric in PATTERN]
-    if all(v == "follows" for v in found):
-        return "follows"
-    if all(v == "against" for v in found):
-        return "against"
-    if all(v == "noise" for v in found):
-        return "within question noise"
-    return f"mixed ({found.count('follows')} with, {found.count('against')} against)"
+def arrowed(comparison: Comparison, beyond_seeds: bool = False) -> str:
+    """Relative change and its interval, with an arrow before them."""
+    arrows = DOUBLE if beyond_seeds else ARROWS
+    return f"{arrows[comparison.direction]} {relative_interval(comparison)}"
 
 
-def headline(algorithm: str, compared: dict[str, Comparison]) -> str:
-    """What happened to a pair's circuits, in a sentence."""
-    moved, still = [], []
-    for metric in PATTERN:
-        c, name = compared[metric], METRICS[metric].short
-        if c.direction == 0:
-            still.append(name)
-            continue
-        verb = "raised" if c.difference > 0 else "lowered"
-        moved.append(f"{verb} {name} by {_amount(c)}")
-    clauses = [f"{algorithm} {_listed(moved)}"] if moved else []
-    if still:
-        clauses.append(f"{_listed(still)} did not move beyond question noise")
-    spread = compared[GINI.key]
-    if spread.direction:
-        clauses.append(f"the circuit is {'more' if spread.direction > 0 else 'less'} concentrated")
-    sentence = "; ".join(clauses)
-    return f"{sentence[0].upper()}{sentence[1:]}."
-
-
-def _amount(c: Comparison) -> str:
-    """By how much a metric moved in its direction, with the interval: relative to the base where that has one."""
-    if c.relative is not None and _has_relative_interval(c):
-        ends = sorted(c.direction * end for end in (c.relative_low, c.relative_high))
-        low, high = (percent(end, signed=False) for end in ends)
-        return f"{percent(abs(c.relative), signed=False)} (95 % interval {low.removesuffix(' %')} to {high})"
-    low, high = (number(end) for end in sorted(c.direction * end for end in (c.ci_low, c.ci_high)))
-    return f"{number(abs(c.difference))} (95 % interval {low} to {high})"
-
-
-def _listed(items: list[str]) -> str:
+def listed(items: list[str]) -> str:
+    """Some things, in a sentence."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
@@ -163,25 +108,13 @@ def bins_verdict(by_bins: dict[int, Comparison]) -> str:
         return f"Complexity {'rose' if up else 'fell'} whatever the number of bins, from {min(signs)} to {max(signs)}."
     if up and down:
         return (
-            f"**The conclusion depends on the bins**: complexity rose with {_listed([str(b) for b in up])} bins "
-            f"and fell with {_listed([str(b) for b in down])}."
+            f"**The conclusion depends on the bins**: complexity rose with {listed([str(b) for b in up])} bins "
+            f"and fell with {listed([str(b) for b in down])}."
         )
     if not up and not down:
         return "Complexity did not move beyond question noise with any number of bins."
     still = [str(bins) for bins, sign in signs.items() if not sign]
-    return f"Complexity {'rose' if up else 'fell'}, but not beyond question noise with {_listed(still)} bins."
-
-
-def confound(compared: dict[str, Comparison]) -> str | None:
-    """A caution where the loss moved with intensity, because gradients shrink as a model grows sure; else None."""
-    intensity, loss = compared[INTENSITY.key], compared[LOSS.key]
-    if loss.direction == 0 or loss.direction != intensity.direction or None in (loss.relative, intensity.relative):
-        return None
-    return (
-        f"The loss moved the same way ({percent(loss.relative)}; intensity {percent(intensity.relative)}). "
-        "A model that is surer of its own answer has smaller gradients, and with them smaller scores, whatever its "
-        "circuit looks like, so this change of intensity may be one of confidence."
-    )
+    return f"Complexity {'rose' if up else 'fell'}, but not beyond question noise with {listed(still)} bins."
 
 
 def folded(graph: ResidualGraph) -> str:

@@ -4,7 +4,7 @@ from functools import partial
 
 import streamlit as st
 
-from dashboard import data, edge_filter, exchange, inspector
+from dashboard import beside, data, edge_filter, exchange, inspector
 from dashboard.cells import folds
 from dashboard.figures import matrix, wiring
 from dashboard.panels import PANELS
@@ -69,3 +69,5 @@ with st.container(key="wide-matrix" if len(names) > 1 else "narrow-matrix"):
         on_select=partial(inspector.remember, "chart-matrix"),
         selection_mode="points",
     )
+
+beside.circuits(view, chosen, pick)

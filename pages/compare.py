@@ -1,25 +1,26 @@
-"""Compare: which pair, what changed, how sure; and all pairs side by side."""
+"""Compare: which pair, what changed, how sure, by which definition; and all pairs side by side."""
 
 from functools import partial
 
 import streamlit as st
 
-from dashboard import data, leaderboard, tables
+from dashboard import beside, data, definitions, leaderboard, tables
 from dashboard.figures import strips
+from dashboard.pattern import headline, subject
 from dashboard.theme import percent
 from dashboard.widgets import beside_published, chart, metric_card, ready_view, subtitle
-from dashboard.words import as_text, confound, headline
+from dashboard.words import as_text, section
 from probing.metrics import LOSS, METRICS, PATTERN
 
 view = ready_view()
-compared = data.compared(view.key)
+told = definitions.told(view)
 questions = data.per_question(view.key)
 paper = view.published(view.pair, view.alpha)
 asked = view.counts["selected"]
 
 st.title(as_text(view.pair.arrow))
 subtitle(view)
-st.markdown(headline(as_text(view.pair.algorithm), compared))
+st.markdown(headline(subject(view.pair), told))
 
 left, *cards = st.columns([0.8, 1.25, 1.25, 1.25])
 with left, st.container(border=True, height="stretch"):
@@ -29,10 +30,10 @@ with left, st.container(border=True, height="stretch"):
         help="Share of all questions answered correctly, decoding greedily.",
     )
     tables.cohorts(view)
-    metric_card(LOSS.key, compared[LOSS.key], asked)
+    metric_card(told[0], LOSS.key, asked)
 for column, metric in zip(cards, PATTERN, strict=True):
     with column, st.container(border=True, height="stretch"):
-        metric_card(metric, compared[metric], asked, beside_published(view, metric, paper[0]) if paper else None)
+        metric_card(told[0], metric, asked, beside_published(view, metric, paper[0]) if paper else None)
         chart(
             partial(strips.paired, questions, metric, height=190),
             f"paired-{metric}",
@@ -40,16 +41,16 @@ for column, metric in zip(cards, PATTERN, strict=True):
             questions[["question_id", f"{metric}_base", f"{metric}_tuned"]],
         )
 
-if caution := confound(compared):
-    st.warning(caution, icon=":material/balance:")
+st.subheader("Confidence taken out", help=section("Definitions side by side"))
+definitions.show(view, told, beside.chosen(view))
 
 st.subheader("All pairs at all cuts")
 st.caption(
-    "The paper's pattern for online RL is intensity up, complexity up, kurtosis down. An arrow: beyond question noise, "
-    "as the 95 % interval over questions excludes zero; training runs differ too, and the control with another seed "
-    "shows by how much. Click a column to sort, a pair to open it."
+    "The paper's pattern for online RL is intensity up, complexity up, kurtosis down; a likelihood, which falls as a "
+    "model grows sure, is never said to go against it. ↑ ↓: beyond question noise, as the 95 % interval over questions "
+    "excludes zero. ↑↑ ↓↓: beyond the seed band too. Controls stand last. Click a column to sort, a pair to open it."
 )
 leaderboard.show(view)
 
 with st.expander("All metrics of this pair"):
-    tables.all_metrics(compared, asked)
+    tables.all_metrics(told[0], asked)

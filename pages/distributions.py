@@ -5,7 +5,7 @@ from functools import partial
 
 import streamlit as st
 
-from dashboard import data
+from dashboard import data, definitions
 from dashboard.figures import diversity, histograms, spread, strips
 from dashboard.widgets import chart, metric_card, ready_view, subtitle
 from dashboard.words import as_text, bins_verdict
@@ -37,6 +37,7 @@ def chosen_range() -> Definition:
 
 view = ready_view()
 asked = view.counts["selected"]
+own = definitions.own(view)
 st.title(f"Distributions: {as_text(view.pair.arrow)}")
 subtitle(view)
 
@@ -73,7 +74,7 @@ if size.open:
         with cards:
             for metric, comparison in compared.items():
                 with st.container(border=True):
-                    metric_card(metric, comparison, asked, f"Interval of {interval_of(metric, definition)}.")
+                    metric_card(own, metric, asked, f"Interval of {interval_of(metric, definition)}.", comparison)
 
 if curves.open:
     with curves:
@@ -93,7 +94,7 @@ if curves.open:
             chart(partial(spread.lorenz, edges), "lorenz", "Lorenz curves of edge strength for both models.")
         for column, metric in zip(st.columns(2, gap="medium"), (EFFECTIVE_EDGES.key, GINI.key), strict=True):
             with column, st.container(border=True):
-                metric_card(metric, data.compared(view.key)[metric], asked)
+                metric_card(own, metric, asked)
 
 if bins_tab.open:
     with bins_tab:
@@ -140,7 +141,7 @@ if between.open:
     with between:
         card, _ = st.columns([1, 2])
         with card, st.container(border=True):
-            metric_card(DIVERSITY.key, data.compared(view.key)[DIVERSITY.key], asked)
+            metric_card(own, DIVERSITY.key, asked)
         st.caption(
             "How alike two questions' edge scores are, for every two questions; the diversity is one minus the mean "
             "off the diagonal. Both maps have the same order, by the base's mean correlation, and the same scale."

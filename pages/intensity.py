@@ -4,24 +4,26 @@ from functools import partial
 
 import streamlit as st
 
-from dashboard import data, tables
+from dashboard import data, definitions, tables
 from dashboard.figures import layers, strips
+from dashboard.pattern import headline, subject
+from dashboard.seeds import of_groups
 from dashboard.view import alike
 from dashboard.widgets import chart, metric_card, ready_view, subtitle
-from dashboard.words import as_text, by_head, confound
+from dashboard.words import as_text, by_head
 from probing.metrics import EFFECTIVE_EDGES, INTENSITY, LOSS, METRICS
 
 view = ready_view()
-compared = data.compared(view.key)
+told = definitions.told(view)
+seeds = partial(of_groups, view)
 st.title(f"Intensity: {as_text(view.pair.arrow)}")
 subtitle(view)
+st.markdown(headline(subject(view.pair), told))
 
 cards = st.columns(3)
 for column, metric in zip(cards, (INTENSITY.key, LOSS.key, EFFECTIVE_EDGES.key), strict=True):
     with column, st.container(border=True, height="stretch"):
-        metric_card(metric, compared[metric], view.counts["selected"])
-if caution := confound(compared):
-    st.warning(caution, icon=":material/balance:")
+        metric_card(told[0], metric, view.counts["selected"])
 
 where, movers, cuts, confidence = st.tabs(
     ["Where", "Top movers", "Against the cut", "Against the loss"], key="section", bind="query-params"
@@ -31,13 +33,16 @@ if where.open:
     with where:
         st.caption(
             "Tuned minus base, of the mean |score| of the edges that a layer, or a kind of reader, reads through. "
-            "Left: a dot marks a difference beyond question noise. Right: small dots are questions (boxes, where there "
-            "are many groups), the large one is their mean with its 95 % interval."
+            "Left: a dot marks a difference beyond question noise, a ring one beyond the seed band too. Right: small "
+            "dots are questions (boxes, where there are many groups), the large one is their mean with its 95 % "
+            "interval. Grey bars: by how much models differ that were trained like the base from other seeds."
         )
         heat, bars = st.columns(2, gap="medium")
         with heat:
             chart(
-                partial(layers.by_kind, data.breakdown(*view.keys, "layer and kind"), view.graph),
+                partial(
+                    layers.by_kind, data.breakdown(*view.keys, "layer and kind"), view.graph, seeds("layer and kind")
+                ),
                 "layer-kind",
                 "Differences of intensity by layer and kind of reader.",
             )
@@ -48,11 +53,14 @@ if where.open:
             )  # fmt: skip
             breakdown = data.breakdown(*view.keys, by or "kind")
             chart(
-                partial(strips.differences, breakdown, "kind of reader" if by == "kind" else "reading layer"),
+                partial(
+                    strips.differences, breakdown, "kind of reader" if by == "kind" else "reading layer",
+                    seeds(by or "kind"),
+                ),
                 "groups",
                 "Differences of intensity by group of edges, one dot for each question, with means and intervals.",
                 breakdown.as_table,
-            )
+            )  # fmt: skip
         if any(view.graph.heads):
             st.subheader("Head by head")
             st.caption(by_head(view.graph))
@@ -63,10 +71,13 @@ if where.open:
             many = max(heads.queries for heads in view.graph.heads if heads) > 12
             with st.container(key="wide-heads" if many else "narrow-heads"):
                 chart(
-                    partial(layers.by_head, data.breakdown(*view.keys, f"{way or 'into'} heads"), view.graph),
+                    partial(
+                        layers.by_head, data.breakdown(*view.keys, f"{way or 'into'} heads"), view.graph,
+                        seeds(f"{way or 'into'} heads"),
+                    ),
                     "layer-head",
                     f"Differences of intensity of the edges {way} each head, by layer and head.",
-                )
+                )  # fmt: skip
 
 if movers.open:
     with movers:

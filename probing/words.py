@@ -22,3 +22,11 @@ def interval(estimate: Estimate, digits: str) -> str:
 def span(low: float, high: float, digits: str) -> str:
     """From the lowest to the highest."""
     return f"{low:{digits}} to {high:{digits}}"
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that suits it."""
+    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:,.0f} {unit}"
+    return f"{seconds:.0f} seconds"

@@ -60,12 +60,17 @@ _DOTS = 1500
 """Dots up to which each question has its own; more make a browser slow, and are drawn as boxes."""
 
 
-def differences(breakdown: Breakdown, title: str) -> go.Figure:
-    """Each group's differences, a dot a question (or a box of their quartiles), with the mean and its interval."""
+def differences(breakdown: Breakdown, title: str, seeds: tuple[np.ndarray, np.ndarray] | None = None) -> go.Figure:
+    """Each group's differences, a dot a question (or a box of their quartiles), with the mean and its interval, and
+    between the ends of `seeds` a bar of what other seeds do."""
     figure = go.Figure()
     differences = breakdown.tuned - breakdown.base
     places = np.arange(len(breakdown.labels))
     figure.add_hline(0, line={"color": NEUTRAL, "width": 1})
+    if seeds is not None:
+        low, high = seeds
+        bar = go.Bar(x=places, base=low, y=high - low, width=0.8, marker={"color": FAINT, "line": {"width": 0}})
+        figure.add_trace(bar.update(name="seeds", hoverinfo="skip", showlegend=False))
     if differences.size <= _DOTS:
         each = go.Scatter(
             x=np.repeat(places, differences.shape[1]) + np.tile(_jitter(differences.shape[1], 0.28), len(places)),

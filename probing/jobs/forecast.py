@@ -33,6 +33,7 @@ from probing.questions import TEMPLATES, Question, load_questions, prompt_for
 from probing.rollouts import Answer, Criteria, Selected, select
 from probing.sameness import weights_note
 from probing.store import Store
+from probing.words import duration
 
 CHARACTERS = 2.5
 """Letters in a token, at least, where the text is mathematics in English."""
@@ -320,14 +321,6 @@ def _look_at(spec: Spec, pair: Pair, side: str) -> Model:
         return Model(checkpoint, describe(checkpoint), f" ({checkpoint.identity})")
     except PersonError as error:
         return Model(None, pair.shape, f" ({error.what}{' Its published shape is taken.' if pair.shape else ''})")
-
-
-def duration(seconds: float) -> str:
-    """A time in the unit that suits it."""
-    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:,.0f} {unit}"
-    return f"{seconds:.0f} seconds"
 
 
 def count(parameters: int) -> str:

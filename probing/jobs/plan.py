@@ -262,7 +262,7 @@ def step_of_side(side: str) -> int:
 
 
 def spec_of(comparison: ComparisonRow, **wanted: Any) -> Spec:
-    """The job that made a comparison, asking for `wanted` too.
+    """The job that made a comparison, asking for `wanted` too, or for that in place of what it did.
 
     Where answers and scores were made in different dtypes, `auto` did that, and does it again.
     """
@@ -274,7 +274,7 @@ def spec_of(comparison: ComparisonRow, **wanted: Any) -> Spec:
         how["dtype"] = "auto"
     how |= {"rollouts": rollout["decoding"].get("imported"), "pickled": settings.get("pickled", False)}
     how |= {"method": Method.from_json(settings["method"]).present}
-    return Spec(comparison.pair, comparison.question_set, (selection.alpha,), selection, **how, **wanted)
+    return Spec(comparison.pair, comparison.question_set, (selection.alpha,), selection, **{**how, **wanted})
 
 
 def is_outdated(comparison: ComparisonRow) -> bool:

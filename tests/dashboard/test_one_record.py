@@ -35,11 +35,14 @@ def _shown() -> None:
     import streamlit as st
 
     from dashboard import tables
+    from dashboard.pattern import Told
     from dashboard.widgets import metric_card
+    from probing.method import PAPERS
     from tests.dashboard.test_one_record import compared
 
-    tables.all_metrics(compared(), 60)
-    metric_card("median_size", compared()["median_size"], 60)
+    told = Told(PAPERS, compared())
+    tables.all_metrics(told, 60)
+    metric_card(told, "median_size", 60)
     st.write("done")
 
 

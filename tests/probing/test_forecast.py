@@ -13,7 +13,7 @@ from transformers import LlamaConfig
 
 from probing.errors import QuestionError
 from probing.fitting import Speed, answer_seconds, pass_seconds, score_seconds
-from probing.jobs.forecast import duration, forecast
+from probing.jobs.forecast import forecast
 from probing.jobs.numerics import make_plan
 from probing.jobs.plan import SIDES, Numerics, Spec
 from probing.jobs.tasks import Transplant
@@ -21,6 +21,7 @@ from probing.jobs.worker import follow
 from probing.pairs import load_registry
 from probing.rollouts import Criteria
 from probing.store import open_store
+from probing.words import duration
 from tests.conftest import ROOT
 
 SPEC = Spec("grpo", "addition", (0.1, 0.3), Criteria(n=20))
