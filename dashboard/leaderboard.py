@@ -94,7 +94,8 @@ def show(view: View) -> None:
         hide_index=True,
         height="content",
         column_config={
-            "Pair": st.column_config.LinkColumn(display_text=r"pair=([^&]+)", help="Opens the comparison.", width=130),
+            "Pair": st.column_config.LinkColumn(display_text=r"pair=([^&]+)", help="Opens the comparison.", width=125),
+            "Kind": st.column_config.TextColumn(width=110),
             "α": st.column_config.NumberColumn(help="The cut: the share of the mean answer length that is scored."),
             "Tokens": st.column_config.NumberColumn(help="How many tokens of an answer that is."),
             "Pattern": st.column_config.TextColumn(

@@ -116,7 +116,7 @@ def in_short(told: Told) -> str:
         return badge(told, INTENSITY.key)[0]
     names = {"follows": "with", "against": "against", "with the loss": "with the loss", "likelihood": "by likelihood"}
     counts = [f"{found.count(kind)} {name}" for kind, name in names.items() if kind in found]
-    return ", ".join(counts)
+    return f"mixed ({', '.join(counts)})"
 
 
 def subject(pair: Pair) -> str:
