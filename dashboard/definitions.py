@@ -18,6 +18,7 @@ from dashboard.seeds import bands
 from dashboard.theme import percent
 from dashboard.view import View, by_method, method_of
 from dashboard.widgets import chart, offer_more
+from dashboard.words import section
 from probing.jobs.shipped import DEFINITIONS, MARGIN
 from probing.method import Loss, Method
 from probing.metrics import INTENSITY, METRICS, PATTERN
@@ -82,6 +83,8 @@ def show(view: View, found: Sequence[Told], others: Sequence[View] = ()) -> None
         "same definition. The margin is the chosen token's lead over the runner-up, which does not fall as a model "
         "grows sure. " + _same_text(view)
     )
+    with st.expander("What the definitions and the seed band are"):
+        st.markdown(f"{section('Definitions side by side')}\n\n{section('The seed band')}")
     _offer(view, found)
 
 

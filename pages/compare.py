@@ -9,7 +9,7 @@ from dashboard.figures import strips
 from dashboard.pattern import headline, subject
 from dashboard.theme import percent
 from dashboard.widgets import beside_published, chart, metric_card, ready_view, subtitle
-from dashboard.words import as_text, section
+from dashboard.words import as_text
 from probing.metrics import LOSS, METRICS, PATTERN
 
 view = ready_view()
@@ -41,7 +41,7 @@ for column, metric in zip(cards, PATTERN, strict=True):
             questions[["question_id", f"{metric}_base", f"{metric}_tuned"]],
         )
 
-st.subheader("Confidence taken out", help=section("Definitions side by side"))
+st.subheader("Confidence taken out")
 definitions.show(view, told, beside.chosen(view))
 
 st.subheader("All pairs at all cuts")

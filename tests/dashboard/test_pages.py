@@ -17,6 +17,7 @@ from probing.jobs.plan import SIDES, Spec
 from probing.jobs.worker import follow
 from probing.method import Method
 from probing.metrics import Definition, compare
+from probing.pairs import load_registry
 from probing.rollouts import Criteria
 from probing.store.connection import Connection
 from tests.conftest import ROOT
@@ -137,16 +138,21 @@ def test_the_leaderboard_has_every_pair_at_every_cut_as_numbers_and_links(full: 
     from urllib.parse import parse_qs, urlsplit
 
     table = _leaderboard(_open("compare"))
-    assert len(table) == 20
+    local = [pair for pair in load_registry().pairs.values() if pair.is_small]
+    assert len(table) == 4 * len(local)
     assert list(table["α"][:4]) == [0.03, 0.1, 0.3, 0.5]
     assert pd.api.types.is_numeric_dtype(table["Intensity"]), "sorted as numbers, not as words"
-    asked = parse_qs(urlsplit(table["Pair"][19]).query)
-    assert asked == {"pair": ["Other seed"], "questions": ["Addition"], "cohort": ["both correct"], "alpha": ["0.5"]}
+    asked = [parse_qs(urlsplit(link).query) for link in table["Pair"]]
+    own = {"pair": ["Other seed"], "questions": ["Addition"], "cohort": ["both correct"], "alpha": ["0.5"]}
+    place = asked.index(own)
     compared = service.store().summaries.metrics()
     keys = service.store().comparisons.table().set_index(["pair", "alpha"])["comparison_key"]
     row = compared[(compared["comparison_key"] == keys["seed", 0.5]) & (compared["metric"] == "loss")]
     row = row[row["side"] == "tuned"].iloc[0]
-    assert table["Loss"][19] == pytest.approx(100 * row["relative"])
+    assert table["Loss"][place] == pytest.approx(100 * row["relative"])
+    controls = [kind.startswith("control") for kind in table["Kind"]]
+    assert controls == sorted(controls), "controls stand last"
+    assert any(controls)
 
 
 def test_a_picked_edge_shows_its_values_and_survives_a_change_of_the_figure(full: Path) -> None:

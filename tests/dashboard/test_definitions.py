@@ -1,0 +1,170 @@
+"""Definitions side by side, seeds and other pairs beside them, on the pages that show them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from dashboard import data, definitions, service
+from dashboard.seeds import of_groups
+from dashboard.view import View, by_method, method_of
+from probing.jobs.plan import Spec
+from probing.jobs.shipped import DEFINITIONS
+from probing.jobs.tasks import Check
+from probing.method import Method
+from probing.metrics import INTENSITY
+from probing.pairs import load_registry
+from probing.store.records import ComparisonRow
+from tests.dashboard.test_pages import _compute, _open, _text
+
+
+def _view(pair: str, alpha: float = 0.3) -> View:
+    """The comparison by the paper's method."""
+    row = next(row for row in _rows() if (row.pair, row.alpha) == (pair, alpha) and not method_of(row).words)
+    return View(load_registry().pairs[pair], "addition", "both_correct", alpha, "ready", row, None)
+
+
+def _rows() -> list[ComparisonRow]:
+    return [ComparisonRow.of(row) for row in service.store().comparisons.table().to_dict("records")]
+
+
+def _strength(run: str | None) -> float:
+    """The mean |score| of a run."""
+    assert run is not None
+    return float(np.abs(service.store().runs.scores(run).edges).mean())
+
+
+def _forest(app: AppTest, metric: str = "Activation intensity") -> dict:
+    """The figure of all definitions, by a metric."""
+    (found,) = (
+        figure
+        for figure in (json.loads(chart.proto.spec) for chart in app.get("plotly_chart"))
+        if figure["layout"].get("xaxis", {}).get("title", {}).get("text") == f"{metric}, change in %"
+    )
+    return found
+
+
+def _numbers(values: list | dict) -> np.ndarray:
+    """Of a figure, where arrays are packed."""
+    import base64
+
+    return (
+        np.array(values)
+        if isinstance(values, list)
+        else np.frombuffer(base64.b64decode(values["bdata"]), values["dtype"])
+    )
+
+
+def test_the_definitions_stand_side_by_side_with_what_seeds_do(full: Path) -> None:
+    view = _view("grpo")
+    by_hand = {}
+    for method in DEFINITIONS:
+        found = by_method(view, method)
+        assert found is not None
+        by_hand[method] = _strength(found.keys[1]) / _strength(found.keys[0]) - 1
+    app = _open("compare", pair="grpo")
+    assert not app.exception
+    first = app.markdown[1].value if "RL Circuit" in app.markdown[0].value else app.markdown[0].value
+    paper, margin, real, real_margin = (f"{abs(100 * by_hand[method]):.2g} %" for method in DEFINITIONS)
+    assert f"By the paper's definition GRPO lowered intensity by {paper} (95 %" in _text(app), first
+    assert f"by the margin it rose by {margin} (" in _text(app)
+    assert f"with every edge really removed it rose by {real} (likelihood, " in _text(app)
+    assert f"and {real_margin} (margin" in _text(app)
+    assert "the fall is one of confidence" in _text(app)
+    assert "Both models' scored answers are the same for all questions" in _text(app)
+    assert "against the pattern" not in _text(app)
+    assert "Beyond the seed band (" in _text(app)
+
+    figure = _forest(app)
+    (points,) = (trace for trace in figure["data"] if trace["name"] == "change")
+    assert list(_numbers(points["x"])) == pytest.approx([100 * by_hand[method] for method in DEFINITIONS], rel=1e-4)
+    assert points["marker"]["symbol"] == ["circle", "circle", "diamond", "diamond"]
+    (bands,) = (trace for trace in figure["data"] if trace["name"] == "seeds")
+    seeds = [row for row in _rows() if row.pair == "seed" and row.alpha == 0.3]
+    margins = [row for row in seeds if method_of(row) == DEFINITIONS[1]]
+    band = _numbers(bands["x"]).reshape(-1, 3)[1, :2]
+    assert band == pytest.approx(
+        [0, 100 * (_strength(margins[0].tuned_run) / _strength(margins[0].base_run) - 1)], rel=1e-4
+    )
+
+
+def test_what_is_missing_is_offered_and_then_stands_there(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = _open("compare", pair="grpo", alpha=0.5)
+    assert "and this may be confidence alone: what the margin says" in _text(app)
+    assert [button.label for button in app.button if "edge" in button.label or "margin" in button.label] == [
+        "Compute the margin", "Remove every edge",
+    ]  # fmt: skip
+    monkeypatch.setattr(definitions, "AT_ONCE", 0)
+    assert not any(button.label == "Remove every edge" for button in app.run().button), "that is for the page Runs"
+    next(button for button in app.button if button.label == "Compute the margin").click().run()
+    spec = Spec.from_json(json.loads(service.store().queue.jobs().iloc[0]["spec"]))
+    assert (spec.pair, spec.alphas, spec.method) == ("grpo", (0.5,), DEFINITIONS[1])
+    _compute(Spec("grpo", "addition", (0.5,), method=DEFINITIONS[1]))
+    assert "; by the margin it rose by" in _text(_open("compare", pair="grpo", alpha=0.5))
+
+
+def test_where_some_edges_were_removed_the_real_intensity_is_estimated(full: Path) -> None:
+    checks = tuple(Check(side, strongest=40, random=30, questions=20) for side in ("base", "tuned"))
+    _compute(Spec("ppo", "addition", (0.3,), method=Method(path="norm-exact", loss="margin"), also=checks))
+    app = _open("compare", pair="ppo")
+    assert ", as estimated from some edges" in _text(app)
+    (points,) = (trace for trace in _forest(app)["data"] if trace["name"] == "change")
+    assert points["marker"]["symbol"] == ["circle", "circle", "diamond-open", "diamond-open"]
+    told = definitions.told(_view("ppo"))
+    assert [of.estimated for of in told] == [False, False, True, True]
+    assert 0 < told[3].compared[INTENSITY.key].base < 1
+
+
+def test_the_share_of_equal_answers_is_that_of_their_tokens(full: Path) -> None:
+    view = _view("seed")
+    ids = set(service.store().runs.scores(view.keys[0]).ids)
+    row = view.comparison
+    base, tuned = (
+        {answer.question_id: answer.tokens for answer in service.store().rollouts.answers(key)}
+        for key in (row.base_rollout, row.tuned_rollout)
+    )
+    same = [base[question][: view.cut] == tuned[question][: view.cut] for question in ids]
+    assert data.same_text(view.key, view.cut) == pytest.approx(np.mean(same))
+    assert data.same_text(view.key, 10_000) == pytest.approx(np.mean([base[q] == tuned[q] for q in ids]))
+    assert np.mean(same) > 0
+
+
+def test_seeds_move_each_group_by_their_share_of_its_base(full: Path) -> None:
+    view = _view("grpo")
+    found = of_groups(view, "kind")
+    assert found is not None
+    own = data.breakdown(*view.keys, "kind")
+    shares = []
+    for pair in ("seed", "seed3"):
+        breakdown = data.breakdown(*_view(pair).keys, "kind")
+        shares.append(breakdown.tuned.mean(1) / breakdown.base.mean(1) - 1)
+    assert found[0] == pytest.approx(np.minimum(0, np.minimum(*shares)) * own.base.mean(1))
+    assert found[1] == pytest.approx(np.maximum(0, np.maximum(*shares)) * own.base.mean(1))
+    backwards = of_groups(_view("grpo-seed2"), "kind")
+    assert backwards is not None
+    turned = 1 / (1 + shares[0]) - 1
+    base = data.breakdown(*_view("grpo-seed2").keys, "kind").base.mean(1)
+    assert (backwards[0] <= np.minimum(0, turned) * base + 1e-9).all()
+
+
+def test_up_to_four_pairs_stand_beside_each_other(full: Path) -> None:
+    app = _open("compare", beside=["ppo", "smollm2-grpo"])
+    assert not app.exception
+    assert "Not shown: SmolLM2 GRPO has other questions" in _text(app)
+    ticks = _forest(app)["layout"]["yaxis"]["ticktext"]
+    assert [tick for tick in ticks if tick.startswith("<b>")] == ["<b>GRPO</b>", "<b>PPO</b>"]
+    next(button for button in app.button if button.label == "PPO, DPO and More SFT").click().run()
+    assert app.multiselect(key="beside").value == ["ppo", "dpo", "sft-more"]
+    ticks = _forest(app)["layout"]["yaxis"]["ticktext"]
+    assert sum(tick.startswith("<b>") for tick in ticks) == 4
+
+    app.switch_page("../pages/circuits.py").run()
+    assert not app.exception
+    figures = [json.loads(chart.proto.spec) for chart in app.get("plotly_chart")]
+    titles = [figure["layout"].get("annotations", [{}])[0].get("text") for figure in figures]
+    assert titles[-4:] == ["GRPO", "PPO", "DPO", "More SFT"]
+    widest = [max(trace["line"]["width"] for trace in figure["data"] if "line" in trace) for figure in figures[-4:]]
+    assert widest[0] == 5.0, "GRPO changed edges most"
+    assert widest[3] < widest[0]
