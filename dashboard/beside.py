@@ -96,6 +96,6 @@ def circuits(view: View, rules: EdgeFilter, pick: wiring.Pick) -> None:
                 shown,
             )
     st.caption(
-        "The difference of each pair, by the rules above, on one scale: the widest line is the largest change of all. "
-        "Orange is stronger after tuning, blue weaker, grey and dotted within question noise."
+        "The difference of each pair, by the rules and in the colours of the graphs above, on one scale: the widest "
+        "line is the largest change of all."
     )

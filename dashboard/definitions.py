@@ -150,7 +150,7 @@ def _offer(view: View, found: Sequence[Told]) -> None:
             offer_more(view, "Remove every edge", why, method=exact[0])
         else:
             st.info(why, icon=":material/hourglass_empty:")
-            st.page_link("pages/runs.py", label="Ask for it on Runs: Method, Estimate", icon=":material/queue:")
+            st.page_link("../pages/runs.py", label="Ask for it on Runs: Method, Estimate", icon=":material/queue:")
 
 
 def _seconds(view: View, method: Method) -> float:

@@ -94,6 +94,7 @@ def test_what_is_missing_is_offered_and_then_stands_there(full: Path, monkeypatc
     ]  # fmt: skip
     monkeypatch.setattr(definitions, "AT_ONCE", 0)
     assert not any(button.label == "Remove every edge" for button in app.run().button), "that is for the page Runs"
+    assert not app.exception
     next(button for button in app.button if button.label == "Compute the margin").click().run()
     spec = Spec.from_json(json.loads(service.store().queue.jobs().iloc[0]["spec"]))
     assert (spec.pair, spec.alphas, spec.method) == ("grpo", (0.5,), DEFINITIONS[1])

@@ -115,8 +115,7 @@ def test_a_store_that_became_unreadable_is_a_message(full: Path, page: str) -> N
 
 
 def test_the_compare_pages_numbers_are_the_metrics(full: Path) -> None:
-    table = service.store().comparisons.table()
-    row = table[(table["pair"] == "dpo") & (table["alpha"] == 0.3)].iloc[0]
+    row = _by_the_papers_method().loc[("dpo", 0.3)]
     expected = compare(service.store().runs.scores(row["base_run"]), service.store().runs.scores(row["tuned_run"]))
     app = _open("compare", pair="dpo")
     shown = {metric.label: metric.value for metric in app.metric}
@@ -127,6 +126,13 @@ def test_the_compare_pages_numbers_are_the_metrics(full: Path) -> None:
         ("Loss (nats)", "loss"),
     ):
         assert shown[label] == f"{number(expected[name].base)} → {number(expected[name].tuned)}"
+
+
+def _by_the_papers_method() -> pd.DataFrame:
+    """The comparisons that pages show at first, by pair and cut."""
+    table = service.store().comparisons.table()
+    plain = table["settings"].map(lambda settings: not Method.from_json(json.loads(settings)["method"]).words)
+    return table[plain].set_index(["pair", "alpha"])
 
 
 def _leaderboard(app: AppTest) -> pd.DataFrame:
@@ -146,7 +152,7 @@ def test_the_leaderboard_has_every_pair_at_every_cut_as_numbers_and_links(full: 
     own = {"pair": ["Other seed"], "questions": ["Addition"], "cohort": ["both correct"], "alpha": ["0.5"]}
     place = asked.index(own)
     compared = service.store().summaries.metrics()
-    keys = service.store().comparisons.table().set_index(["pair", "alpha"])["comparison_key"]
+    keys = _by_the_papers_method()["comparison_key"]
     row = compared[(compared["comparison_key"] == keys["seed", 0.5]) & (compared["metric"] == "loss")]
     row = row[row["side"] == "tuned"].iloc[0]
     assert table["Loss"][place] == pytest.approx(100 * row["relative"])
@@ -313,7 +319,7 @@ def test_the_papers_bins_can_be_chosen_and_their_interval_is_named_one_for_them(
         app = _open("distributions", part=part, range="largest")
         assert not app.exception
         assert "the entropy over all such questions in these very bins" in _text(app)
-    row = service.store().comparisons.table().set_index(["pair", "alpha"]).loc[("grpo", 0.3)]
+    row = _by_the_papers_method().loc[("grpo", 0.3)]
     both = (service.store().runs.scores(row["base_run"]), service.store().runs.scores(row["tuned_run"]))
     c = compare(*both, Definition(histogram_max="observed"))["information_complexity"]
     app = _open("distributions", range="largest")
@@ -388,7 +394,7 @@ def test_the_timeline_ends_where_the_pair_does(full: Path) -> None:
     assert not app.exception
     store = service.store()
     metrics = store.summaries.metrics().set_index(["comparison_key", "side", "metric"])["tuned"]
-    table = store.comparisons.table().set_index(["pair", "alpha"])["comparison_key"]
+    table = _by_the_papers_method()["comparison_key"]
     for pair, last in (("grpo", "step-000120"), ("ppo", "step-000100")):
         key = table[pair, 0.3]
         assert metrics[key, last, "activation_intensity"] == pytest.approx(
