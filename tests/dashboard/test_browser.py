@@ -269,7 +269,7 @@ def test_the_leaderboard_sorts_by_number_and_its_rows_are_links(shared: Server, 
     page = _open(browser, shared.url, Complaints())
     _settled(page)
     table = page.get_by_test_id("stDataFrame").first
-    table.scroll_into_view_if_needed()
+    page.get_by_role("heading", name="All pairs at all cuts").evaluate("it => it.scrollIntoView()")
     page.wait_for_timeout(500)
     before = _grid(page)
     assert float(before[0][5]) == pytest.approx(-62, abs=1)
