@@ -50,7 +50,7 @@ def changes(rows: pd.DataFrame, title: str) -> go.Figure:
     middle = 100 * known["relative"]
     # An end that is infinite is none.
     low, high = ((100 * known[end]).where(np.isfinite(known[end]), middle) for end in ("relative_low", "relative_high"))
-    colours = np.where(low > 0, TUNED, np.where(high < 0, BASE, NEUTRAL))
+    colours = np.where(known["relative_low"] > 0, TUNED, np.where(known["relative_high"] < 0, BASE, NEUTRAL))
     kinds = zip(known["exact"], known["estimated"], strict=True)
     figure.add_trace(
         go.Scatter(
@@ -77,6 +77,7 @@ def changes(rows: pd.DataFrame, title: str) -> go.Figure:
 
 def _hover(row: dict) -> str:
     ends = f"{100 * row['relative_low']:+.1f} to {100 * row['relative_high']:+.1f} %"
+    ends = ends if np.isfinite(row["relative_low"]) else "no interval"
     seeds = (
         ""
         if pd.isna(row["seeds_low"])
