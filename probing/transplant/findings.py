@@ -7,21 +7,30 @@ own interval holds zero, or a resample of it has the other sign, there is nothin
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
 
-from probing.metrics import Definition, Estimate, paired_score, resample_counts
-from probing.metrics.bootstrap import Counts, Intervals, of_means
+from probing.metrics import (
+    STUDENTISED_BELOW,
+    Definition,
+    Estimate,
+    edge_differences,
+    interval,
+    paired_score,
+    resample_counts,
+)
+from probing.metrics.bootstrap import Counts, of_means
 from probing.transplant.units import (
     BASE,
     HOSTS,
     ORDERS,
     TUNED,
+    WHATS,
     Direction,
     Order,
     Unit,
@@ -31,9 +40,15 @@ from probing.transplant.units import (
     singles,
     steps,
 )
-from probing.words import interval, with_interval
+from probing.words import interval as in_brackets
+from probing.words import with_interval
 
-Loss = Float[np.ndarray, " question"]
+Measure = Literal["correct", "loss"]
+
+MEASURES: tuple[Measure, ...] = get_args(Measure)
+
+Ends = tuple[float, float]
+"""Of an interval."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +82,17 @@ class Findings:
     """How far tuning moved each part: the norm of the difference over the base's norm; None from zero."""
     definition: Definition = field(default_factory=Definition)
 
+    _known: dict[tuple[Any, ...], dict[str, Ends]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
     @property
     def asked(self) -> int:
         """How many questions."""
         return len(self.values[BASE.name]["loss"])
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """What was measured of both models."""
+        return tuple(m for m in MEASURES if all(m in self.values[unit.name] for unit in (BASE, TUNED)))
 
     @cached_property
     def _counts(self) -> Counts:
@@ -82,38 +104,91 @@ class Findings:
         Raises:
             KeyError: it was not measured.
         """
-        host, donor = (self.values[name] for name in HOSTS[unit.direction])
-        found = self.values[unit.name]
-        change = Estimate(
-            float((found["loss"] - host["loss"]).mean()), *self._means(host["loss"], found["loss"]).difference
+        graded = "correct" in self.values[unit.name] and "correct" in self.measures
+        return Finding(
+            unit,
+            self.mean(unit, "loss"),
+            self.change(unit, "loss"),
+            self.share(unit, "loss"),
+            self.mean(unit, "correct") if graded else None,
+            self.change(unit, "correct") if graded else None,
         )
-        correct, correct_change = None, None
-        if "correct" in found and "correct" in host:
-            moves = found["correct"].astype(float) - host["correct"]
-            correct = float(found["correct"].mean())
-            gained, lost = int((moves > 0).sum()), int((moves < 0).sum())
-            correct_change = Estimate(float(moves.mean()), *paired_score(gained, lost, self.asked))
-        recovered = self._recovered(host["loss"], found["loss"], donor["loss"])
-        return Finding(unit, float(found["loss"].mean()), change, recovered, correct, correct_change)
 
     def moved_by(self, unit: Unit) -> float | None:
         """How far tuning moved the part that a unit is, or adds last; None for a model alone, and where unknown."""
         return self.moved.get(unit.parts[-1]) if unit.parts else None
 
-    def _means(self, before: Loss, after: Loss) -> Intervals:
-        return of_means(before, after, self._counts, self.definition)
+    def mean(self, unit: Unit, measure: Measure) -> float:
+        """The share of right answers, or the mean loss."""
+        return float(self.values[unit.name][measure].mean(dtype=np.float64))
 
-    def _recovered(self, host: Loss, found: Loss, donor: Loss) -> Estimate | None:
-        """The share of the gap: the relative difference of two means, of what is closed from what there is to close."""
-        low, high = self._means(donor, host).difference
+    def change(self, unit: Unit, measure: Measure, confidence: float | None = None) -> Estimate:
+        """A unit's mean less its host's; the interval is of the definition's confidence, or of another."""
+        confidence = confidence or self.definition.confidence
+        host, found = (self._values(name, measure) for name in (HOSTS[unit.direction][0], unit.name))
+        moves = found - host
+        if measure == "correct":
+            gained, lost = int((moves > 0).sum()), int((moves < 0).sum())
+            return Estimate(float(moves.mean()), *paired_score(gained, lost, self.asked, confidence))
+        ends = self._kept((unit.direction, confidence), lambda: self._changes(unit.direction, confidence))
+        return Estimate(float(moves.mean()), *ends[unit.name])
+
+    def share(self, unit: Unit, measure: Measure) -> Estimate | None:
+        """The share that a unit closes of what lies between host and donor; None where that may be nothing."""
+        ends = self._kept((unit.direction, measure, "shares"), lambda: self._shares(unit.direction, measure))
+        if unit.name not in ends:
+            return None
+        host, donor = (float(self._values(name, measure).mean()) for name in HOSTS[unit.direction])
+        found = self.mean(unit, measure)
+        return Estimate((host - found) / (host - donor), *ends[unit.name])
+
+    # Intervals of all units of a direction are made together, of one matrix product: a page shows hundreds.
+
+    def _kept(self, key: tuple[Any, ...], make: Callable[[], dict[str, Ends]]) -> dict[str, Ends]:
+        if key not in self._known:
+            self._known[key] = make()
+        return self._known[key]
+
+    def _changes(self, direction: Direction, confidence: float) -> dict[str, Ends]:
+        names, definition = self._into(direction, "loss"), replace(self.definition, confidence=confidence)
+        host = self._values(HOSTS[direction][0], "loss")
+        if self.asked < STUDENTISED_BELOW:
+            return {
+                name: of_means(host, self._values(name, "loss"), self._counts, definition).difference for name in names
+            }
+        columns = np.stack([self._values(name, "loss") for name in names], axis=1)
+        _, low, high = edge_differences(np.broadcast_to(host[:, None], columns.shape), columns, definition)
+        return dict(zip(names, zip(low.tolist(), high.tolist(), strict=True), strict=True))
+
+    def _shares(self, direction: Direction, measure: Measure) -> dict[str, Ends]:
+        """Of what each unit closes of the gap: as the relative difference of two means, plus one."""
+        names, counts = self._into(direction, measure), self._counts
+        host, donor = (self._values(name, measure) for name in HOSTS[direction])
+        low, high = of_means(donor, host, counts, self.definition).difference
         if low <= 0 <= high:
-            return None
+            return {}
         sign = 1 if low > 0 else -1
-        gap, closed = sign * (host - donor), sign * (host - found)
-        intervals = self._means(gap, closed)
-        if not intervals.has_relative:
-            return None
-        return Estimate(float(closed.mean() / gap.mean()), *(1 + end for end in intervals.relative))
+        gap, closed = sign * (host - donor), [sign * (host - self._values(name, measure)) for name in names]
+        if self.asked < STUDENTISED_BELOW:
+            found = [of_means(gap, each, counts, self.definition) for each in closed]
+            return {
+                name: (1 + each.relative[0], 1 + each.relative[1])
+                for name, each in zip(names, found, strict=True)
+                if each.has_relative
+            }
+        gaps = counts @ gap
+        if not (gaps > 0).all():
+            return {}
+        ends = interval((counts @ np.stack(closed, axis=1)) / gaps[:, None], self.asked, self.definition)
+        return dict(zip(names, zip(*(end.tolist() for end in ends), strict=True), strict=True))
+
+    def _into(self, direction: Direction, measure: Measure) -> list[str]:
+        """The units of a direction that have a measure, and both models."""
+        of = (*HOSTS[direction], *(f"{what}:{direction}:" for what in WHATS))
+        return [name for name, found in self.values.items() if name.startswith(of) and measure in found]
+
+    def _values(self, name: str, measure: Measure) -> Float[np.ndarray, " question"]:
+        return self.values[name][measure].astype(np.float64)
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------
@@ -179,7 +254,7 @@ def _share(recovered: Estimate | None) -> str:
     if recovered is None:
         return "no gap"
     share = _percent(recovered)
-    return f"{share.value:.0f} % {interval(share, '.0f')}"
+    return f"{share.value:.0f} % {in_brackets(share, '.0f')}"
 
 
 def _percent(estimate: Estimate) -> Estimate:
