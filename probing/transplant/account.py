@@ -172,8 +172,9 @@ _IT: dict[Measure, str] = {"correct": "them", "loss": "it"}
 def _share(moved: Moved) -> str:
     if moved.share is None:
         return "a part"
-    value, low, high = (f"{100 * number:.0f}" for number in astuple(moved.share))
-    return f"{value} % ({low} to {high})" if isfinite(moved.share.low) and isfinite(moved.share.high) else f"{value} %"
+    value, low, high = (f"{100 * number:.0f}".replace("-", "−") for number in astuple(moved.share))
+    finite = isfinite(moved.share.low) and isfinite(moved.share.high)
+    return f"{value} % ({f'95 % interval {low} to {high}' if finite else 'no interval'})"
 
 
 def told(change: Estimate, measure: Measure) -> str:

@@ -54,9 +54,9 @@ def test_a_gain_that_one_part_carries_and_none_is_needed_for() -> None:
     assert not made.needed
     most = 100 * -paired_score(0, 2, 100, 1 - 0.05 / 3)[0]
     assert re.fullmatch(
-        r"`a0` alone carries 60 % \(\d\d to \d\d\) of the gain of 50\.0 points; 2 of 3 parts together bring about 90 % "
-        r"of it; no single part is needed: taken out alone, none of 3 undoes any of it beyond question noise, and none "
-        rf"more than {most:.1f} points\.",
+        r"`a0` alone carries 60 % \(95 % interval \d\d to \d\d\) of the gain of 50\.0 points; 2 of 3 parts together "
+        r"bring about 90 % of it; no single part is needed: taken out alone, none of 3 undoes any of it beyond "
+        rf"question noise, and none more than {most:.1f} points\.",
         sentence(made),
     )
 
@@ -67,7 +67,7 @@ def test_parts_that_are_needed_are_said_and_so_is_what_stays_open() -> None:
     assert [one.part for one in made.needed] == ["m0", "a1"]
     assert re.fullmatch(
         r"Tuning moved right answers by \+50\.0 points \(95 % interval \+40\.\d to \+59\.\d\); taken out alone, `m0` "
-        r"undoes 60 % \(\d\d to \d\d\) of it, and 1 other some of it\.",
+        r"undoes 60 % \(95 % interval \d\d to \d\d\) of it, and 1 other some of it\.",
         sentence(made),
     )
     little = {"base": 84, "tuned": 90, **{unit: 88 for unit in INTO_TUNED if ":" in unit}}
