@@ -10,6 +10,7 @@ from functools import cached_property
 import pandas as pd
 import streamlit as st
 
+from dashboard import data
 from dashboard.figures.transplants import TITLES, in_words
 from dashboard.service import store
 from dashboard.widgets import offer_job
@@ -127,18 +128,7 @@ def side_by_side(
 
 
 def _evaluations(pair: str, question_set: str) -> list[EvaluationRow]:
-    opened, _, results = store().file.revision()
-    return _every(opened, results).get((pair, question_set), [])
-
-
-@st.cache_resource(max_entries=2, show_spinner=False)
-def _every(opened: int, results: int) -> dict[tuple[str, str], list[EvaluationRow]]:
-    """Every finished transplant, by pair and question set."""
-    table = store().evaluations.table()
-    by: dict[tuple[str, str], list[EvaluationRow]] = {}
-    for row in table[(table["kind"] == Transplant.kind) & table["finished"].notna()].to_dict("records"):
-        by.setdefault((row["pair"], row["question_set"]), []).append(EvaluationRow.of(row))
-    return by
+    return [row for row in data.evaluation_rows() if (row.pair, row.question_set) == (pair, question_set)]
 
 
 # -- what a page shows of it -------------------------------------------------------------------------------------------

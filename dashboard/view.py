@@ -34,6 +34,7 @@ PATH_NAMES: dict[Path, str] = {
     "eap": "the paper's estimate",
     "norm-exact": "norms taken exactly",
     "eap-ig": "integrated gradients",
+    "exact": "each edge really removed",
 }
 
 LOSS_NAMES: dict[Loss, str] = {"nll": "likelihood", "margin": "margin", "log-odds": "log-odds"}
