@@ -131,7 +131,7 @@ def _evidence(method: Method) -> Iterator[Task]:
         strongest = left.number_input("Strongest", 0, 10_000, 50, key="run_strongest")
         others = middle.number_input("Random", 0, 10_000, 100, key="run_others")
         asked = right.number_input(
-            "Questions", 0, 10_000, 0, key="run_audited", help="How many of those that are scored; 0 for all."
+            "Questions, 0 for all", 0, 10_000, 0, key="run_audited", help="How many of those that are scored."
         )
         if strongest or others:
             yield from (Check(side, int(strongest), int(others), questions=int(asked)) for side in BOTH)
@@ -146,9 +146,7 @@ def _evidence(method: Method) -> Iterator[Task]:
         help="Each part of one model is put into the other, alone and one after the other. It is of the pair as a "
         "whole, whatever cohort and cuts are chosen, and has both models in memory at once.",
     ):  # fmt: skip
-        asked = st.number_input(
-            "Questions of transplants", 0, 10_000, SAMPLES, key="run_exchanged", help="0 for all that there are."
-        )
+        asked = st.number_input("Questions of transplants, 0 for all", 0, 10_000, SAMPLES, key="run_exchanged")
         yield from (Transplant("weights", way, int(asked)) for way in DIRECTIONS)
         if st.toggle("What parts write on the same text too", key="run_activations"):
             yield from (Transplant("activations", way, int(asked)) for way in DIRECTIONS)
@@ -319,8 +317,7 @@ def _show_measured(spec: Spec, comparisons: set[str]) -> None:
     """What there is of what a job was to measure beside scores."""
     rows = [
         {
-            "Measured": task.words,
-            "α": row.alpha,
+            "Measured": task.words + (f", α {row.alpha:g}" if row.alpha is not None else ""),
             "Units": f"{row.measured} of {row.units}",
             "Questions": row.questions,
             "Seconds": row.seconds,

@@ -9,7 +9,7 @@ own interval holds zero, or a resample of it has the other sign, there is nothin
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, replace
-from functools import cached_property
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -19,7 +19,6 @@ from probing.metrics import (
     STUDENTISED_BELOW,
     Definition,
     Estimate,
-    edge_differences,
     interval,
     paired_score,
     resample_counts,
@@ -30,7 +29,6 @@ from probing.transplant.units import (
     HOSTS,
     ORDERS,
     TUNED,
-    WHATS,
     Direction,
     Order,
     Unit,
@@ -94,10 +92,6 @@ class Findings:
         """What was measured of both models."""
         return tuple(m for m in MEASURES if all(m in self.values[unit.name] for unit in (BASE, TUNED)))
 
-    @cached_property
-    def _counts(self) -> Counts:
-        return resample_counts(self.asked, self.definition)
-
     def of(self, unit: Unit) -> Finding:
         """What a unit changes in its host.
 
@@ -130,39 +124,41 @@ class Findings:
         if measure == "correct":
             gained, lost = int((moves > 0).sum()), int((moves < 0).sum())
             return Estimate(float(moves.mean()), *paired_score(gained, lost, self.asked, confidence))
-        ends = self._kept((unit.direction, confidence), lambda: self._changes(unit.direction, confidence))
+        names = self._like(unit, "loss")
+        ends = self._kept((names, confidence), lambda: self._changes(unit.direction, names, confidence))
         return Estimate(float(moves.mean()), *ends[unit.name])
 
     def share(self, unit: Unit, measure: Measure) -> Estimate | None:
         """The share that a unit closes of what lies between host and donor; None where that may be nothing."""
-        ends = self._kept((unit.direction, measure, "shares"), lambda: self._shares(unit.direction, measure))
+        names = self._like(unit, measure)
+        ends = self._kept((names, measure), lambda: self._shares(unit.direction, names, measure))
         if unit.name not in ends:
             return None
         host, donor = (float(self._values(name, measure).mean()) for name in HOSTS[unit.direction])
         found = self.mean(unit, measure)
         return Estimate((host - found) / (host - donor), *ends[unit.name])
 
-    # Intervals of all units of a direction are made together, of one matrix product: a page shows hundreds.
+    # Intervals of all single parts, or of all steps, of a direction are made together: a page shows hundreds.
 
     def _kept(self, key: tuple[Any, ...], make: Callable[[], dict[str, Ends]]) -> dict[str, Ends]:
         if key not in self._known:
             self._known[key] = make()
         return self._known[key]
 
-    def _changes(self, direction: Direction, confidence: float) -> dict[str, Ends]:
-        names, definition = self._into(direction, "loss"), replace(self.definition, confidence=confidence)
+    def _changes(self, direction: Direction, names: Sequence[str], confidence: float) -> dict[str, Ends]:
+        definition = replace(self.definition, confidence=confidence)
         host = self._values(HOSTS[direction][0], "loss")
+        counts = _counts(self.asked, self.definition)
+        found = [self._values(name, "loss") for name in names]
         if self.asked < STUDENTISED_BELOW:
-            return {
-                name: of_means(host, self._values(name, "loss"), self._counts, definition).difference for name in names
-            }
-        columns = np.stack([self._values(name, "loss") for name in names], axis=1)
-        _, low, high = edge_differences(np.broadcast_to(host[:, None], columns.shape), columns, definition)
-        return dict(zip(names, zip(low.tolist(), high.tolist(), strict=True), strict=True))
+            ends = [of_means(host, each, counts, definition).difference for each in found]
+            return dict(zip(names, ends, strict=True))
+        moves = np.stack([each - host for each in found], axis=1)
+        return _by_name(names, interval(counts @ moves / self.asked, self.asked, definition))
 
-    def _shares(self, direction: Direction, measure: Measure) -> dict[str, Ends]:
+    def _shares(self, direction: Direction, names: Sequence[str], measure: Measure) -> dict[str, Ends]:
         """Of what each unit closes of the gap: as the relative difference of two means, plus one."""
-        names, counts = self._into(direction, measure), self._counts
+        counts = _counts(self.asked, self.definition)
         host, donor = (self._values(name, measure) for name in HOSTS[direction])
         low, high = of_means(donor, host, counts, self.definition).difference
         if low <= 0 <= high:
@@ -179,16 +175,38 @@ class Findings:
         gaps = counts @ gap
         if not (gaps > 0).all():
             return {}
-        ends = interval((counts @ np.stack(closed, axis=1)) / gaps[:, None], self.asked, self.definition)
-        return dict(zip(names, zip(*(end.tolist() for end in ends), strict=True), strict=True))
+        shares = (counts @ np.stack(closed, axis=1)) / gaps[:, None]
+        return _by_name(names, interval(shares, self.asked, self.definition))
 
-    def _into(self, direction: Direction, measure: Measure) -> list[str]:
-        """The units of a direction that have a measure, and both models."""
-        of = (*HOSTS[direction], *(f"{what}:{direction}:" for what in WHATS))
-        return [name for name, found in self.values.items() if name.startswith(of) and measure in found]
+    def _like(self, unit: Unit, measure: Measure) -> tuple[str, ...]:
+        """The units that have a measure and are of the same direction and kind: single parts, or steps."""
+
+        def is_alike(name: str) -> bool:
+            what, _, rest = name.partition(":")
+            way, _, part = rest.partition(":")
+            return name in HOSTS[unit.direction] or (
+                what == unit.what and way == unit.direction and (":" in part) == (len(unit.parts) > 1)
+            )
+
+        return tuple(name for name, found in self.values.items() if measure in found and is_alike(name))
 
     def _values(self, name: str, measure: Measure) -> Float[np.ndarray, " question"]:
         return self.values[name][measure].astype(np.float64)
+
+
+_MOST_KEPT = 500
+"""Questions up to which resamples are kept, as the transplants that are shown together mostly have as many."""
+
+
+def _counts(asked: int, definition: Definition) -> Counts:
+    return (_kept_counts if asked <= _MOST_KEPT else resample_counts)(asked, definition)
+
+
+_kept_counts = lru_cache(maxsize=1)(resample_counts)
+
+
+def _by_name(names: Sequence[str], ends: tuple[np.ndarray, np.ndarray]) -> dict[str, Ends]:
+    return dict(zip(names, zip(*(end.tolist() for end in ends), strict=True), strict=True))
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------
