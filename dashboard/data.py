@@ -24,7 +24,7 @@ from probing.jobs.plan import step_of_side
 from probing.method import Loss
 from probing.metrics import METRICS, Comparison, Definition
 from probing.scores import Scores
-from probing.store.records import ComparisonRow, JobRow, RunRow
+from probing.store.records import ComparisonRow, EvaluationRow, JobRow, RunRow
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -95,6 +95,17 @@ def comparison_rows() -> list[ComparisonRow]:
 @st.cache_resource(max_entries=2, show_spinner=False)
 def _comparison_rows(opened: int, results: int) -> list[ComparisonRow]:
     return [ComparisonRow.of(row) for row in _comparisons(opened, results).to_dict("records")]
+
+
+def evaluation_rows() -> list[EvaluationRow]:
+    """Every evaluation, as one of each of its subjects."""
+    opened, _, results = store().file.revision()
+    return _evaluation_rows(opened, results)
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _evaluation_rows(opened: int, results: int) -> list[EvaluationRow]:
+    return [EvaluationRow.of(row) for row in store().evaluations.table().to_dict("records")]
 
 
 def jobs() -> pd.DataFrame:

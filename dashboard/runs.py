@@ -23,16 +23,20 @@ from dashboard.view import (
     TEXT_NAMES,
     current,
     current_choice,
+    method_of,
 )
 from dashboard.words import as_text
 from probing.errors import PersonError
 from probing.jobs.plan import Spec, is_outdated, spec_of
+from probing.jobs.shipped import SAMPLES, is_of
 from probing.jobs.supervisor import log_path
+from probing.jobs.tasks import BOTH, Check, Curve, OneEdge, Task, Transplant
 from probing.method import Method
 from probing.pairs import load_registry
 from probing.rollouts import ALPHAS, Criteria
 from probing.store import default_path
 from probing.store.records import ACTIVE, ComparisonRow, JobRow
+from probing.transplant.units import DIRECTIONS
 
 ICONS = {
     "queued": ":material/hourglass_empty:",
@@ -41,6 +45,11 @@ ICONS = {
     "failed": ":material/error:",
     "cancelled": ":material/cancel:",
 }
+
+KIND_NAMES = {
+    Check.kind: "audit", Curve.kind: "circuits run", OneEdge.kind: "one edge removed", Transplant.kind: "transplants",
+}  # fmt: skip
+"""What kinds of task are called in a list of jobs."""
 
 LOG_READ = 256 * 1024
 """Bytes of the log's end that are looked through."""
@@ -79,7 +88,9 @@ def form() -> Spec:
         method = _method()
     if method.words:
         st.caption(f"Not as in the paper: {', '.join(method.words)}.")
-    return Spec(choice.pair.name, choice.question_set, cuts, selection, dtype=dtype, method=method)
+    with st.expander("Evidence", icon=":material/fact_check:"):
+        also = tuple(_evidence(method))
+    return Spec(choice.pair.name, choice.question_set, cuts, selection, dtype=dtype, method=method, also=also)
 
 
 def _method() -> Method:
@@ -105,6 +116,40 @@ def _method() -> Method:
         choose(left, "Scored text", TEXT_NAMES, "run_text",
             "The paper scores each model on its own answers. One text for both leaves only the models to differ."),
     )  # fmt: skip
+
+
+def _evidence(method: Method) -> Iterator[Task]:
+    """The controls of what is measured beside scores, all off at first."""
+    exact = method.path == "exact"
+    audit = st.toggle(
+        "Audit: edges really removed", key="run_audit", disabled=exact,
+        help="Of both models, the edges with the strongest scores and random others are removed one at a time, so that "
+        "scores can be held against what really happens. Where every edge is removed anyway there is nothing to audit.",
+    )  # fmt: skip
+    if audit and not exact:
+        left, middle, right = st.columns(3)
+        strongest = left.number_input("Strongest", 0, 10_000, 50, key="run_strongest")
+        others = middle.number_input("Random", 0, 10_000, 100, key="run_others")
+        asked = right.number_input(
+            "Questions, 0 for all", 0, 10_000, 0, key="run_audited", help="How many of those that are scored."
+        )
+        if strongest or others:
+            yield from (Check(side, int(strongest), int(others), questions=int(asked)) for side in BOTH)
+    if st.toggle(
+        "Circuits: run without all else", key="run_circuits",
+        help="Circuits of several sizes, of both models' scores and random ones, are run in each model with everything "
+        "outside them replaced: how much of it they keep.",
+    ):  # fmt: skip
+        yield from (Curve(side) for side in BOTH)
+    if st.toggle(
+        "Transplants: parts exchanged", key="run_transplants",
+        help="Each part of one model is put into the other, alone and one after the other. It is of the pair as a "
+        "whole, whatever cohort and cuts are chosen, and has both models in memory at once.",
+    ):  # fmt: skip
+        asked = st.number_input("Questions of transplants, 0 for all", 0, 10_000, SAMPLES, key="run_exchanged")
+        yield from (Transplant("weights", way, int(asked)) for way in DIRECTIONS)
+        if st.toggle("What parts write on the same text too", key="run_activations"):
+            yield from (Transplant("activations", way, int(asked)) for way in DIRECTIONS)
 
 
 def renewal() -> None:
@@ -193,7 +238,7 @@ def describe(job: JobRow) -> str:
         parts.append("every checkpoint")
     if spec.get("question"):
         parts.append(f"token by token: {spec['question']}")
-    parts += dict.fromkeys(task["kind"] for task in spec.get("also", ()))
+    parts += dict.fromkeys(KIND_NAMES.get(task["kind"], task["kind"]) for task in spec.get("also", ()))
     return " · ".join(parts)
 
 
@@ -260,17 +305,42 @@ def details(job: JobRow) -> None:
             st.code("\n".join(lines[-LOG_LINES:]), language=None)
         else:
             st.caption("It was done from a terminal, its log is gone, or this is a hosted server.")
-    for row in _made_by(spec):
+    made = _made_by(spec)
+    if spec.also:
+        _show_measured(spec, {row.comparison_key for row in made})
+    for row in made:
         with st.expander(f"Provenance, α = {row.alpha:g}"):
             tables.provenance(data.provenance(row.base_run or "", row.tuned_run or ""))
 
 
+def _show_measured(spec: Spec, comparisons: set[str]) -> None:
+    """What there is of what a job was to measure beside scores."""
+    rows = [
+        {
+            "Measured": task.words + (f", α {row.alpha:g}" if row.alpha is not None else ""),
+            "Units": f"{row.measured} of {row.units}",
+            "Questions": row.questions,
+            "Seconds": row.seconds,
+            "Finished (UTC)": row.finished,
+        }
+        for task in spec.also
+        for row in data.evaluation_rows()
+        if (row.pair, row.question_set) == (spec.pair, spec.questions) and is_of(row, task, comparisons)
+    ]
+    if rows:
+        seconds = {"Seconds": st.column_config.NumberColumn(format="%.1f")}
+        st.dataframe(pd.DataFrame(rows), hide_index=True, column_config=seconds)
+    else:
+        st.caption("Nothing of what it was to measure beside scores is there.")
+
+
 def _made_by(spec: Spec) -> list[ComparisonRow]:
     """The finished comparisons that a job asked for."""
-    asked = spec.pair, spec.questions, spec.selection.cohort
+    asked = spec.pair, spec.questions, spec.selection.cohort, spec.method
     newest: dict[float, ComparisonRow] = {}
     for row in data.comparison_rows():
-        if row.ready and (row.pair, row.question_set, row.cohort) == asked and row.alpha in spec.alphas:
+        of = row.pair, row.question_set, row.cohort, method_of(row).present
+        if row.ready and of == asked and row.alpha in spec.alphas:
             newest.setdefault(row.alpha, row)
     return sorted(newest.values(), key=lambda row: row.alpha)
 

@@ -27,6 +27,7 @@ page = st.navigation(
         st.Page("../pages/questions.py", title="Questions", icon=":material/quiz:"),
         st.Page("../pages/timeline.py", title="Timeline", icon=":material/timeline:"),
         st.Page("../pages/evidence.py", title="Evidence", icon=":material/fact_check:"),
+        st.Page("../pages/transplant.py", title="Transplant", icon=":material/swap_horiz:"),
         st.Page("../pages/runs.py", title="Runs", icon=":material/queue:"),
         st.Page("../pages/methods.py", title="Methods", icon=":material/menu_book:"),
     ]

@@ -103,11 +103,20 @@ def offer_more(view: View, label: str, why: str, **wanted: Any) -> None:
     """Offer to compute something more of a comparison, or the same in another way (`Spec`'s `timeline`, `question` or
     `method`), or show how far that is."""
     spec = spec_of(view.comparison, **wanted)
+    same = {"pair": spec.pair, "questions": spec.questions, "method": spec.method, **wanted}
+    _offer_or_wait(spec, lambda: newest_job(same, view.cohort, view.alpha), label, why)
+
+
+def offer_job(spec: Spec, label: str, why: str) -> None:
+    """Offer a job, or show how far it is."""
 
     def newest() -> JobRow | None:
-        same = {"pair": spec.pair, "questions": spec.questions, "method": spec.method, **wanted}
-        return newest_job(same, view.cohort, view.alpha)
+        return next((job for job in data.job_rows() if Spec.from_json(job.spec) == spec), None)
 
+    _offer_or_wait(spec, newest, label, why)
+
+
+def _offer_or_wait(spec: Spec, newest: Callable[[], JobRow | None], label: str, why: str) -> None:
     @st.fragment(run_every=1.0)
     def wait() -> None:
         job = newest()

@@ -9,7 +9,7 @@ import json
 import os
 import pickle
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -267,14 +267,11 @@ def answer(
     """
     ends = _end_tokens(model, tokenizer)
 
-    def says(new: list[int]) -> bool:
-        """Whether the last of these tokens completes the text to stop at, which has no more tokens than bytes."""
-        return stop is not None and stop in tokenizer.decode(new[-len(stop.encode()) - 1 :])
-
     def said(tokens: torch.Tensor, _scores: torch.Tensor, **_rest: Any) -> torch.Tensor:
         at_each_token()
         new = tokens[:, width:]
-        return torch.tensor([says(row) for row in new.tolist()] if stop else [False] * len(new), device=new.device)
+        done = [_stops(row, tokenizer, stop) for row in new.tolist()] if stop else [False] * len(new)
+        return torch.tensor(done, device=new.device)
 
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(ends, default=0)
     width = max(map(len, prompts))
@@ -290,10 +287,36 @@ def answer(
     )
     answers = []
     for new in generated[:, width:].tolist():
-        last = next((i for i, token in enumerate(new) if token in ends or says(new[: i + 1])), len(new) - 1)
-        kept = tuple(new[: last + 1])
+        kept = tuple(new[: _length(new, ends, tokenizer, stop)])
         answers.append((kept, tokenizer.decode(kept, skip_special_tokens=True)))
     return answers
+
+
+def ended(
+    tokens: Sequence[int],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    max_new_tokens: int,
+    stop: str | None = None,
+) -> str | None:
+    """The text of what `answer` gives, were these the tokens that a model gives; None if it would go on after them."""
+    length = _length(tokens[:max_new_tokens], _end_tokens(model, tokenizer), tokenizer, stop)
+    if length is None and len(tokens) < max_new_tokens:
+        return None
+    return tokenizer.decode(list(tokens[: length or max_new_tokens]), skip_special_tokens=True)
+
+
+def _length(
+    tokens: Sequence[int], ends: Collection[int], tokenizer: PreTrainedTokenizerBase, stop: str | None
+) -> int | None:
+    """How many tokens of an answer there are up to where it ends; None if it does not."""
+    stopped = (i for i, token in enumerate(tokens, 1) if token in ends or _stops(tokens[:i], tokenizer, stop))
+    return next(stopped, None)
+
+
+def _stops(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase, stop: str | None) -> bool:
+    """Whether the last of some tokens completes the text to stop at, which has no more tokens than bytes."""
+    return stop is not None and stop in tokenizer.decode(list(tokens[-len(stop.encode()) - 1 :]))
 
 
 def pieces(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> tuple[str, ...]:

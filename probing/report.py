@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from probing.errors import StoreError
-from probing.jobs.tasks import KINDS
+from probing.evidence import speaking
+from probing.jobs.tasks import KINDS, Transplant
 from probing.method import PAPERS, Method
 from probing.metrics import (
     COMPLEXITY,
@@ -75,8 +76,13 @@ def report(
 
 
 def evaluated(store: Store, pair: str, question_set: str, comparisons: Sequence[str]) -> Iterator[str]:
-    """What this version evaluated of some comparisons of a pair, and of the pair as a whole, a kind after the other."""
-    found = evaluations(store, pair, question_set, comparisons)
+    """What this version evaluated of some comparisons of a pair, and of the pair as a whole, a kind after the other.
+
+    Of several transplants of a kind, on this device and on that, those that speak for the pair.
+    """
+    every = evaluations(store, pair, question_set, comparisons)
+    speak = {row.evaluation_key for row in speaking(every)}
+    found = [row for row in every if row.kind != Transplant.kind or row.evaluation_key in speak]
     for kind, task in KINDS.items():
         now = [row for row in found if row.kind == kind and row.settings["version"] == task.version]
         if now:

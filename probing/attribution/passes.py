@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from probing.method import Loss
@@ -83,6 +83,11 @@ class Predictions:
             rival = others.amax(-1) if loss == "margin" else others.logsumexp(-1)
             each = rival - wide.gather(-1, targets[..., None])[..., 0]
         return (each.view(self.weights.shape) * self.weights.to(each)).sum(1)
+
+    def own(self) -> Bool[Tensor, " sample"]:
+        """Whether the model would say all of a sample's scored tokens by itself: each is the most likely one."""
+        agree = self.logits.argmax(-1) == self.targets
+        return (agree | (self.weights == 0).to(agree.device)).all(1)
 
     def agreement(self, tokens: Int[Tensor, "sample answer"]) -> Float[Tensor, " sample"]:
         """The share of each sample's scored tokens at which the most likely token is the one given."""

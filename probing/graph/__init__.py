@@ -2,7 +2,7 @@
 `shape` how finely a model is looked at, and `build` what it then has, in which order, and scores over that."""
 
 from probing.graph.build import ResidualGraph, granularity_of, graph_of
-from probing.graph.nodes import BIAS, KINDS, Edge, Kind, Reader, Writer, edge_name, is_edge, typeset
+from probing.graph.nodes import BIAS, KINDS, Edge, Kind, Reader, Writer, edge_name, is_edge, layer_of, typeset
 from probing.graph.shape import MOST_HEADS, MOST_LAYERS, Granularity, Heads
 
 __all__ = [
@@ -21,5 +21,6 @@ __all__ = [
     "granularity_of",
     "graph_of",
     "is_edge",
+    "layer_of",
     "typeset",
 ]

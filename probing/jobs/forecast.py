@@ -206,8 +206,7 @@ class Forecast:
         run = self._runs(selection).get(side)
         known = run or (self.plan and self.plan.comparison_key(selection))
         key = f" [{known}]" if known else ""
-        done = run is not None and self.store is not None and self.store.runs.finished(run)
-        if done:
+        if run is not None and self.store is not None and self.store.runs.finished(run):
             return f"already computed{key}", 0.0
         shape = self.models[side].shape
         if shape is None:
@@ -219,9 +218,11 @@ class Forecast:
         batch = batch_that_fits(self._room(shape, item), each)
         method = self.spec.method
         once = score_seconds(shape, self.speed, selection.n, positions, method.granularity == "heads")
-        seconds = once * method.passes(largest_graph(shape, method.granularity).size)
+        edges = largest_graph(shape, method.granularity).size
+        seconds = once * method.passes(edges)
+        done = f"run without each of {edges:,} edges" if method.path == "exact" else "scored"
         return (
-            f"{selection.n} questions of at most {positions:,} tokens to be scored in batches of {batch}, "
+            f"{selection.n} questions of at most {positions:,} tokens to be {done} in batches of {batch}, "
             f"{size(batch * each)}, at most {duration(seconds)}{key}"
         ), seconds
 

@@ -65,10 +65,10 @@ def is_done(store: Store, request: Request) -> bool:
     table = store.evaluations.table()
     table = table[table["finished"].notna() & (table["pair"] == spec.pair) & (table["question_set"] == spec.questions)]
     found = [EvaluationRow.of(row) for row in table.to_dict("records")]
-    return all(any(_is_of(row, task, of_comparisons) for row in found) for task in spec.also)
+    return all(any(is_of(row, task, of_comparisons) for row in found) for task in spec.also)
 
 
-def _is_of(row: EvaluationRow, task: Task, comparisons: set[str]) -> bool:
+def is_of(row: EvaluationRow, task: Task, comparisons: set[str]) -> bool:
     """Whether an evaluation is what a task measures, of one of some comparisons or of its pair."""
     wanted = {"version": task.version, **task.as_json()}
     same = all(row.settings.get(name, value) == value for name, value in wanted.items()) and row.kind == task.kind

@@ -7,16 +7,23 @@ own interval holds zero, or a resample of it has the other sign, there is nothin
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field, replace
+from functools import lru_cache
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
 
-from probing.metrics import Definition, Estimate, paired_score, resample_counts
-from probing.metrics.bootstrap import Counts, Intervals, of_means
+from probing.metrics import (
+    STUDENTISED_BELOW,
+    Definition,
+    Estimate,
+    interval,
+    paired_score,
+    resample_counts,
+)
+from probing.metrics.bootstrap import Counts, of_means
 from probing.transplant.units import (
     BASE,
     HOSTS,
@@ -31,9 +38,15 @@ from probing.transplant.units import (
     singles,
     steps,
 )
-from probing.words import interval, with_interval
+from probing.words import interval as in_brackets
+from probing.words import with_interval
 
-Loss = Float[np.ndarray, " question"]
+Measure = Literal["correct", "loss"]
+
+MEASURES: tuple[Measure, ...] = get_args(Measure)
+
+Ends = tuple[float, float]
+"""Of an interval."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +80,17 @@ class Findings:
     """How far tuning moved each part: the norm of the difference over the base's norm; None from zero."""
     definition: Definition = field(default_factory=Definition)
 
+    _known: dict[tuple[Any, ...], dict[str, Ends]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
     @property
     def asked(self) -> int:
         """How many questions."""
         return len(self.values[BASE.name]["loss"])
 
-    @cached_property
-    def _counts(self) -> Counts:
-        return resample_counts(self.asked, self.definition)
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """What was measured of both models."""
+        return tuple(m for m in MEASURES if all(m in self.values[unit.name] for unit in (BASE, TUNED)))
 
     def of(self, unit: Unit) -> Finding:
         """What a unit changes in its host.
@@ -82,38 +98,115 @@ class Findings:
         Raises:
             KeyError: it was not measured.
         """
-        host, donor = (self.values[name] for name in HOSTS[unit.direction])
-        found = self.values[unit.name]
-        change = Estimate(
-            float((found["loss"] - host["loss"]).mean()), *self._means(host["loss"], found["loss"]).difference
+        graded = "correct" in self.values[unit.name] and "correct" in self.measures
+        return Finding(
+            unit,
+            self.mean(unit, "loss"),
+            self.change(unit, "loss"),
+            self.share(unit, "loss"),
+            self.mean(unit, "correct") if graded else None,
+            self.change(unit, "correct") if graded else None,
         )
-        correct, correct_change = None, None
-        if "correct" in found and "correct" in host:
-            moves = found["correct"].astype(float) - host["correct"]
-            correct = float(found["correct"].mean())
-            gained, lost = int((moves > 0).sum()), int((moves < 0).sum())
-            correct_change = Estimate(float(moves.mean()), *paired_score(gained, lost, self.asked))
-        recovered = self._recovered(host["loss"], found["loss"], donor["loss"])
-        return Finding(unit, float(found["loss"].mean()), change, recovered, correct, correct_change)
 
     def moved_by(self, unit: Unit) -> float | None:
         """How far tuning moved the part that a unit is, or adds last; None for a model alone, and where unknown."""
         return self.moved.get(unit.parts[-1]) if unit.parts else None
 
-    def _means(self, before: Loss, after: Loss) -> Intervals:
-        return of_means(before, after, self._counts, self.definition)
+    def mean(self, unit: Unit, measure: Measure) -> float:
+        """The share of right answers, or the mean loss."""
+        return float(self.values[unit.name][measure].mean(dtype=np.float64))
 
-    def _recovered(self, host: Loss, found: Loss, donor: Loss) -> Estimate | None:
-        """The share of the gap: the relative difference of two means, of what is closed from what there is to close."""
-        low, high = self._means(donor, host).difference
+    def change(self, unit: Unit, measure: Measure, confidence: float | None = None) -> Estimate:
+        """A unit's mean less its host's; the interval is of the definition's confidence, or of another."""
+        confidence = confidence or self.definition.confidence
+        host, found = (self._values(name, measure) for name in (HOSTS[unit.direction][0], unit.name))
+        moves = found - host
+        if measure == "correct":
+            gained, lost = int((moves > 0).sum()), int((moves < 0).sum())
+            return Estimate(float(moves.mean()), *paired_score(gained, lost, self.asked, confidence))
+        names = self._like(unit, "loss")
+        ends = self._kept((names, confidence), lambda: self._changes(unit.direction, names, confidence))
+        return Estimate(float(moves.mean()), *ends[unit.name])
+
+    def share(self, unit: Unit, measure: Measure) -> Estimate | None:
+        """The share that a unit closes of what lies between host and donor; None where that may be nothing."""
+        names = self._like(unit, measure)
+        ends = self._kept((names, measure), lambda: self._shares(unit.direction, names, measure))
+        if unit.name not in ends:
+            return None
+        host, donor = (float(self._values(name, measure).mean()) for name in HOSTS[unit.direction])
+        found = self.mean(unit, measure)
+        return Estimate((host - found) / (host - donor), *ends[unit.name])
+
+    # Intervals of all single parts, or of all steps, of a direction are made together: a page shows hundreds.
+
+    def _kept(self, key: tuple[Any, ...], make: Callable[[], dict[str, Ends]]) -> dict[str, Ends]:
+        if key not in self._known:
+            self._known[key] = make()
+        return self._known[key]
+
+    def _changes(self, direction: Direction, names: Sequence[str], confidence: float) -> dict[str, Ends]:
+        definition = replace(self.definition, confidence=confidence)
+        host = self._values(HOSTS[direction][0], "loss")
+        counts = _counts(self.asked, self.definition)
+        found = [self._values(name, "loss") for name in names]
+        if self.asked < STUDENTISED_BELOW:
+            ends = [of_means(host, each, counts, definition).difference for each in found]
+            return dict(zip(names, ends, strict=True))
+        moves = np.stack([each - host for each in found], axis=1)
+        return _by_name(names, interval(counts @ moves / self.asked, self.asked, definition))
+
+    def _shares(self, direction: Direction, names: Sequence[str], measure: Measure) -> dict[str, Ends]:
+        """Of what each unit closes of the gap: as the relative difference of two means, plus one."""
+        counts = _counts(self.asked, self.definition)
+        host, donor = (self._values(name, measure) for name in HOSTS[direction])
+        low, high = of_means(donor, host, counts, self.definition).difference
         if low <= 0 <= high:
-            return None
+            return {}
         sign = 1 if low > 0 else -1
-        gap, closed = sign * (host - donor), sign * (host - found)
-        intervals = self._means(gap, closed)
-        if not intervals.has_relative:
-            return None
-        return Estimate(float(closed.mean() / gap.mean()), *(1 + end for end in intervals.relative))
+        gap, closed = sign * (host - donor), [sign * (host - self._values(name, measure)) for name in names]
+        if self.asked < STUDENTISED_BELOW:
+            found = [of_means(gap, each, counts, self.definition) for each in closed]
+            return {
+                name: (1 + each.relative[0], 1 + each.relative[1])
+                for name, each in zip(names, found, strict=True)
+                if each.has_relative
+            }
+        gaps = counts @ gap
+        if not (gaps > 0).all():
+            return {}
+        shares = (counts @ np.stack(closed, axis=1)) / gaps[:, None]
+        return _by_name(names, interval(shares, self.asked, self.definition))
+
+    def _like(self, unit: Unit, measure: Measure) -> tuple[str, ...]:
+        """The units that have a measure and are of the same direction and kind: single parts, or steps."""
+
+        def is_alike(name: str) -> bool:
+            what, _, rest = name.partition(":")
+            way, _, part = rest.partition(":")
+            return name in HOSTS[unit.direction] or (
+                what == unit.what and way == unit.direction and (":" in part) == (len(unit.parts) > 1)
+            )
+
+        return tuple(name for name, found in self.values.items() if measure in found and is_alike(name))
+
+    def _values(self, name: str, measure: Measure) -> Float[np.ndarray, " question"]:
+        return self.values[name][measure].astype(np.float64)
+
+
+_MOST_KEPT = 500
+"""Questions up to which resamples are kept, as the transplants that are shown together mostly have as many."""
+
+
+def _counts(asked: int, definition: Definition) -> Counts:
+    return (_kept_counts if asked <= _MOST_KEPT else resample_counts)(asked, definition)
+
+
+_kept_counts = lru_cache(maxsize=1)(resample_counts)
+
+
+def _by_name(names: Sequence[str], ends: tuple[np.ndarray, np.ndarray]) -> dict[str, Ends]:
+    return dict(zip(names, zip(*(end.tolist() for end in ends), strict=True), strict=True))
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------
@@ -179,7 +272,7 @@ def _share(recovered: Estimate | None) -> str:
     if recovered is None:
         return "no gap"
     share = _percent(recovered)
-    return f"{share.value:.0f} % {interval(share, '.0f')}"
+    return f"{share.value:.0f} % {in_brackets(share, '.0f')}"
 
 
 def _percent(estimate: Estimate) -> Estimate:

@@ -9,11 +9,12 @@ from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from probing.architectures import HeadOutputs, Intervention, rewriting
 from probing.architectures.taps import Residual
 from probing.attribution import Attributor
+from probing.attribution.passes import Predictions
 from probing.graph import ResidualGraph
 from probing.sequences import Sample
 
@@ -81,4 +82,21 @@ def loss_of(
         SequenceError: a sample that the model cannot score.
     """
     with attributor.running(samples, hooks or nullcontext()) as said:
-        return said.losses().double().cpu().numpy()
+        return _losses(said)
+
+
+@torch.no_grad()
+def read(
+    attributor: Attributor, samples: Sequence[Sample]
+) -> tuple[Float[np.ndarray, " sample"], Bool[np.ndarray, " sample"]]:
+    """Each sample's loss as `loss_of` gives it, and whether the model would say what is scored by itself.
+
+    Raises:
+        SequenceError: a sample that the model cannot score.
+    """
+    with attributor.running(samples, nullcontext()) as said:
+        return _losses(said), said.own().cpu().numpy()
+
+
+def _losses(said: Predictions) -> Float[np.ndarray, " sample"]:
+    return said.losses().double().cpu().numpy()

@@ -15,6 +15,7 @@ from tests.conftest import ROOT
 PAGES = {
     "compare": "",
     "circuits": "circuits",
+    "transplant": "transplant?block=a0",
     "distributions": "distributions",
     "intensity": "intensity",
     "questions": "questions?q=add-0026&element=a5",

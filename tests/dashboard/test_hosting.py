@@ -337,7 +337,7 @@ def _all_texts(app: AppTest) -> str:
     return "\n".join([*texts, *tables])
 
 
-@pytest.mark.parametrize("page", ["compare", "circuits", "distributions", "questions", "timeline", "runs", "methods"])
+@pytest.mark.parametrize("page", ["compare", "circuits", "transplant", "questions", "timeline", "runs", "methods"])
 def test_viewers_see_no_folder(full: Path, page: str, monkeypatch: pytest.MonkeyPatch) -> None:
     store = service.store()
     job = store.queue.submit({**json.loads(store.queue.jobs()["spec"].iloc[-1]), "pair": "mistral"})

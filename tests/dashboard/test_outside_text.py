@@ -92,6 +92,7 @@ def _shown(app: AppTest) -> list[str]:
     [
         *((page, {}, {}) for page in ("compare", "circuits", "distributions", "intensity", "questions", "timeline")),
         ("methods", {}, {}),
+        ("transplant", {}, {}),
         ("runs", {}, {}),
         ("compare", {"cohort": "base_only"}, {}),  # which nobody has computed
         ("compare", {"alpha": 0.7}, {}),  # whose job failed

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import streamlit as st
 from prometheus_client import REGISTRY
@@ -18,11 +19,13 @@ from dashboard.runs import describe, log_of, progress
 from probing.errors import PairError, StoreError
 from probing.jobs.numerics import make_plan
 from probing.jobs.plan import SIDES, Spec
-from probing.jobs.tasks import Check, Transplant
+from probing.jobs.tasks import Check, Curve, Transplant
 from probing.method import Method
 from probing.pairs import load_registry
 from probing.rollouts import Criteria
-from probing.store.records import JobRow
+from probing.store.records import JobRow, Subject
+from probing.store.spool import MeasurementBatch
+from probing.transplant.units import DIRECTIONS, WHATS
 from tests.conftest import ROOT
 from tests.waiting import until
 
@@ -67,6 +70,47 @@ def test_a_job_is_queued_once_and_cancelled_and_tried_again(empty: Path) -> None
     assert service.store().queue.job(2).spec == service.store().queue.job(1).spec
 
 
+def test_a_job_may_be_asked_for_evidence(empty: Path) -> None:
+    app = _open()
+    for key in ("run_audit", "run_circuits", "run_transplants"):
+        app.toggle(key=key).set_value(True).run()
+    app.number_input(key="run_audited").set_value(40).run()
+    app.number_input(key="run_exchanged").set_value(30).run()
+    app.toggle(key="run_activations").set_value(True).run()
+    app = _button(app, "Queue it")
+    audits = (Check("base", questions=40), Check("tuned", questions=40))
+    exchanged = [Transplant(what, way, 30) for what in WHATS for way in DIRECTIONS]
+    also = Spec.from_json(service.store().queue.job(1).spec).also
+    assert also == (*audits, Curve("base"), Curve("tuned"), *exchanged)
+    assert "100 questions · audit · circuits run · transplants" in _texts(app)
+    app.selectbox(key="run_path").set_value("exact").run()
+    assert app.toggle(key="run_audit").disabled
+    assert "Not as in the paper: each edge really removed." in _texts(app)
+    app = _button(app, "Queue it")
+    spec = Spec.from_json(service.store().queue.job(2).spec)
+    assert spec.method == Method(path="exact")
+    assert Check.kind not in [task.kind for task in spec.also], "every edge is removed anyway"
+
+
+def test_a_job_that_is_done_lists_what_it_measured(empty: Path) -> None:
+    store, tasks = service.store(), (Transplant("weights", "into-base", 2), Transplant("weights", "into-tuned", 2))
+    job = store.queue.submit(Spec("grpo", "addition", (), also=tasks).as_json())
+    store.queue.claim("worker")
+    settings = tasks[0].as_json() | {"version": Transplant.version}
+    for key, pair in (("mine", "grpo"), ("another's", "ppo")):
+        store.evaluations.start(
+            key, Transplant.kind, Subject(pair, "addition"), settings, ["base", "tuned"], ["q", "r"]
+        )
+    store.spool.put(MeasurementBatch("mine", ("base",), {"loss": np.ones((1, 2), np.float32)}))
+    store.batches.ingest()
+    store.queue.end(job, "failed", "Stopped.")
+    app = _open()
+    app.selectbox(key="job").set_value(str(job)).run()
+    assert not app.exception
+    table = app.dataframe[-1].value
+    assert table[["Measured", "Units", "Questions"]].to_numpy().tolist() == [["weights of tuned in base", "1 of 2", 2]]
+
+
 def test_a_running_job_shows_how_far_it_is(empty: Path) -> None:
     job = service.store().queue.submit(Spec("ppo", "addition", (0.3,)).as_json())
     service.store().queue.claim("worker")
@@ -105,11 +149,13 @@ def test_nothing_of_a_job_is_lost_on_its_way_to_the_forecast(empty: Path) -> Non
     (shown,) = [code.value for code in app.code]
     plan = make_plan(spec, load_registry())
     compared = [plan.comparison_key(selection) for selection in spec.selections() for _ in SIDES]
-    assert shown.count("7 strongest and 25 random edges of base really removed, α") == 2
+    assert shown.count("7 strongest and 100 random edges of base really removed, α") == 2
     job = service.store().queue.submit(spec.as_json())
-    assert describe(service.store().queue.job(job)).endswith(" · token by token: q · ablation")
+    assert describe(service.store().queue.job(job)).endswith(" · token by token: q · audit")
     job = service.store().queue.submit(Spec("grpo", "carry", (), also=(Transplant(),)).as_json())
-    assert describe(service.store().queue.job(job)).endswith(" · carry · transplant"), "of all questions, without a cut"
+    assert describe(service.store().queue.job(job)).endswith(" · carry · transplants"), (
+        "of all questions, without a cut"
+    )
     assert re.findall(r"\[(\w+)\]", shown) == [*(plan.rollout_key(side) for side in SIDES), *compared]
 
 

@@ -18,6 +18,7 @@ from probing.jobs.numerics import make_plan
 from probing.jobs.plan import SIDES, Numerics, Spec
 from probing.jobs.tasks import Transplant
 from probing.jobs.worker import follow
+from probing.method import Method
 from probing.pairs import load_registry
 from probing.rollouts import Criteria
 from probing.store import open_store
@@ -113,8 +114,20 @@ def test_times_by_hand() -> None:
     products = 2 * writers * readers * shape.width + again
     assert score_seconds(shape, speed, 8, 200, True) == pytest.approx(8 * 200 * (4 * p + products) / 1e12)
     assert [duration(s) for s in (3, 119, 121, 7300, 200_000, 9e9)] == [
-        "3 seconds", "119 seconds", "2 minutes", "2 hours", "2 days", "104,167 days",
+        "3 seconds", "119 seconds", "2 minutes", "2 hours", "2 days", "285 years",
     ]  # fmt: skip
+
+
+def test_a_method_that_removes_each_edge_says_so_and_takes_half_a_pass_for_each() -> None:
+    there = forecast(replace(SPEC, alphas=(0.3,)), load_registry(), None)
+    slow = replace(there, speed=Speed(1e6, 1e30))
+    exact = replace(slow, spec=replace(slow.spec, method=Method(path="exact")))
+    lines = [next(line for line in each.lines() if line.startswith("α 0.3")) for each in (slow, exact)]
+    assert "to be scored in batches of" in lines[0]
+    assert "20 questions of at most 22 tokens to be run without each of 163 edges in batches of" in lines[1]
+    once = 20 * 22 * (4 * 666_336 + 2 * 13 * 25 * 96) / 1e6  # a pass forward and back, and products of 96 numbers each
+    assert f"at most {once / 60:.0f} minutes" in lines[0]
+    assert f"at most {82 * once / 3600:.0f} hours" in lines[1], "163 passes forward, and one more"
 
 
 def test_models_that_exchange_parts_answer_in_the_dtype_of_scores() -> None:

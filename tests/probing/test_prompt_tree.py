@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from probing.checkpoints import find
-from probing.models import answer, load_model, load_tokenizer
+from probing.models import answer, ended, load_model, load_tokenizer
 from probing.pairs import load_registry
 from probing.questions import encode
 from probing.zoo import word_problems
@@ -125,4 +125,7 @@ def test_an_answer_ends_with_the_token_that_completes_the_stop(stop: str) -> Non
             assert short == text[: text.index(stop) + len(stop)]
         else:
             assert tokens == every
+        assert ended(every, model, tokenizer, 24, stop) == short
+        assert ended(tokens[:-1], model, tokenizer, 24, stop) is None
+        assert ended(tokens[:-1], model, tokenizer, len(tokens) - 1, stop) == tokenizer.decode(tokens[:-1])
     assert any(stop in text for _, text in whole)

@@ -24,7 +24,7 @@ from probing.transplant.findings import Findings, table
 from probing.transplant.measuring import Exam, Measurer
 from probing.transplant.pairing import Pairing
 from probing.transplant.parts import tensors_of
-from probing.transplant.patching import loss_of, patched_loss
+from probing.transplant.patching import loss_of, patched_loss, read
 from probing.transplant.units import BASE, TUNED, Unit, by_effect, parts_among, singles, steps
 from tests import literal
 from tests.tiny import TINY, in_float64, random_samples, tiny
@@ -288,6 +288,29 @@ def test_an_exam_has_the_donors_prompts_and_graded_answers_only(shipped: Measure
     assert shipped.pairing.base.model.generation_config is own
     with pytest.raises(QuestionError, match="cannot be graded"):
         Exam(shipped.exam.model, shipped.exam.tokenizer, [Question("1", "?", "", "both_correct")], [(1,)], "none", 4)
+
+
+def test_a_model_is_asked_only_where_it_would_not_say_the_text_that_it_reads(shipped: Measurer) -> None:
+    exam, base = shipped.exam, shipped.pairing.base
+    assert exam is not None
+    said = answer(base.model, exam.tokenizer, exam.prompts, exam.max_new_tokens)
+    same = [tokens == sample.scored for (tokens, _), sample in zip(said, shipped.samples, strict=True)]
+    loss, own = read(base, shipped.samples)
+    assert own.tolist() == same
+    assert 0 < sum(same) < len(same)
+    np.testing.assert_array_equal(loss, loss_of(base, shipped.samples))
+    asked: list[int] = []
+    known = {place: shipped.samples[place].scored for place in np.flatnonzero(own).tolist()}
+    right = exam.take(base.model, lambda: asked.append(1), known)
+    np.testing.assert_array_equal(right, exam.take(base.model))
+    assert len(asked) <= 1 + exam.max_new_tokens
+    asked.clear()
+    whole = {place: sample.scored for place, sample in enumerate(shipped.samples)}
+    assert exam.take(shipped.pairing.tuned.model, lambda: asked.append(1), whole).all()
+    assert not asked
+    begun = {place: tokens[:-1] for place, tokens in whole.items()}
+    assert exam.take(shipped.pairing.tuned.model, lambda: asked.append(1), begun).all()
+    assert asked, "an answer that goes on is not known"
 
 
 def _values(rng: np.random.Generator, correct: float, loss: float, n: int = 80) -> dict[str, np.ndarray]:

@@ -127,6 +127,9 @@ def test_a_part_alone_and_all_parts_are_what_the_models_say(store: Store) -> Non
 
 def test_what_is_printed_has_parts_and_steps_in_their_orders(store: Store, capsys: pytest.CaptureFixture) -> None:
     lines = list(evaluated(store, "small", "few", []))
+    said = [line for line in lines if line.startswith("By ")]
+    assert [line.split(":")[0] for line in said] == ["By right answers, weights", "By the loss, weights"]
+    assert all(line.endswith(".") and "taken out" not in line for line in said)
     firsts = [line.split(" | ")[0].removeprefix("| ") for line in lines if re.match(r"\| [ami]\w*\d|\| input", line)]
     order = by_effect("into-base", PARTS, values_of(_found(store)))
     assert order != PARTS

@@ -9,7 +9,8 @@ from probing.graph import ResidualGraph
 from probing.jobs.tasks.task import Case, Cost, Task
 from probing.store import Store
 from probing.store.records import EvaluationRow, Measurements
-from probing.transplant.findings import Findings, table
+from probing.transplant.account import account, sentence
+from probing.transplant.findings import MEASURES, Findings, Measure, table
 from probing.transplant.units import DIRECTIONS, HOSTS, WHATS, Direction, Values, What, parts_among, units_of
 
 
@@ -76,9 +77,27 @@ class Transplant(Task):
             "model's answers, and its change from the host's; gap closed: that change as a share of the two models' "
             "difference. With 95 % intervals over questions."
         )
+        groups: dict[tuple[str, What], list[tuple[Direction, list[str], Findings]]] = {}
         for row in sorted(evaluations, key=lambda row: (row.settings["granularity"] == "heads", row.created)):
+            group = groups.setdefault((row.settings["granularity"], row.settings["what"]), [])
+            group.append((row.settings["direction"], *found(store, row)))
+        for (_, what), group in groups.items():
+            yield from _accounts(what, group)
+            for told in group:
+                yield ""
+                yield from table(what, *told)
+
+
+def _accounts(what: What, group: Sequence[tuple[Direction, list[str], Findings]]) -> Iterator[str]:
+    """A sentence for each measure of what some tables of one pair say together."""
+    parts, findings = {way: parts for way, parts, _ in group}, {way: found for way, _, found in group}
+    for measure in MEASURES:
+        if (made := account(findings, parts, measure, what)) is not None:
             yield ""
-            yield from table(row.settings["what"], row.settings["direction"], *found(store, row))
+            yield f"By {_MEASURES[measure]}, {what}: {sentence(made)}"
+
+
+_MEASURES: dict[Measure, str] = {"correct": "right answers", "loss": "the loss"}
 
 
 def found(store: Store, row: EvaluationRow) -> tuple[list[str], Findings]:
