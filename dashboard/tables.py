@@ -113,6 +113,7 @@ def top_movers(view: View, table: pd.DataFrame) -> None:
                 f"{number(low, signed=True)} to {number(high, signed=True)}"
                 for low, high in zip(rows["ci_low"], rows["ci_high"], strict=True)
             ],
+            "q": [f"{q:.2g}" for q in rows["q"]],
             "Questions": [np.sort(differences[:, i]).tolist() for i in range(len(rows))],
             "Rank": [f"{b} → {t}" for b, t in zip(rows["base_rank"], rows["tuned_rank"], strict=True)],
         }
@@ -122,6 +123,7 @@ def top_movers(view: View, table: pd.DataFrame) -> None:
         hide_index=True,
         height="content",
         column_config={
+            "q": st.column_config.TextColumn(help="At most 0.05: it changed, tested over all edges at once."),
             "Questions": st.column_config.BarChartColumn(
                 y_min=float(differences.min()),
                 y_max=float(differences.max()),

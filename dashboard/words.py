@@ -8,6 +8,7 @@ from pathlib import Path
 from dashboard.theme import number, percent
 from probing.graph import BIAS, ResidualGraph
 from probing.metrics import (
+    FALSE_DISCOVERIES,
     GINI,
     INTENSITY,
     LOSS,
@@ -149,6 +150,13 @@ def _amount(c: Comparison) -> str:
         return f"{percent(abs(c.relative), signed=False)} (95 % interval {low.removesuffix(' %')} to {high})"
     low, high = (number(end) for end in sorted(c.direction * end for end in (c.ci_low, c.ci_high)))
     return f"{number(abs(c.difference))} (95 % interval {low} to {high})"
+
+
+def changed(q: float) -> str:
+    """Whether an edge changed, by its q-value over all edges."""
+    if math.isnan(q):
+        return "not tested: summarised by an earlier version"
+    return f"{'changed' if q <= FALSE_DISCOVERIES else 'not changed'} (q = {q:.2g} over all edges)"
 
 
 def _listed(items: list[str]) -> str:
