@@ -16,7 +16,7 @@ import itertools
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,9 +44,9 @@ LOWEST = 0.8
 """Coverage below which a quick run fails: far from what chance does to its few samples."""
 
 
-def population(questions: int) -> tuple[Scores, Scores]:
+def population(questions: int, models: Mapping[str, str] = MODELS) -> tuple[Scores, Scores]:
     """Scores of `questions` additions that both models answer right, made once and then kept."""
-    checkpoints = {side: find(str(ZOO / name)) for side, name in MODELS.items()}
+    checkpoints = {side: find(str(ZOO / name)) for side, name in models.items()}
     made_of = [*(checkpoint.identity for checkpoint in checkpoints.values()), SCORES_VERSION, SEED, questions]
     digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"probing-coverage-{digest}"

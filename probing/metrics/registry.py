@@ -32,6 +32,8 @@ class Metric:
     """Each question's own value."""
     statistic: Statistic | None = None
     """The metric, where it is not the mean of the questions' own values."""
+    stretched: bool = False
+    """Whether its interval is stretched whatever the number of questions, because percentiles hold too little."""
     unit: str = ""
     per: str = ""
     """What the unit is counted for, if that needs to be said."""
@@ -162,6 +164,7 @@ EFFECTIVE_EDGES = Metric(
     f"the number of edges, {_OF_MEANS}",
     values.of_strengths(values.effective_edges),
     resampling.of_mean_strengths(values.effective_edges),
+    stretched=True,
     coverage={20: (0.92, 0.92), 50: (0.93, 0.92), 100: (0.92, 0.92)},
 )
 
@@ -174,6 +177,7 @@ GINI = Metric(
     f"the coefficient, {_OF_MEANS}",
     values.of_strengths(values.gini),
     resampling.of_mean_strengths(values.gini),
+    stretched=True,
     coverage={20: (0.91, 0.91), 50: (0.91, 0.91), 100: (0.91, 0.91)},
 )
 
