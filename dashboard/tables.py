@@ -9,7 +9,16 @@ from dashboard.theme import number, percent
 from dashboard.view import COHORT_NAMES, GRANULARITY_NAMES, View
 from dashboard.words import interval, relative_interval
 from probing.edge_tables import strongest
-from probing.metrics import METRICS, STUDENTISED_BELOW, Comparison, Definition, coverage, range_of
+from probing.metrics import (
+    FALSE_DISCOVERIES,
+    METRICS,
+    STUDENTISED_BELOW,
+    Comparison,
+    Definition,
+    coverage,
+    flips_over,
+    range_of,
+)
 from probing.rollouts import COHORTS
 from probing.store.records import ComparisonRow, RunRow
 
@@ -49,6 +58,11 @@ def all_metrics(compared: dict[str, Comparison], questions: int) -> None:
     )
 
 
+def _wider() -> str:
+    always = [metric.label for metric in METRICS.values() if metric.stretched]
+    return f"of fewer than {STUDENTISED_BELOW} questions studentised or stretched, of {' and '.join(always)} always"
+
+
 def _resamples(definition: Definition, view: View) -> str:
     over_edges = definition.resamples_over(view.graph.size)
     fewer = f" ({over_edges} of statistics over all edges, as there are so many)"
@@ -64,8 +78,10 @@ def parameters(definition: Definition, view: View) -> None:
         "logarithm": "natural",
         "ε": f"{definition.epsilon:g}",
         "cells without an edge": "counted, as in the paper" if definition.structural_zeros else "left out",
-        "interval": f"{definition.confidence:.0%}, paired bootstrap over questions, percentiles (studentised for means "
-        f"of fewer than {STUDENTISED_BELOW}), {_resamples(definition, view)}, seed {definition.seed}",
+        "interval": f"{definition.confidence:.0%}, paired bootstrap over questions, percentiles ({_wider()}), "
+        f"{_resamples(definition, view)}, seed {definition.seed}",
+        "changed edges": f"q at most {FALSE_DISCOVERIES:g} over all edges (Benjamini and Hochberg), p by up to "
+        f"{flips_over(view.graph.size)} sign flips over questions, seed {definition.seed}",
         "what reads in attention": GRANULARITY_NAMES[view.graph.granularity],
         "cohort": COHORT_NAMES[view.cohort],
         "T̄": f"{view.comparison.mean_length:.2f} tokens ({selection['mean_length']} of the two models' mean lengths)",

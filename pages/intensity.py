@@ -31,8 +31,8 @@ if where.open:
     with where:
         st.caption(
             "Tuned minus base, of the mean |score| of the edges that a layer, or a kind of reader, reads through. "
-            "Left: a dot marks a difference beyond question noise. Right: small dots are questions (boxes, where there "
-            "are many groups), the large one is their mean with its 95 % interval."
+            "Left: a dot marks a difference whose own interval over questions excludes zero. Right: small dots are "
+            "questions (boxes, where there are many groups), the large one is their mean with its 95 % interval."
         )
         heat, bars = st.columns(2, gap="medium")
         with heat:

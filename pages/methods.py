@@ -26,7 +26,7 @@ for key, metric in METRICS.items():
         st.markdown(f"The interval is one of {interval_of(key, Definition())}.")
 tables.parameters(Definition(), view)
 
-for title in ("Intervals", "Edges and circuits", "Positions and steps", "What they cannot say"):
+for title in ("Intervals", "Four kinds of noise", "Edges and circuits", "Positions and steps", "What they cannot say"):
     st.subheader(title)
     st.markdown(section(title))
 

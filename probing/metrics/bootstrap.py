@@ -8,11 +8,13 @@ too narrow, because a sample's spread is smaller than the questions', and are st
 percentiles are those of deviations measured in the resample's own standard error. The relative change of two means is
 studentised on the scale of its logarithm, so that what cannot be negative cannot fall by more than 100 %.
 
-Statistics that are not means can have more of their spread in few questions than a resample shows. Their percentiles
-are then stretched about the median, until the resamples' standard deviation is the jackknife's standard error, and a
-normal tail Student's. That of the relative change, again, on the scale of its logarithm.
+Statistics that are not means can have more of their spread in few questions than a resample shows, and more on one
+side. Their percentiles are then accelerated, as BCa's are, and stretched about the median, until the resamples'
+standard deviation is the jackknife's standard error and a normal tail Student's. Those of the relative change, again,
+on the scale of its logarithm. BCa's other correction, of the bias that resamples have, is left out: samples do not have
+it here, and BCa's intervals hold less than percentiles (docs/method.md).
 
-Sources: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 11 to 13; Rao and Wu, J. Am. Stat.
+Sources: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapters 11 to 14; Rao and Wu, J. Am. Stat.
 Assoc. 83 (1988), who rescale resamples to a known variance.
 """
 
@@ -111,17 +113,19 @@ def stretched(
 def _stretched(drawn: Float[np.ndarray, " draw"], samples: int, definition: Definition) -> tuple[float, float]:
     """Percentiles of resampled values as far from the median as the jackknife and Student's t would have them."""
     without, resampled = drawn[:samples], drawn[samples:]
-    if not np.isfinite(drawn).all():
+    if samples < 2 or not np.isfinite(drawn).all():
         return NONE
-    low, high = (float(end) for end in interval(resampled, samples, definition))
-    spread = resampled.std()
-    if spread == 0 or np.isinf(low):
-        return low, high
-    normal = NormalDist().inv_cdf((1 + definition.confidence) / 2)
-    error = np.sqrt(samples - 1) * without.std()
+    bell, moves, middle = NormalDist(), without.mean() - without, float(np.median(resampled))
+    error, spread = np.sqrt((samples - 1) / samples * (moves**2).sum()), resampled.std()
+    if error == 0 or spread == 0:
+        low, high = interval(resampled, samples, definition)
+        return float(low), float(high)
+    acceleration = (moves**3).sum() / (moves**2).sum() ** 1.5 / 6  # which is at most a sixth
+    normal = bell.inv_cdf((1 + definition.confidence) / 2)
+    levels = [bell.cdf(end / (1 - acceleration * end)) for end in (-normal, normal)]
     factor = error / spread * student(normal, samples - 1) / normal
-    middle = np.median(resampled)
-    return float(middle + factor * (low - middle)), float(middle + factor * (high - middle))
+    low, high = middle + factor * (np.quantile(resampled, levels) - middle)
+    return float(low), float(high)
 
 
 def student(normal: float, freedom: int) -> float:

@@ -242,11 +242,13 @@ def test_a_few_at_a_time_all_is_as_over_whole_matrices(
 
 
 def _stretched_by_hand(resampled: np.ndarray, without: np.ndarray) -> np.ndarray:
-    """Percentiles whose distance from the median is as the jackknife and Student's t would have it."""
+    """Accelerated percentiles whose distance from the median is as the jackknife and Student's t would have it."""
     n = len(without)
+    acceleration = scipy.stats.skew(-without) / (6 * n**0.5)
+    levels = [scipy.stats.norm.cdf(z / (1 - acceleration * z)) for z in scipy.stats.norm.ppf([0.025, 0.5, 0.975])]
     error = np.sqrt((n - 1) / n * sum((value - without.mean()) ** 2 for value in without))
     wider = scipy.stats.t.ppf(0.975, n - 1) * error / (scipy.stats.norm.ppf(0.975) * np.std(resampled))
-    low, middle, high = np.quantile(resampled, [0.025, 0.5, 0.975])
+    low, middle, high = np.quantile(resampled, levels)
     return np.array([middle - wider * (middle - low), middle + wider * (high - middle)])
 
 
