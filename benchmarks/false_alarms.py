@@ -28,7 +28,7 @@ from probing.scores import Scores
 PAIRS = {"GRPO": {"base": "base", "tuned": "grpo"}, "another seed": {"base": "base", "tuned": "base-seed2"}}
 QUESTIONS = 100
 WAYS = [(of, way) for of in ("strength", "effect") for way in ("interval", "q")]
-MOST_ALARMS = 0.2
+MOST_ALARMS = 0.4
 """Share of runs with a false alarm by q above which a quick run fails: far from what chance does to its few runs."""
 
 Trial = Callable[[Scores, Scores, np.random.Generator], tuple[Scores, Scores]]
@@ -101,9 +101,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--runs", type=int, help="of each trial (default: 1000, quick: 40)")
+    parser.add_argument("--runs", type=int, help="of each trial (default: 300, quick: 20)")
     arguments = parser.parse_args()
-    questions, runs = (250, arguments.runs or 40) if arguments.quick else (1500, arguments.runs or 1000)
+    questions, runs = (200, arguments.runs or 20) if arguments.quick else (1500, arguments.runs or 300)
     found = measure(questions, runs)
     edges = population(questions)[0].graph.size
     print(json.dumps(found) if arguments.json else "\n".join(table(found, edges)))

@@ -80,6 +80,18 @@ def test_there_are_flips_enough_to_find_a_single_edge_while_that_can_be_afforded
     assert benjamini_hochberg(p)[5] <= FALSE_DISCOVERIES
 
 
+def test_edges_that_hardly_differ_are_settled_by_the_first_flips(monkeypatch: pytest.MonkeyPatch) -> None:
+    differences = np.random.default_rng(0).normal(np.linspace(0, 1, 1200), 1, (30, 1200))
+    found = _p(differences)
+    monkeypatch.setattr(permutation, "_SETTLED", np.inf)
+    whole = _p(differences)
+    settled = (1 + found * 10_000).round() > 100
+    np.testing.assert_array_equal(found[~settled], whole[~settled])
+    assert 0.2 < settled.mean() < 0.8
+    np.testing.assert_allclose(found[settled], whole[settled], atol=0.02, rtol=0.4)
+    assert (found[settled] > 0.0099).all()
+
+
 @given(p=st.lists(st.floats(0, 1), min_size=1, max_size=40), seed=st.integers(0, 1000))
 @settings(max_examples=50)
 def test_q_values_are_scipys_and_keep_the_order(p: list[float], seed: int) -> None:
