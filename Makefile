@@ -43,6 +43,7 @@ benchmark: .venv/dev
 	$(BIN)/python -m benchmarks.ablation
 	$(BIN)/python -m benchmarks.capacity
 	$(BIN)/python -m benchmarks.coverage
+	$(BIN)/python -m benchmarks.false_alarms
 	$(BIN)/python -m benchmarks.planted
 	$(BIN)/python -m benchmarks.audit
 	$(BIN)/python -m benchmarks.pages

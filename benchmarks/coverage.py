@@ -3,8 +3,9 @@
 The population is made of 1 500 additions that the shipped base and its GRPO descendant both answer right, drawn from
 the task that they were trained on and scored as every comparison is. From it samples of 20, 50 and 100 questions are
 drawn with replacement, each is compared as if it were all there is, and it is counted how often the interval of the
-difference, and that of the relative difference, holds what the whole population says. The last row has the paper's
-bins, which end at the largest |score|: their interval is one for the bins at hand, and misses the population's number.
+difference, and that of the relative difference, holds what the whole population says. The last rows have what the
+metrics do not use: for those that are stretched, percentiles and BCa; and the paper's bins, which end at the largest
+|score|: their interval is one for the bins at hand, and misses the population's number.
 
 Scores of the population are kept in a folder for temporary files. The table stands in docs/method.md, and the shares
 with each metric in `probing.metrics.registry`, by which pages warn. `--quick` takes few questions and samples.
@@ -16,9 +17,10 @@ import itertools
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import torch
@@ -27,7 +29,8 @@ from tqdm import tqdm
 from probing.attribution import Attributor
 from probing.checkpoints import Checkpoint, find
 from probing.jobs.plan import SCORES_VERSION, SIDES
-from probing.metrics import COMPLEXITY, METRICS, Comparison, Definition, align, compare
+from probing.metrics import COMPLEXITY, METRICS, Comparison, Definition, align, compare, resample_counts
+from probing.metrics.bootstrap import with_each_left_out
 from probing.models import answer, load_model, load_tokenizer, use_threads_for
 from probing.questions.templates import encode
 from probing.rollouts import Answer, Criteria, samples, select
@@ -44,9 +47,9 @@ LOWEST = 0.8
 """Coverage below which a quick run fails: far from what chance does to its few samples."""
 
 
-def population(questions: int) -> tuple[Scores, Scores]:
+def population(questions: int, models: Mapping[str, str] = MODELS) -> tuple[Scores, Scores]:
     """Scores of `questions` additions that both models answer right, made once and then kept."""
-    checkpoints = {side: find(str(ZOO / name)) for side, name in MODELS.items()}
+    checkpoints = {side: find(str(ZOO / name)) for side, name in models.items()}
     made_of = [*(checkpoint.identity for checkpoint in checkpoints.values()), SCORES_VERSION, SEED, questions]
     digest = hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"probing-coverage-{digest}"
@@ -88,10 +91,40 @@ def drawn(scores: Scores, rows: np.ndarray) -> Scores:
 
 
 def compared(base: Scores, tuned: Scores, definition: Definition) -> dict[str, Comparison]:
-    """Every metric, and complexity with the paper's bins."""
+    """Every metric, those that are stretched in other ways too, and complexity with the paper's bins."""
     observed = Definition(**{**vars(definition), "histogram_max": "observed"})
     paper = compare(base, tuned, observed, [COMPLEXITY.key])[COMPLEXITY.key]
-    return compare(base, tuned, definition) | {OBSERVED: paper}
+    return compare(base, tuned, definition) | in_other_ways(base, tuned, definition) | {OBSERVED: paper}
+
+
+def in_other_ways(base: Scores, tuned: Scores, definition: Definition) -> dict[str, Comparison]:
+    """The metrics whose intervals are stretched, with the percentiles and BCa intervals that they might have had."""
+    draws = with_each_left_out(resample_counts(len(base.ids), definition))
+    found = {}
+    for metric in METRICS.values():
+        if not metric.stretched or not metric.statistic:
+            continue
+        (before, x), (after, y) = metric.statistic(base, tuned, definition, draws)
+        changes = ((after - before, y - x), (after / before - 1, y / x - 1))
+        for way, ends in (("percentiles", _percentiles), ("BCa", _bca)):
+            values = (after - before, after / before - 1)
+            intervals = [end for value, drawn in changes for end in ends(value, drawn, len(base.ids))]
+            found[f"{metric.key}, {way}"] = Comparison(before, after, *values, *intervals)
+    return found
+
+
+def _percentiles(value: float, drawn: np.ndarray, samples: int) -> np.ndarray:
+    return np.quantile(drawn[samples:], [0.025, 0.975])
+
+
+def _bca(value: float, drawn: np.ndarray, samples: int) -> np.ndarray:
+    """Efron and Tibshirani (1993), section 14.3."""
+    without, resampled = drawn[:samples], drawn[samples:]
+    moves, bell = without.mean() - without, NormalDist()
+    bias = bell.inv_cdf(float((resampled < value).mean() + (resampled <= value).mean()) / 2)
+    acceleration = (moves**3).sum() / (moves**2).sum() ** 1.5 / 6
+    shifted = [bias + bell.inv_cdf(level) for level in (0.025, 0.975)]
+    return np.quantile(resampled, [bell.cdf(bias + end / (1 - acceleration * end)) for end in shifted])
 
 
 def measure(base: Scores, tuned: Scores, size: int, times: int, resamples: int) -> dict[str, tuple[float, float]]:
@@ -113,10 +146,11 @@ def table(measured: dict[int, dict[str, tuple[float, float]]]) -> Iterator[str]:
     """The shares in percent, difference / relative difference, as a table in Markdown."""
     yield f"| metric | {' | '.join(f'{size} questions' for size in measured)} |"
     yield "|---" * (1 + len(measured)) + "|"
-    for metric in (*METRICS, OBSERVED):
-        name = METRICS[metric].label if metric in METRICS else "Information complexity, bins to the largest \\|score\\|"
+    for metric in next(iter(measured.values())):
+        key, _, way = metric.partition(", ")
+        name = ", ".join([METRICS[key].label.lower(), *([way.replace("|", "\\|")] if way else [])])
         cells = [" / ".join(f"{100 * share:.0f}" for share in shares[metric]) for shares in measured.values()]
-        yield f"| {name.lower()} | {' | '.join(cells)} |"
+        yield f"| {name} | {' | '.join(cells)} |"
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ class EdgeFilter:
     sign: str = "any"
     changed: Sequence[str] = ()
     sure: bool = False
-    """Whether the interval of the difference must exclude zero."""
+    """Whether the edge must have changed: its q over all edges is at most 0.05."""
     only: frozenset[str] | None = None
     """Nothing but these."""
 
@@ -52,7 +52,7 @@ class EdgeFilter:
         if self.changed:
             keep &= changes(table, self.rank(table))[list(self.changed)].any(axis=1)
         if self.sure:
-            keep &= table["beyond_noise"]
+            keep &= table["changed"]
         if self.only is not None:
             keep &= table["edge"].isin(self.only)
         return keep
@@ -122,10 +122,13 @@ def controls(table: pd.DataFrame, graph: ResidualGraph, only: frozenset[str] | N
         )  # fmt: skip
         changed = st.pills(
             "Change", CHANGES, selection_mode="multi", key="changed", bind="query-params",
-            help="Gained, lost: entered or left the strongest. Strengthened, weakened: beyond question noise. "
-            "Flipped: from helping to hurting or back, beyond question noise.",
+            help="Gained, lost: entered or left the strongest. Strengthened, weakened: q at most 0.05 over all edges. "
+            "Flipped: from helping to hurting or back, with such a q of its own.",
         )  # fmt: skip
-        sure = st.toggle("Only differences beyond question noise", key="sure", bind="query-params")
+        sure = st.toggle(
+            "Only edges that changed", key="sure", bind="query-params",
+            help="A strength changed if q is at most 0.05: tested by sign flips over the questions, over all edges.",
+        )  # fmt: skip
         chosen = EdgeFilter(
             count, share, tuple(kinds or ()), None if span == everywhere else span, sign or "any", tuple(changed or ()),
             sure, only,

@@ -13,8 +13,8 @@ from probing.graph import ResidualGraph
 
 _KEY = "circuit-file"
 
-_FEW = 45_000
-"""Edges of EAP-IG's, at most, beside which a file has both models' values: 400 bytes each, and 20 MB come back."""
+_FEW = 40_000
+"""Edges of EAP-IG's, at most, beside which a file has both models' values: 500 bytes each, and 20 MB come back."""
 
 _MOST = 2_000_000
 """Edges of EAP-IG's, at most, of which a page makes a file: 140 MB."""

@@ -12,7 +12,7 @@ from dashboard.figures.wiring import Pick
 from dashboard.theme import number
 from dashboard.view import View
 from dashboard.widgets import chart
-from dashboard.words import ARROWS
+from dashboard.words import ARROWS, changed
 from probing.edge_tables import strongest_of_both
 from probing.graph import ResidualGraph, is_edge
 
@@ -74,11 +74,11 @@ def _edge(view: View, row: pd.Series) -> None:
         for side in ("base", "tuned")
     ]
     st.dataframe(pd.DataFrame(rows), hide_index=True)
-    sure = "beyond question noise" if row["beyond_noise"] else "within question noise"
-    flipped = " Its effect changed its sign." if row["flipped"] else ""
+    flipped = f" Its effect changed its sign (q = {row['effect_q']:.2g})." if row["flipped"] else ""
     st.caption(
         f"Difference of strength {number(row['difference'], signed=True)}, 95 % interval "
-        f"{number(row['ci_low'], signed=True)} to {number(row['ci_high'], signed=True)}: {sure}.{flipped}",
+        f"over questions {number(row['ci_low'], signed=True)} to {number(row['ci_high'], signed=True)}; "
+        f"{changed(row['q'])}.{flipped}",
         help="Strength is the mean |score| in nats, effect the mean score: what the loss would gain if the edge were "
         "removed, to first order.",
     )
@@ -96,7 +96,7 @@ def _node(graph: ResidualGraph, table: pd.DataFrame, name: str) -> None:
         if not len(numbers):
             continue
         edges = table.iloc[numbers]
-        st.caption(f"{len(edges)} edges, {title}", help="An arrow: the difference is beyond question noise.")
+        st.caption(f"{len(edges)} edges, {title}", help="An arrow: it changed, q at most 0.05 over all edges.")
         rows = strongest_of_both(edges, _OF_NODE)
         st.dataframe(
             pd.DataFrame(
@@ -104,9 +104,9 @@ def _node(graph: ResidualGraph, table: pd.DataFrame, name: str) -> None:
                     "edge": rows["edge"],
                     "base": rows["base_strength"].map(number),
                     "tuned": [
-                        f"{ARROWS[int(np.sign(d)) if sure else 0]} {number(strength)}"
-                        for strength, d, sure in zip(
-                            rows["tuned_strength"], rows["difference"], rows["beyond_noise"], strict=True
+                        f"{ARROWS[int(np.sign(d)) if moved else 0]} {number(strength)}"
+                        for strength, d, moved in zip(
+                            rows["tuned_strength"], rows["difference"], rows["changed"], strict=True
                         )
                     ],
                 }

@@ -10,7 +10,15 @@ from dashboard.theme import number, percent
 from dashboard.view import COHORT_NAMES, GRANULARITY_NAMES, View
 from dashboard.words import interval, relative_interval
 from probing.edge_tables import strongest
-from probing.metrics import METRICS, STUDENTISED_BELOW, Definition, coverage, range_of
+from probing.metrics import (
+    FALSE_DISCOVERIES,
+    METRICS,
+    STUDENTISED_BELOW,
+    Definition,
+    coverage,
+    flips_over,
+    range_of,
+)
 from probing.rollouts import COHORTS
 from probing.store.records import ComparisonRow, RunRow
 
@@ -54,6 +62,11 @@ def all_metrics(told: Told, questions: int) -> None:
     )
 
 
+def _wider() -> str:
+    always = [metric.label for metric in METRICS.values() if metric.stretched]
+    return f"of fewer than {STUDENTISED_BELOW} questions studentised or stretched, of {' and '.join(always)} always"
+
+
 def _resamples(definition: Definition, view: View) -> str:
     over_edges = definition.resamples_over(view.graph.size)
     fewer = f" ({over_edges} of statistics over all edges, as there are so many)"
@@ -69,8 +82,10 @@ def parameters(definition: Definition, view: View) -> None:
         "logarithm": "natural",
         "ε": f"{definition.epsilon:g}",
         "cells without an edge": "counted, as in the paper" if definition.structural_zeros else "left out",
-        "interval": f"{definition.confidence:.0%}, paired bootstrap over questions, percentiles (studentised for means "
-        f"of fewer than {STUDENTISED_BELOW}), {_resamples(definition, view)}, seed {definition.seed}",
+        "interval": f"{definition.confidence:.0%}, paired bootstrap over questions, percentiles ({_wider()}), "
+        f"{_resamples(definition, view)}, seed {definition.seed}",
+        "changed edges": f"q at most {FALSE_DISCOVERIES:g} over all edges (Benjamini and Hochberg), p by up to "
+        f"{flips_over(view.graph.size)} sign flips over questions, seed {definition.seed}",
         "what reads in attention": GRANULARITY_NAMES[view.graph.granularity],
         "cohort": COHORT_NAMES[view.cohort],
         "T̄": f"{view.comparison.mean_length:.2f} tokens ({selection['mean_length']} of the two models' mean lengths)",
@@ -118,6 +133,7 @@ def top_movers(view: View, table: pd.DataFrame) -> None:
                 f"{number(low, signed=True)} to {number(high, signed=True)}"
                 for low, high in zip(rows["ci_low"], rows["ci_high"], strict=True)
             ],
+            "q": [f"{q:.2g}" for q in rows["q"]],
             "Questions": [np.sort(differences[:, i]).tolist() for i in range(len(rows))],
             "Rank": [f"{b} → {t}" for b, t in zip(rows["base_rank"], rows["tuned_rank"], strict=True)],
         }
@@ -127,6 +143,7 @@ def top_movers(view: View, table: pd.DataFrame) -> None:
         hide_index=True,
         height="content",
         column_config={
+            "q": st.column_config.TextColumn(help="At most 0.05: it changed, tested over all edges at once."),
             "Questions": st.column_config.BarChartColumn(
                 y_min=float(differences.min()),
                 y_max=float(differences.max()),

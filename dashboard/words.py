@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dashboard.theme import number, percent
 from probing.graph import BIAS, ResidualGraph
-from probing.metrics import LOW_COVERAGE, Comparison, coverage, measured_size
+from probing.metrics import FALSE_DISCOVERIES, LOW_COVERAGE, Comparison, coverage, measured_size
 
 _METHOD = Path(__file__).resolve().parents[1] / "docs" / "method.md"
 
@@ -93,6 +93,13 @@ def arrowed(comparison: Comparison, beyond_seeds: bool = False) -> str:
     """Relative change and its interval, with an arrow before them."""
     arrows = DOUBLE if beyond_seeds else ARROWS
     return f"{arrows[comparison.direction]} {relative_interval(comparison)}"
+
+
+def changed(q: float) -> str:
+    """Whether an edge changed, by its q-value over all edges."""
+    if math.isnan(q):
+        return "not tested: summarised by an earlier version"
+    return f"{'changed' if q <= FALSE_DISCOVERIES else 'not changed'} (q = {q:.2g} over all edges)"
 
 
 def listed(items: list[str]) -> str:

@@ -49,7 +49,7 @@ with graphs:
     st.caption(
         f"{len(shown)} edges shown{rules}. Click a node, or the middle of an edge. Width: mean |score|, on one scale "
         "for base and tuned. Dotted: removing the edge would lower the loss. Difference: orange is stronger after "
-        f"tuning, blue weaker, grey and dotted within question noise.{folded(graph)}"
+        f"tuning, blue weaker, grey and dotted not changed (q above 0.05 over all edges).{folded(graph)}"
     )
     exchange.downloads(view, table, shown)
 

@@ -33,9 +33,10 @@ if where.open:
     with where:
         st.caption(
             "Tuned minus base, of the mean |score| of the edges that a layer, or a kind of reader, reads through. "
-            "Left: a dot marks a difference beyond question noise, a ring one beyond the seed band too. Right: small "
-            "dots are questions (boxes, where there are many groups), the large one is their mean with its 95 % "
-            "interval. Grey bars: by how much models differ that were trained like the base from other seeds."
+            "Left: a dot marks a difference whose own interval over questions excludes zero, a ring one beyond the "
+            "seed band too. Right: small dots are questions (boxes, where there are many groups), the large one is "
+            "their mean with its 95 % interval. Grey bars: by how much models differ that were trained like the base "
+            "from other seeds."
         )
         heat, bars = st.columns(2, gap="medium")
         with heat:

@@ -28,8 +28,9 @@ tables.parameters(Definition(), view)
 
 for title in (
     "Definitions side by side",
-    "The seed band",
     "Intervals",
+    "Four kinds of noise",
+    "The seed band",
     "Edges and circuits",
     "Positions and steps",
     "What they cannot say",

@@ -60,5 +60,6 @@ with st.container(key="wide"):
         lambda: transcript.own_numbers(together(edges, panels)),
     )
 st.caption(
-    "Width: |score| of this question. One question says nothing of noise, so all differences are grey and dotted."
+    "Width: |score| of this question. One question cannot say that an edge changed, so all differences are grey and "
+    "dotted."
 )

@@ -1,7 +1,8 @@
 """From scores to circuits: one table of a pair's edges, subgraphs of the strongest, and differences by layer and kind.
 
 An edge's *strength* is its mean |score| over the questions, its *effect* the mean score. The difference of a pair is
-that of strengths, tuned - base, with a paired bootstrap interval over questions.
+that of strengths, tuned - base, with a paired bootstrap interval over questions. That interval is one edge's own; which
+of all the edges changed is said by their q-values.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,12 +14,19 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from probing.graph import Edge, Reader, ResidualGraph, is_edge
-from probing.metrics import Definition, align, edge_differences, significant
+from probing.metrics import (
+    FALSE_DISCOVERIES,
+    Definition,
+    align,
+    benjamini_hochberg,
+    edge_differences,
+    sign_flip_p,
+)
 from probing.scores import Scores
 
 EDGE_VALUES = (
     "base_strength", "tuned_strength", "base_effect", "tuned_effect", "ci_low", "ci_high", "effect_ci_low",
-    "effect_ci_high",
+    "effect_ci_high", "p", "q", "effect_p", "effect_q",
 )  # fmt: skip
 """What is kept of each edge of a comparison; all else in an edge table follows from it."""
 
@@ -27,14 +35,17 @@ def edge_values(base: Scores, tuned: Scores, definition: Definition) -> pd.DataF
     """`EDGE_VALUES` of every edge, in canonical order.
 
     `*_strength` is the mean |score|, `*_effect` the mean score; `ci_*` bound the difference of the strengths and
-    `effect_ci_*` that of the effects, tuned - base.
+    `effect_ci_*` that of the effects, tuned - base. `p` and `effect_p` test each difference by sign flips over the
+    questions, `q` and `effect_q` are Benjamini and Hochberg's over all edges.
     """
     tuned = align(base, tuned)
     strengths = [np.abs(scores.edges).mean(0, dtype=np.float64) for scores in (base, tuned)]
     effects = [scores.edges.mean(0, dtype=np.float64) for scores in (base, tuned)]
     _, low, high = edge_differences(base.edges, tuned.edges, definition, np.abs)
     _, effect_low, effect_high = edge_differences(base.edges, tuned.edges, definition)
-    columns = (*strengths, *effects, low, high, effect_low, effect_high)
+    p, effect_p = (sign_flip_p(base.edges, tuned.edges, definition, of) for of in (np.abs, np.asarray))
+    tests = (p, benjamini_hochberg(p), effect_p, benjamini_hochberg(effect_p))
+    columns = (*strengths, *effects, low, high, effect_low, effect_high, *tests)
     return pd.DataFrame(dict(zip(EDGE_VALUES, columns, strict=True)))
 
 
@@ -42,8 +53,9 @@ def edge_table(graph: ResidualGraph, values: pd.DataFrame) -> pd.DataFrame:
     """One row for each edge, in canonical order: `EDGE_VALUES`, and what follows from them.
 
     Columns before them: `edge`, `writer`, `reader`, `node` (the reader's), `kind` and `layer` of the reader. After
-    them: `base_rank` and `tuned_rank` (1 = strongest), `difference` of the strengths, `beyond_noise` (whether its
-    interval excludes zero), and `flipped` (whether the effect changed its sign, its difference excluding zero).
+    them: `base_rank` and `tuned_rank` (1 = strongest), `difference` of the strengths, `changed` (whether its q is at
+    most `FALSE_DISCOVERIES`), and `flipped` (whether the effects have opposite signs and the q of their difference is).
+    What an earlier version did not test has no q, and is neither.
     """
     writer, reader = graph.edge_index
     reads = graph.reader_records
@@ -61,9 +73,9 @@ def edge_table(graph: ResidualGraph, values: pd.DataFrame) -> pd.DataFrame:
     for side in ("base", "tuned"):
         table[f"{side}_rank"] = table[f"{side}_strength"].rank(ascending=False, method="first").astype(int)
     table["difference"] = table["tuned_strength"] - table["base_strength"]
-    table["beyond_noise"] = significant(table["ci_low"].to_numpy(), table["ci_high"].to_numpy())
-    moved = significant(table["effect_ci_low"].to_numpy(), table["effect_ci_high"].to_numpy())
-    table["flipped"] = moved & (np.sign(table["base_effect"]) * np.sign(table["tuned_effect"]) < 0)
+    table["changed"] = table["q"] <= FALSE_DISCOVERIES
+    opposite = np.sign(table["base_effect"]) * np.sign(table["tuned_effect"]) < 0
+    table["flipped"] = opposite & (table["effect_q"] <= FALSE_DISCOVERIES)
     return table
 
 
@@ -71,15 +83,15 @@ def changes(table: pd.DataFrame, n: int) -> pd.DataFrame:
     """Whether each edge was `gained`, `lost`, `strengthened`, `weakened` or `flipped`, a column each.
 
     Gained: among the `n` strongest of the tuned model and not of the base; lost: the reverse. Strengthened and
-    weakened: the difference of strengths is beyond question noise.
+    weakened: the strength `changed`, to more or to less.
     """
     was, became = table["base_rank"] <= n, table["tuned_rank"] <= n
     return pd.DataFrame(
         {
             "gained": became & ~was,
             "lost": was & ~became,
-            "strengthened": table["beyond_noise"] & (table["difference"] > 0),
-            "weakened": table["beyond_noise"] & (table["difference"] < 0),
+            "strengthened": table["changed"] & (table["difference"] > 0),
+            "weakened": table["changed"] & (table["difference"] < 0),
             "flipped": table["flipped"],
         }
     )

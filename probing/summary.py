@@ -12,7 +12,7 @@ from probing.edge_tables import edge_values
 from probing.metrics import Comparison, Definition, align, compare, histogram_top, per_question
 from probing.scores import Scores
 
-SUMMARY_VERSION = 2
+SUMMARY_VERSION = 3
 """Raised when the code that summarises changes its results; kept scores are then summarised again."""
 
 DEFINITION = Definition()

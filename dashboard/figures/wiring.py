@@ -18,6 +18,7 @@ from plotly.subplots import make_subplots
 from dashboard.figures.places import Places, height_of
 from dashboard.panels import EFFECTS, PANELS
 from dashboard.theme import BASE, COLOURS, FAINT, NEUTRAL, PICKED, TUNED, faded, number, style
+from dashboard.words import changed
 from probing.edge_tables import through
 from probing.graph import Edge, ResidualGraph, is_edge, typeset
 
@@ -128,7 +129,7 @@ def _colours(edges: pd.DataFrame, panel: str) -> pd.Series:
     if panel != "difference":
         return pd.Series(COLOURS[panel], index=edges.index)
     towards = edges["difference"].map(lambda d: TUNED if d > 0 else BASE)
-    return towards.where(edges["beyond_noise"], NEUTRAL)
+    return towards.where(edges["changed"], NEUTRAL)
 
 
 def _edges(edges: pd.DataFrame, panel: str, top: float, pick: Pick, graph: ResidualGraph, places: Places) -> list:
@@ -136,7 +137,7 @@ def _edges(edges: pd.DataFrame, panel: str, top: float, pick: Pick, graph: Resid
     x, y = _curves(edges, places)
     size = edges[PANELS[panel]].abs()
     width = np.minimum(len(_WIDTHS) - 1, (len(_WIDTHS) * size / top).astype(int)) if top > 0 else 0 * size
-    dotted = ~edges["beyond_noise"] if panel == "difference" else edges[EFFECTS[panel]] < 0
+    dotted = ~edges["changed"] if panel == "difference" else edges[EFFECTS[panel]] < 0
     stands_out = pick.edges(edges, graph)
     front = pd.Series(True, index=edges.index) if stands_out is None else edges["edge"].isin(stands_out)
     looks = pd.DataFrame({"front": front, "colour": _colours(edges, panel), "dotted": dotted, "width": width})
@@ -204,11 +205,10 @@ def _shared(graph: ResidualGraph, places: Places) -> go.Scatter:
 
 def hover(row: dict) -> str:
     """An edge's name and values."""
-    noise = "beyond question noise" if row["beyond_noise"] else "within question noise"
     return (
         f"<b>{typeset(row['edge'])}</b><br>base {number(row['base_strength'])} (rank {row['base_rank']})"
         f"<br>tuned {number(row['tuned_strength'])} (rank {row['tuned_rank']})"
-        f"<br>difference {number(row['difference'], signed=True)}, {noise}"
+        f"<br>difference {number(row['difference'], signed=True)}, {changed(row['q'])}"
     )
 
 

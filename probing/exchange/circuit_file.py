@@ -31,7 +31,7 @@ class CircuitFile:
     def shown(graph: ResidualGraph, table: pd.DataFrame, edges: Collection[str], beside: bool = True) -> "CircuitFile":
         """Some edges of a comparison's edge table, with the tuned model's effects as scores.
 
-        `beside` says whether `EDGE_VALUES` go along, which make a file five times as large.
+        `beside` says whether `EDGE_VALUES` go along, which make a file seven times as large.
         """
         values = table[list(EDGE_VALUES)].reset_index(drop=True) if beside else None
         return CircuitFile(graph, table["tuned_effect"].to_numpy(), table["edge"].isin(edges).to_numpy(), values)

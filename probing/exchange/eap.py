@@ -220,7 +220,8 @@ def _circuit(layout: Layout, records: list[dict[str, Any]], width: Any) -> Circu
     if not all(EDGE_VALUES[0] in record for record in records):
         return whole
     values = np.full((size, len(EDGE_VALUES)), np.nan)
-    rows = [[np.nan if record[name] is None else float(record[name]) for name in EDGE_VALUES] for record in records]
+    # Files of earlier versions have no p and q, and what is infinite or unknown is null.
+    rows = [[np.nan if record.get(name) is None else float(record[name]) for name in EDGE_VALUES] for record in records]
     values[owner[there]] = np.array(rows)[there]
     table = pd.DataFrame(values, columns=list(EDGE_VALUES))
     return replace(whole, values=table)

@@ -15,8 +15,8 @@ mean |score|.
 `registry` has a record of each metric: its words, its formula and how it is computed. `definition` has the choices that
 the paper leaves open, `values` the formulas of a question's own numbers, `bootstrap` the intervals over questions,
 `resampling` and `complexity` what it takes to resample other statistics, `comparison` puts them together, and
-`proportions` has the intervals of shares of right answers. `agreement` compares scores with what really happens, and
-`curves` say how much of a model its circuits keep.
+`proportions` has the intervals of shares of right answers. `permutation` tests many edges at once. `agreement` compares
+scores with what really happens, and `curves` say how much of a model its circuits keep.
 """
 
 from probing.metrics.agreement import Agreement, agreement
@@ -38,6 +38,7 @@ from probing.metrics.comparison import (
 )
 from probing.metrics.curves import AREAS, Curve, areas, curve, kept
 from probing.metrics.definition import TOP, Definition, range_of
+from probing.metrics.permutation import FALSE_DISCOVERIES, benjamini_hochberg, flips_over, sign_flip_p
 from probing.metrics.proportions import paired_score, wilson
 from probing.metrics.registry import (
     COMPLEXITY,
@@ -65,6 +66,7 @@ __all__ = [
     "COMPLEXITY",
     "DIVERSITY",
     "EFFECTIVE_EDGES",
+    "FALSE_DISCOVERIES",
     "GINI",
     "INTENSITY",
     "KURTOSIS",
@@ -86,6 +88,7 @@ __all__ = [
     "align",
     "areas",
     "as_json",
+    "benjamini_hochberg",
     "compare",
     "complexity_by_bins",
     "correlations",
@@ -93,6 +96,7 @@ __all__ = [
     "curve",
     "edge_differences",
     "edge_means",
+    "flips_over",
     "from_resamples",
     "histogram_top",
     "in_parts",
@@ -105,6 +109,7 @@ __all__ = [
     "per_question",
     "range_of",
     "resample_counts",
+    "sign_flip_p",
     "significant",
     "sizes",
     "verdict",

@@ -8,10 +8,20 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from probing.errors import ScoresError
-from probing.metrics.bootstrap import NONE, Intervals, interval, of_means, of_resampled, resample_counts
+from probing.metrics.bootstrap import (
+    NONE,
+    STUDENTISED_BELOW,
+    Intervals,
+    interval,
+    of_means,
+    of_resampled,
+    resample_counts,
+    stretched,
+    with_each_left_out,
+)
 from probing.metrics.complexity import Resampled, complexities
 from probing.metrics.definition import Definition, range_of
-from probing.metrics.registry import METRICS, interval_of
+from probing.metrics.registry import COMPLEXITY, METRICS, interval_of
 from probing.metrics.values import Values, histogram_top, slices
 from probing.scores import Scores
 
@@ -88,13 +98,15 @@ def compare(
     definition = definition or Definition()
     tuned = align(base, tuned)
     counts = resample_counts(len(base.ids), definition)
+    draws = with_each_left_out(counts)
     top = histogram_top(base, tuned, definition)
     made = {}
     for key, metric in METRICS.items():
         if key not in wanted:
             continue
         if metric.statistic:
-            made[key] = from_resamples(*metric.statistic(base, tuned, definition, counts), len(base.ids), definition)
+            both = metric.statistic(base, tuned, definition, draws)
+            made[key] = _of_statistic(*both, len(base.ids), definition, metric.stretched)
         else:
             x, y = (metric.of_questions(scores, definition, top) for scores in (base, tuned))
             made[key] = _comparison(x.mean(), y.mean(), of_means(x, y, counts, definition))
@@ -117,6 +129,16 @@ def from_resamples(before: Resampled, after: Resampled, samples: int, definition
     return _comparison(before[0], after[0], of_resampled(before[1], after[1], samples, definition))
 
 
+def _of_statistic(
+    before: Resampled, after: Resampled, samples: int, definition: Definition, always: bool
+) -> Comparison:
+    """A statistic's interval, stretched `always` or below `STUDENTISED_BELOW` questions."""
+    (base, first), (tuned, second) = before, after
+    if always or samples < STUDENTISED_BELOW:
+        return _comparison(base, tuned, stretched(first, second, samples, definition))
+    return from_resamples((base, first[samples:]), (tuned, second[samples:]), samples, definition)
+
+
 def _comparison(before: float, after: float, intervals: Intervals) -> Comparison:
     difference = float(after - before)
     relative = difference / abs(float(before)) if intervals.has_relative else None
@@ -130,9 +152,9 @@ BIN_CHOICES = (10, 20, 25, 40, 50, 100, 200, 250, 500, 1000)
 def complexity_by_bins(base: Scores, tuned: Scores, definition: Definition) -> dict[int, Comparison]:
     """Information complexity with each of `BIN_CHOICES` bins, from fine histograms of both models."""
     tuned = align(base, tuned)
-    counts = resample_counts(len(base.ids), definition)
-    found = complexities(base, tuned, definition, counts, BIN_CHOICES)
-    return {bins: from_resamples(*both, len(base.ids), definition) for bins, both in found.items()}
+    draws = with_each_left_out(resample_counts(len(base.ids), definition))
+    found = complexities(base, tuned, definition, draws, BIN_CHOICES)
+    return {bins: _of_statistic(*both, len(base.ids), definition, COMPLEXITY.stretched) for bins, both in found.items()}
 
 
 Verdict = Literal["follows", "against", "noise"]

@@ -12,7 +12,7 @@ from probing.metrics.values import AT_ONCE, correlations, slices
 from probing.scores import Scores
 
 Statistic = Callable[[Scores, Scores, Definition, Counts], tuple[Resampled, Resampled]]
-"""A number of both models: of all questions, and of each resample, or of the first of them."""
+"""A number of both models: of all questions, and of each row of counts, or of the first of them."""
 
 _BLOCK = 8
 """How many times `AT_ONCE` the resampled strengths are that are computed together, as each time reads all scores."""
@@ -38,7 +38,8 @@ def pairs(base: Scores, tuned: Scores, definition: Definition, counts: Counts) -
 def of_mean_strengths(function: Callable[[np.ndarray], Float[np.ndarray, " row"]]) -> Statistic:
     """A function of rows of edges' strengths, applied to the mean |score| of each edge in each model.
 
-    Of very many edges, it is applied to the first resamples only: see `Definition.resamples_over`.
+    Of very many edges, it is applied to the first resamples only (see `Definition.resamples_over`), besides the rows
+    in which each question is left out.
     """
 
     def of_one(scores: Scores, counts: Counts) -> Resampled:
@@ -52,7 +53,7 @@ def of_mean_strengths(function: Callable[[np.ndarray], Float[np.ndarray, " row"]
         return float(whole), np.concatenate(found).astype(np.float64)
 
     def of_both(base: Scores, tuned: Scores, definition: Definition, counts: Counts) -> tuple[Resampled, Resampled]:
-        counts = counts[: definition.resamples_over(base.graph.size)]
+        counts = counts[: len(base.ids) + definition.resamples_over(base.graph.size)]
         return of_one(base, counts), of_one(tuned, counts)
 
     return of_both

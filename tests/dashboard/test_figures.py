@@ -80,7 +80,7 @@ def test_each_rule_leaves_out_what_it_says(table: pd.DataFrame) -> None:
     assert (helping.apply(table, "base")["base_effect"] > 0).all()
     assert (helping.apply(table, "difference")["tuned_effect"] > 0).all()
     assert (EdgeFilter(**everything, sign="hurts").apply(table, "tuned")["tuned_effect"] < 0).all()
-    assert EdgeFilter(**everything, sure=True).apply(table, "difference")["beyond_noise"].all()
+    assert EdgeFilter(**everything, sure=True).apply(table, "difference")["changed"].all()
     gained = EdgeFilter(count=20, changed=("gained",)).apply(table, "tuned")
     assert ((gained["tuned_rank"] <= 20) & (gained["base_rank"] > 20)).all()
     assert len(gained)

@@ -6,6 +6,7 @@ from dashboard.theme import number, percent
 from dashboard.words import (
     arrowed,
     bins_verdict,
+    changed,
     coverage_note,
     interval,
     relative_interval,
@@ -70,10 +71,16 @@ def test_where_intervals_are_known_to_be_too_narrow_that_is_said_beside_the_numb
         for size, shares in known.coverage.items()
         if min(shares) < LOW_COVERAGE
     }
-    assert ("gini", 20) in said
+    assert ("distribution_kurtosis", 20) in said
     assert ("loss", 100) not in said
-    share = min(METRICS["gini"].coverage[20])
-    assert f"{100 * share:.0f} %" in (coverage_note("gini", 20) or "")
+    share = min(METRICS["distribution_kurtosis"].coverage[20])
+    assert f"{100 * share:.0f} %" in (coverage_note("distribution_kurtosis", 20) or "")
+
+
+def test_whether_an_edge_changed_is_said_with_its_q_value() -> None:
+    assert changed(0.05) == "changed (q = 0.05 over all edges)"
+    assert changed(0.051) == "not changed (q = 0.051 over all edges)"
+    assert changed(float("nan")) == "not tested: summarised by an earlier version"
 
 
 def test_whether_complexity_hangs_on_the_bins_is_said() -> None:

@@ -4,6 +4,7 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import false_discovery_control, permutation_test
 
 from probing.edge_tables import (
     EDGE_VALUES,
@@ -54,7 +55,14 @@ def test_an_edges_row_holds_its_own_numbers(pair: tuple[Scores, Scores]) -> None
     assert row["tuned_effect"] == pytest.approx(tuned.matrix()[:, w, r].mean(), rel=1e-4)
     assert row["difference"] == pytest.approx(row["tuned_strength"] - row["base_strength"])
     assert row["ci_low"] < row["difference"] < row["ci_high"]
-    assert (table["beyond_noise"] == ((table["ci_low"] > 0) | (table["ci_high"] < 0))).all()
+    differences = np.abs(tuned.edges.astype(float)) - np.abs(base.edges.astype(float))
+    for column, of in (("", differences), ("effect_", tuned.edges.astype(float) - base.edges)):
+        mine = (of[:, GRAPH.number("m0->a1<k>")],)
+        found = permutation_test(mine, np.mean, permutation_type="samples", n_resamples=10_000, vectorized=True, rng=1)
+        assert row[f"{column}p"] == pytest.approx(found.pvalue, abs=4 * np.sqrt(2 * found.pvalue / 10_000))
+        np.testing.assert_allclose(table[f"{column}q"], false_discovery_control(table[f"{column}p"]))
+    assert (table["changed"] == (table["q"] <= 0.05)).all()
+    assert table["changed"].any()
     stronger = (table["base_strength"] > row["base_strength"]).sum()
     assert row["base_rank"] == stronger + 1
 
@@ -97,24 +105,26 @@ def test_breakdowns_average_the_edges_into_each_group(pair: tuple[Scores, Scores
 
 
 def _made(rows: dict[str, tuple[float, float, float, float]]) -> pd.DataFrame:
-    """An edge table with these effects of base and tuned, and these ends of the difference of strengths."""
+    """An edge table with these effects of base and tuned, and these q-values of strength and effect."""
     values = pd.DataFrame(0.0, index=range(len(GRAPH.edges)), columns=list(EDGE_VALUES))
-    for edge, (base, tuned, low, high) in rows.items():
+    values[["p", "q", "effect_p", "effect_q"]] = 1.0
+    for edge, (base, tuned, q, effect_q) in rows.items():
         i = GRAPH.edges.index(edge)
-        values.loc[i, ["base_effect", "tuned_effect", "ci_low", "ci_high"]] = base, tuned, low, high
+        values.loc[i, ["base_effect", "tuned_effect", "q", "effect_q"]] = base, tuned, q, effect_q
         values.loc[i, ["base_strength", "tuned_strength"]] = abs(base), abs(tuned)
-        values.loc[i, ["effect_ci_low", "effect_ci_high"]] = tuned - base - 0.1, tuned - base + 0.1
     return edge_table(GRAPH, values)
 
 
 def test_changes_by_hand() -> None:
     table = _made(
         {
-            "input->m0": (3.0, 4.0, 0.5, 1.5),  # stays among the strongest, grows
-            "m0->m1": (2.0, 0.1, -2.5, -1.5),  # leaves
-            "m1->logits": (0.2, 3.0, 2.0, 3.5),  # enters
-            "a0->m0": (0.3, -0.25, -0.2, 0.1),  # turns round
-            "a0->m1": (0.02, -0.02, -0.01, 0.01),  # turns round within noise
+            "input->m0": (3.0, 4.0, 0.05, 0.05),  # stays among the strongest, grows
+            "m0->m1": (2.0, 0.1, 0.001, 0.001),  # leaves
+            "m1->logits": (0.2, 3.0, 0.01, 0.01),  # enters
+            "a0->m0": (0.3, -0.25, 0.4, 0.02),  # turns round
+            "a0->m1": (0.02, -0.02, 0.9, 0.06),  # seems to turn round
+            "m0->logits": (0.3, 0.2, 0.06, 0.01),  # seems to grow weaker
+            "input->logits": (0.3, -0.2, np.nan, np.nan),  # of an earlier version, which did not test
         }
     )
     found = changes(table, 2).set_index(table["edge"])

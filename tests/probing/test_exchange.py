@@ -193,6 +193,18 @@ def test_projections_are_written_with_each_block_as_its_only_head(table: pd.Data
     assert full == {"score": row["tuned_effect"], "in_graph": False, **row[list(EDGE_VALUES)]}
 
 
+def test_files_of_before_edges_were_tested_say_of_none_that_it_changed(table: pd.DataFrame) -> None:
+    content = json.loads(as_eap_json(CircuitFile.shown(GRAPH, table, set())))
+    for edge in content["edges"].values():
+        for name in ("p", "q", "effect_p", "effect_q"):
+            del edge[name]
+    read = read_eap_json(json.dumps(content)).values
+    assert read is not None
+    pd.testing.assert_frame_equal(read[list(EDGE_VALUES[:8])], table[list(EDGE_VALUES[:8])])
+    again = edge_table(GRAPH, read)
+    assert not again[["changed", "flipped"]].any(axis=None)
+
+
 @pytest.mark.parametrize("graph", [graph_of(3), graph_of(3, True), graph_of(3, whole=(1,)), graph_of(3).at("blocks")])
 def test_files_of_before_edges_were_left_out_are_read(graph: ResidualGraph) -> None:
     whole = _circuit(graph)

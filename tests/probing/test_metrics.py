@@ -31,6 +31,7 @@ from probing.metrics import (
 )
 from probing.metrics import definition as definitions
 from probing.metrics import values as formulas
+from probing.metrics.bootstrap import of_means, of_resampled, stretched, student, with_each_left_out
 from probing.scores import Scores
 from tests.conftest import ROOT
 
@@ -225,15 +226,52 @@ def test_a_few_at_a_time_all_is_as_over_whole_matrices(
 
     counts = resample_counts(9, definition)
     strengths = [counts @ np.abs(one.edges) / 9 for one in dense]
-    drawn = [[_slow_gini(row) for row in rows] for rows in strengths]
-    ends = np.quantile(np.subtract(drawn[1], drawn[0]), [0.025, 0.975])
+    resampled = [np.array([_slow_gini(row) for row in rows]) for rows in strengths]
+    others = [[np.delete(np.abs(one.edges), k, axis=0).mean(0) for k in range(9)] for one in dense]
+    without = [np.array([_slow_gini(row) for row in rows]) for rows in others]
+    ends = _stretched_by_hand(resampled[1] - resampled[0], without[1] - without[0])
     assert (found["gini"].ci_low, found["gini"].ci_high) == pytest.approx(ends, rel=1e-4)
+    ends = np.expm1(_stretched_by_hand(*(np.log(after / before) for before, after in (resampled, without))))
+    assert (found["gini"].relative_low, found["gini"].relative_high) == pytest.approx(ends, rel=1e-4)
     for of in (np.abs, np.asarray):
         difference = of(dense[1].edges) - of(dense[0].edges)
         mean, low, high = edge_differences(base.edges, tuned.edges, definition, of)
         assert mean == pytest.approx(difference.mean(0), rel=1e-9, abs=1e-12)
         ends = np.quantile(counts @ difference / 9, [0.025, 0.975], axis=0)
         assert np.stack([low, high]) == pytest.approx(ends, rel=1e-9, abs=1e-12)
+
+
+def _stretched_by_hand(resampled: np.ndarray, without: np.ndarray) -> np.ndarray:
+    """Accelerated percentiles whose distance from the median is as the jackknife and Student's t would have it."""
+    n = len(without)
+    acceleration = scipy.stats.skew(-without) / (6 * n**0.5)
+    levels = [scipy.stats.norm.cdf(z / (1 - acceleration * z)) for z in scipy.stats.norm.ppf([0.025, 0.5, 0.975])]
+    error = np.sqrt((n - 1) / n * sum((value - without.mean()) ** 2 for value in without))
+    wider = scipy.stats.t.ppf(0.975, n - 1) * error / (scipy.stats.norm.ppf(0.975) * np.std(resampled))
+    low, middle, high = np.quantile(resampled, levels)
+    return np.array([middle - wider * (middle - low), middle + wider * (high - middle)])
+
+
+def test_of_a_mean_the_stretched_interval_is_students() -> None:
+    """Of normal numbers, whose resampled means are normal too, and whose interval is known."""
+    rng = np.random.default_rng(0)
+    base, tuned = rng.normal(50, 3, 30), rng.normal(52, 3, 30)
+    counts = with_each_left_out(resample_counts(30, Definition(resamples=100_000)))
+    rows = counts / counts.sum(1, keepdims=True)
+    found = stretched(rows @ base, rows @ tuned, 30, Definition())
+    expected = scipy.stats.ttest_rel(tuned, base).confidence_interval(0.95)
+    assert found.difference == pytest.approx((expected.low, expected.high), abs=0.02 * (expected.high - expected.low))
+    error = np.std(tuned / tuned.mean() - base / base.mean(), ddof=1) / 30**0.5  # by the delta method
+    ends = np.log(tuned.mean() / base.mean()) + np.array([-1, 1]) * scipy.stats.t.ppf(0.975, 29) * error
+    assert found.relative == pytest.approx(np.expm1(ends), abs=0.02 * np.ptp(ends))
+
+
+@pytest.mark.parametrize("freedom", [2, 3, 5, 19, 99])
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_students_quantiles_are_scipys(freedom: int, level: float) -> None:
+    upper = (1 + level) / 2
+    expected = scipy.stats.t.ppf(upper, freedom)
+    assert student(scipy.stats.norm.ppf(upper), freedom) == pytest.approx(expected, rel=0.01 if freedom < 5 else 2e-4)
 
 
 def test_over_very_many_edges_there_are_fewer_resamples_which_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,9 +318,7 @@ def test_the_interval_is_the_literal_bootstraps() -> None:
     found = compare(base, tuned, definition)
     rng = np.random.default_rng(99)
     once = replace(definition, resamples=2)
-    drawn_values: dict[str, list[Comparison]] = {
-        m: [] for m in ("activation_intensity", "information_complexity", "gini")
-    }
+    drawn_values: dict[str, list[Comparison]] = {m: [] for m in ("activation_intensity", "information_complexity")}
     for _ in range(400):
         rows = rng.integers(0, 60, 60)
         ids = tuple(map(str, range(60)))
@@ -300,15 +336,15 @@ def test_the_interval_is_the_literal_bootstraps() -> None:
 def test_the_interval_of_complexity_takes_in_that_other_questions_have_other_bins() -> None:
     """The base's scores differ in size from question to question, and so do the means at which bins end."""
     rng = np.random.default_rng(0)
-    wide = np.exp(rng.normal(0, 0.7, 40)).astype(np.float32)[:, None]
-    base, tuned = _scores(3, 40), _scores(4, 40, scale=0.4)
+    wide = np.exp(rng.normal(0, 0.7, 60)).astype(np.float32)[:, None]
+    base, tuned = _scores(3, 60), _scores(4, 60, scale=0.4)
     base = replace(base, edges=base.edges * wide)
     name = ["information_complexity"]
     found = compare(base, tuned, Definition(resamples=4000), name)[name[0]]
-    ids = tuple(map(str, range(40)))
+    ids = tuple(map(str, range(60)))
     drawn = []
     for _ in range(600):
-        rows = rng.integers(0, 40, 40)
+        rows = rng.integers(0, 60, 60)
         both = [Scores(s.graph, ids, s.edges[rows], s.loss[rows]) for s in (base, tuned)]
         drawn.append(compare(*both, Definition(resamples=2), name)[name[0]])
     low, high = np.quantile([c.relative for c in drawn], [0.025, 0.975])
@@ -381,6 +417,28 @@ def test_what_cannot_be_negative_never_falls_by_more_than_all_of_it(samples: int
     # Every question's scores are a fiftieth of what they were, so whatever the questions, that is the ratio.
     ends = (found["activation_intensity"].relative_low, found["activation_intensity"].relative_high)
     assert ends == pytest.approx((-0.98, -0.98), abs=1e-6)
+
+
+@given(
+    values=st.integers(2, 60).flatmap(
+        lambda n: st.lists(st.tuples(*[st.one_of(st.just(0.0), st.floats(1e-6, 1e6))] * 2), min_size=n, max_size=n)
+    )
+)
+@settings(max_examples=40, deadline=None)
+def test_no_share_of_what_is_never_negative_falls_below_all_of_it(values: list[tuple[float, float]]) -> None:
+    base, tuned = np.array(values).T
+    counts = resample_counts(len(base), Definition(resamples=200))
+    draws = with_each_left_out(counts)
+    of = [draws @ side / len(base) for side in (base, tuned)]
+    for found in (
+        of_means(base, tuned, counts, QUICK),
+        of_resampled(of[0][len(base) :], of[1][len(base) :], len(base), QUICK),
+        stretched(*of, len(base), QUICK),
+    ):
+        low, high = found.relative
+        assert low >= -1 - 1e-9 or low == -np.inf
+        assert low <= high
+        assert np.isinf(low) == np.isinf(high)
 
 
 def _with_edges(values: np.ndarray) -> Scores:
