@@ -5,7 +5,10 @@ import re
 from functools import cache
 from pathlib import Path
 
+import pandas as pd
+
 from dashboard.theme import number, percent
+from probing import evidence
 from probing.graph import BIAS, ResidualGraph
 from probing.metrics import (
     FALSE_DISCOVERIES,
@@ -70,11 +73,49 @@ VERDICTS: dict[Verdict, tuple[str, str, str]] = {
 """Words, colour and icon of a verdict on the online-RL pattern."""
 
 
+CHECKS: dict[evidence.Verdict, tuple[str, str]] = {
+    "confirmed": ("green", "its interval has the estimate's sign and excludes zero"),
+    "overestimated": ("orange", "its interval holds zero and not the estimate, which says more than is there"),
+    "opposite": ("red", "its interval has the other sign and excludes zero"),
+    "open": ("blue", "its interval holds both zero and the estimate, so these questions do not tell"),
+    "not checked": ("gray", "nobody has removed it"),
+}
+"""Colour and meaning of what is said of an estimate: of the real change of the loss without the edge."""
+
+CONTRADICTED: tuple[evidence.Verdict, ...] = ("overestimated", "opposite")
+"""Where reality speaks against an estimate."""
+
+CONTRADICTS = "#d23f3f"
+"""With what colour figures mark that."""
+
+CHECKS_MEANING = (
+    "What really happens without an edge: the change of the loss when it alone is removed, with its 95 % interval over "
+    "questions. An estimate is " + "; ".join(f"*{words}* if {meaning}" for words, (_, meaning) in CHECKS.items()) + "."
+)
+
+
+def check_badge(found: evidence.Verdict, count: int | None = None) -> str:
+    """What is said of an estimate, or of so many, as Markdown."""
+    return f":{CHECKS[found][0]}-badge[{found if count is None else f'{count} {found}'}]"
+
+
 def interval(comparison: Comparison) -> str:
     """The 95 % interval of a difference."""
     if not (math.isfinite(comparison.ci_low) and math.isfinite(comparison.ci_high)):
         return "none: too few questions"
     return f"{number(comparison.ci_low, signed=True)} to {number(comparison.ci_high, signed=True)}"
+
+
+def with_intervals(table: pd.DataFrame, column: str, signed: bool = True) -> list[str]:
+    """Numbers and their 95 % intervals, whose ends are in `COLUMN_low` and `COLUMN_high`; as far as there are such."""
+
+    def said(value: float, *ends: float) -> str:
+        known = math.isfinite(value) and all(map(math.isfinite, ends))
+        between = f" ({' to '.join(number(end, signed) for end in ends)})" if known else ""
+        return number(value, signed) + between
+
+    columns = (table[column + end] for end in ("", "_low", "_high"))
+    return [said(*of) for of in zip(*columns, strict=True)]
 
 
 def relative_interval(comparison: Comparison) -> str:

@@ -4,7 +4,7 @@ from functools import partial
 
 import streamlit as st
 
-from dashboard import data, tables
+from dashboard import checking, data, tables
 from dashboard.figures import layers, strips
 from dashboard.view import alike
 from dashboard.widgets import chart, metric_card, ready_view, subtitle
@@ -70,7 +70,7 @@ if where.open:
 
 if movers.open:
     with movers:
-        tables.top_movers(view, data.edge_table(view.key, view.graph))
+        tables.top_movers(view, checking.edges(view))
 
 if cuts.open:
     with cuts:
