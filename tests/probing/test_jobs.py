@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -470,6 +471,21 @@ def test_a_gpu_is_waited_for_until_the_worker_that_has_it_is_gone(tmp_path: Path
 
         wait_for(lock, report, pause=0.05).close()
     assert said[:3] == ["waiting for the GPU"] * 3
+
+
+def test_a_worker_that_rests_lets_its_model_go_and_loads_it_when_it_is_asked_again() -> None:
+    models, plan = Models(), _plan()
+    models.let_go()
+    wanted = (plan.checkpoints["base"], plan.numerics, "float32", "projections", _quiet)
+    first = models.load(*wanted)
+    assert models.load(*wanted) is first, "it is kept meanwhile"
+    left = weakref.ref(first[0].model)
+    assert models.provenance()["device"] == "cpu"
+    del first
+    models.let_go()
+    assert left() is None
+    assert models.provenance() == {}
+    assert models.load(*wanted)[0].graph.layers == 6
 
 
 @pytest.mark.cuda
