@@ -71,8 +71,8 @@ def values(view: View) -> Values:
         st.info("No edge has been removed from both models here. Pick one and check it.", icon=":material/search:")
         return Values(edges(view), "|score|", view.key)
     st.caption(
-        f"{len(known)} edges have been removed from both models and are known; {view.graph.size - len(known)} are left "
-        "out."
+        f"Of {len(known)} of the {view.graph.size} edges it is known in both models what really happens without them. "
+        "The others are left out."
     )
     return Values(known, _OF_EFFECTS)
 
