@@ -2,12 +2,13 @@
 
 import math
 import re
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
-from dashboard.theme import number, percent
+from dashboard.theme import FAINT, NEUTRAL, number, percent
 from probing import evidence
 from probing.graph import BIAS, ResidualGraph
 from probing.metrics import (
@@ -73,30 +74,40 @@ VERDICTS: dict[Verdict, tuple[str, str, str]] = {
 """Words, colour and icon of a verdict on the online-RL pattern."""
 
 
-CHECKS: dict[evidence.Verdict, tuple[str, str]] = {
-    "confirmed": ("green", "its interval has the estimate's sign and excludes zero"),
-    "overestimated": ("orange", "its interval holds zero and not the estimate, which says more than is there"),
-    "opposite": ("red", "its interval has the other sign and excludes zero"),
-    "open": ("blue", "its interval holds both zero and the estimate, so these questions do not tell"),
-    "not checked": ("gray", "nobody has removed it"),
-}
-"""Colour and meaning of what is said of an estimate: of the real change of the loss without the edge."""
+@dataclass(frozen=True)
+class Check:
+    """How a verdict on the estimate of an edge's effect is shown."""
 
-CONTRADICTED: tuple[evidence.Verdict, ...] = ("overestimated", "opposite")
+    badge: str
+    """The colour of a badge."""
+    colour: str
+    """That of figures."""
+    meaning: str
+    """What is so of the real effect."""
+
+
+CHECKS: dict[evidence.Verdict, Check] = {
+    "confirmed": Check("green", "#2f9e77", "its interval excludes zero, and it has the sign of the estimate"),
+    "opposite": Check("red", "#cf3f5b", "its interval excludes zero, and it has the other sign"),
+    "overestimated": Check("orange", "#c79a1b", "its interval holds zero and not the estimate"),
+    "open": Check("blue", NEUTRAL, "its interval holds both zero and the estimate"),
+    "not checked": Check("gray", FAINT, "nobody knows it, as nobody has removed the edge"),
+}
+
+CONTRADICTED: tuple[evidence.Verdict, ...] = ("opposite", "overestimated")
 """Where reality speaks against an estimate."""
 
-CONTRADICTS = "#d23f3f"
-"""With what colour figures mark that."""
-
 CHECKS_MEANING = (
-    "What really happens without an edge: the change of the loss when it alone is removed, with its 95 % interval over "
-    "questions. An estimate is " + "; ".join(f"*{words}* if {meaning}" for words, (_, meaning) in CHECKS.items()) + "."
+    "The real effect of an edge is the change of the loss when it alone is removed, with its 95 % interval over "
+    "questions. An estimate is "
+    + "; ".join(f"*{verdict}* if {shown.meaning}" for verdict, shown in CHECKS.items())
+    + "."
 )
 
 
-def check_badge(found: evidence.Verdict, count: int | None = None) -> str:
-    """What is said of an estimate, or of so many, as Markdown."""
-    return f":{CHECKS[found][0]}-badge[{found if count is None else f'{count} {found}'}]"
+def check_badge(verdict: evidence.Verdict, count: int | None = None) -> str:
+    """A verdict on an estimate, or on so many, as Markdown."""
+    return f":{CHECKS[verdict].badge}-badge[{verdict if count is None else f'{count} {verdict}'}]"
 
 
 def interval(comparison: Comparison) -> str:

@@ -18,7 +18,7 @@ from plotly.subplots import make_subplots
 from dashboard.figures.places import Places, height_of
 from dashboard.panels import EFFECTS, PANELS
 from dashboard.theme import BASE, COLOURS, FAINT, NEUTRAL, PICKED, TUNED, faded, number, style
-from dashboard.words import CONTRADICTED, CONTRADICTS, changed
+from dashboard.words import CHECKS, CONTRADICTED, changed
 from probing.edge_tables import through
 from probing.graph import Edge, ResidualGraph, is_edge, typeset
 
@@ -152,7 +152,7 @@ def _edges(edges: pd.DataFrame, panel: str, top: float, pick: Pick, graph: Resid
     middle = len(_STEPS) // 2
     wrong = np.flatnonzero(contradicted(edges, panel) & front)
     if len(wrong):
-        cross = {"symbol": "x-thin", "size": 8, "line": {"color": CONTRADICTS, "width": 2}}
+        cross = {"symbol": "x-thin", "size": 8, "line": {"color": CHECKS["opposite"].colour, "width": 2}}
         at = {"x": x[wrong, middle], "y": y[wrong, middle]}
         traces.append(go.Scatter(**at, mode="markers", marker=cross, hoverinfo="skip", showlegend=False))
     traces.append(

@@ -15,7 +15,7 @@ from dashboard.figures import forest, wiring
 from dashboard.figures.wiring import Pick, Scale
 from dashboard.panels import PANELS
 from dashboard.theme import COLOURS, number
-from dashboard.words import CHECKS, CONTRADICTED, CONTRADICTS
+from dashboard.words import CHECKS, CONTRADICTED
 from probing import evidence
 from probing.graph import graph_of
 from probing.jobs.plan import SIDES, Spec, make_request
@@ -70,7 +70,7 @@ def test_circuits_say_of_every_estimate_that_is_shown_what_reality_says(full: Pa
         strongest = np.argsort(-np.abs(store.runs.scores(row["base_run"]).edges).mean(0))[: _edges_shown(app)]
         counts = Counter(table["verdict"].iloc[strongest])
         assert counts["opposite"] > 0, "or the test shows nothing"
-        words = f"{side} " + " ".join(f":{CHECKS[v][0]}-badge[{counts[v]} {v}]" for v in CHECKS if counts[v])
+        words = f"{side} " + " ".join(f":{CHECKS[v].badge}-badge[{counts[v]} {v}]" for v in CHECKS if counts[v])
         assert words in said
     assert "A cross marks" in said
 
@@ -256,7 +256,7 @@ def test_an_estimate_that_reality_speaks_against_is_crossed_and_says_so() -> Non
     assert found == {"base": ["m0->m1"], "tuned": ["input->m0"], "difference": ["input->m0", "m0->m1"]}
     figure = wiring.graph({"tuned": table}, graph, Scale.of(table), Pick())
     (cross,) = [trace for trace in figure.data if trace.marker.symbol == "x-thin"]
-    assert cross.marker.line.color == CONTRADICTS
+    assert cross.marker.line.color == CHECKS["opposite"].colour
     assert len(cross.x) == 1
     (clicked,) = [trace for trace in figure.data if trace.customdata is not None and trace.mode == "markers"]
     assert "estimate confirmed in base, overestimated in tuned" in clicked.hovertext[0]
