@@ -1,3 +1,4 @@
+import gc
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import torch
 
 from probing.errors import QuestionError
 from probing.graph import ResidualGraph
+from probing.jobs import loading
 from probing.jobs.job import Job
 from probing.jobs.loading import Models, gpu_lock, wait_for
 from probing.jobs.numerics import make_plan
@@ -471,6 +473,21 @@ def test_a_gpu_is_waited_for_until_the_worker_that_has_it_is_gone(tmp_path: Path
 
         wait_for(lock, report, pause=0.05).close()
     assert said[:3] == ["waiting for the GPU"] * 3
+
+
+def test_small_models_are_kept_beside_each_other_and_a_large_one_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    models, plan = Models(), _plan()
+    how = (plan.numerics, "float32", "projections", _quiet)
+    base, tuned = (models.load(plan.checkpoints[side], *how) for side in SIDES)
+    assert models.load(plan.checkpoints["base"], *how) is base
+    assert models.load(plan.checkpoints["tuned"], *how) is tuned
+    monkeypatch.setattr(loading, "SMALL", 1)
+    models.load(plan.checkpoints["base"], plan.numerics, "bfloat16", "projections", _quiet)
+    left = [weakref.ref(attributor.model) for attributor, _ in (base, tuned)]
+    del base, tuned
+    gc.collect()
+    assert [ref() for ref in left] == [None, None], "nothing stands beside a model that is not small"
+    assert models.provenance()["dtype"] == "bfloat16", "that of the last"
 
 
 def test_a_worker_that_rests_lets_its_model_go_and_loads_it_when_it_is_asked_again() -> None:
