@@ -48,12 +48,13 @@ def folds(graph: ResidualGraph) -> bool:
 
 
 def cells(table: pd.DataFrame, graph: ResidualGraph, unfolded: Collection[str]) -> pd.DataFrame:
-    """The cells that the edges of a whole edge table make: what its strongest edge has, but sums of strengths.
+    """The cells that the edges of an edge table make: what its strongest edge has, but sums of strengths.
 
     `row` and `column` are the cell's places, `edges` says of how many it is made.
     """
     axes = Axes.of(graph, unfolded)
-    writer, reader = graph.edge_index
+    writer = pd.Index(graph.writers).get_indexer(table["writer"])
+    reader = pd.Index(graph.readers).get_indexer(table["reader"])
     width = len(axes.columns)
     place = axes.row_of[writer] * width + axes.column_of[reader]
     weakest_first = np.argsort(table[["base_strength", "tuned_strength"]].max(axis=1).to_numpy(), kind="stable")

@@ -21,10 +21,11 @@ from dashboard.service import store
 from probing import edge_tables, evidence, metrics
 from probing.graph import ResidualGraph
 from probing.jobs.plan import step_of_side
+from probing.jobs.tasks import OneEdge
 from probing.method import Loss
 from probing.metrics import METRICS, Comparison, Definition
 from probing.scores import Scores
-from probing.store.records import ComparisonRow, EvaluationRow, JobRow, RunRow
+from probing.store.records import ComparisonRow, EvaluationRow, JobRow, Measurements, RunRow
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -322,3 +323,83 @@ def cells(comparison: str, graph: ResidualGraph, unfolded: frozenset[str]) -> pd
 @_table(16)
 def _cells(comparison: str, graph: ResidualGraph, unfolded: frozenset[str], version: int) -> pd.DataFrame:
     return cells_of(_edge_table(comparison, graph, "tuned", version), graph, unfolded)
+
+
+# -- what really happens without edges ---------------------------------------------------------------------------------
+
+RESAMPLED = Definition(resamples=2000)
+"""With which the intervals of real effects are made, as every edge that is removed makes some of them anew."""
+
+
+def removed(run: str, loss: Loss) -> evidence.Removed:
+    """What is known of a run's edges that were really removed."""
+    opened, _, results = store().file.revision()
+    return _removed(opened, results, run, loss)
+
+
+@_kept(32)
+def _removed(opened: int, results: int, run: str, loss: Loss) -> evidence.Removed:
+    return evidence.removed(store(), run, loss, _measurements)
+
+
+def checked(keys: tuple[str, str], side: str, loss: Loss) -> pd.DataFrame:
+    """Every edge of a side's run, of both sides' `keys`, held against what is known: see `evidence.checked`."""
+    return _checked(keys, side, loss, removed(keys[side == "tuned"], loss).keys)
+
+
+@_table(32)
+def _checked(keys: tuple[str, str], side: str, loss: Loss, known: tuple[str, ...]) -> pd.DataFrame:
+    return evidence.checked(pair_scores(*keys)[side == "tuned"], removed(keys[side == "tuned"], loss), RESAMPLED)
+
+
+def effect_table(keys: tuple[str, str], loss: Loss, graph: ResidualGraph) -> pd.DataFrame:
+    """An edge table of what really happens, of the edges that were removed from both models: both sides' `keys`."""
+    return _effect_table(keys, loss, graph, tuple(removed(run, loss).keys for run in keys))
+
+
+@_table(16)
+def _effect_table(
+    keys: tuple[str, str], loss: Loss, graph: ResidualGraph, known: tuple[tuple[str, ...], ...]
+) -> pd.DataFrame:
+    base, tuned = (removed(run, loss) for run in keys)
+    return edge_tables.edge_table(graph, evidence.in_both(base, tuned, graph, RESAMPLED))
+
+
+def heads_of_edge(run: str, edge: str) -> Measurements | None:
+    """What the edges between heads do that an edge is made of; None if nobody has asked."""
+    opened, _, results = store().file.revision()
+    key = _heads_of_edge(opened, results, run, edge)
+    return None if key is None else _measurements(key)
+
+
+@st.cache_resource(max_entries=256, show_spinner=False)
+def _heads_of_edge(opened: int, results: int, run: str, edge: str) -> str | None:
+    found = store().evaluations.made_with([OneEdge.kind], {"run": run, "edge": edge, "parts": "heads"})
+    return next(iter(found), None)
+
+
+@_kept(256)
+def _measurements(evaluation: str) -> Measurements:
+    return store().evaluations.values(evaluation)
+
+
+def everywhere(runs: tuple[str, ...], edge: str, loss: Loss) -> pd.DataFrame:
+    """One edge in many runs: see `evidence.everywhere`."""
+    opened, _, results = store().file.revision()
+    return _everywhere(opened, results, runs, edge, loss)
+
+
+@_table(16)
+def _everywhere(opened: int, results: int, runs: tuple[str, ...], edge: str, loss: Loss) -> pd.DataFrame:
+    return evidence.everywhere(store(), runs, edge, loss, RESAMPLED, _measurements)
+
+
+def runs_of(comparison: str) -> dict[str, str]:
+    """The run of each side and step of a comparison, finished or not."""
+    opened, _, results = store().file.revision()
+    return _runs_of(opened, results, comparison)
+
+
+@st.cache_resource(max_entries=256, show_spinner=False)
+def _runs_of(opened: int, results: int, comparison: str) -> dict[str, str]:
+    return store().comparisons.runs(comparison)

@@ -15,6 +15,7 @@ from dashboard.service import store
 from dashboard.theme import number, percent
 from dashboard.view import View, address, method_of, seeds
 from dashboard.widgets import chart, offer_more
+from dashboard.words import CHECKS
 from probing import evidence, report
 from probing.evidence import Audit, Overlap
 from probing.extraction import SHARES
@@ -126,11 +127,11 @@ def audit(view: View) -> None:
             pd.concat([one.table.assign(model=side) for side, one in found.items()], ignore_index=True),
         )
     asked_of = " and ".join(dict.fromkeys(str(one.questions) for one in found.values()))
-    meanings = "; ".join(f"*{verdict}*: {meaning}" for verdict, meaning in evidence_words.MEANINGS.items())
+    meanings = "; ".join(f"*{verdict}* if {CHECKS[verdict].meaning}" for verdict in CHECKS if verdict != "not checked")
     st.caption(
         f"Filled: the strongest edges; hollow: random others. Means over {asked_of} questions; bars are 95 % intervals "
         "over questions, of each edge alone. On the grey line an estimate would be right. Axes are linear about zero "
-        f"and logarithmic beyond. {meanings}."
+        f"and logarithmic beyond. By the real effect an estimate is {meanings}."
     )
     rows = [
         {"Model": side, "Edges": f"{_count(one, group)} {group}", "Questions": one.questions}

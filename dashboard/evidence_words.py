@@ -3,18 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from dashboard.theme import percent
-from probing.evidence import Audit, Overlap, Verdict
+from probing.evidence import Audit, Overlap
 from probing.jobs.tasks.circuit import FAITHFUL, Kept
 from probing.metrics import Agreement
 from probing.words import with_interval
-
-MEANINGS: dict[Verdict, str] = {
-    "confirmed": "the real effect has the sign of the estimate",
-    "opposite": "it has the other sign",
-    "overestimated": "its interval holds zero and not the estimate",
-    "open": "its interval holds both",
-}
-"""What verdicts say; of the first two, the interval of the real effect excludes zero."""
 
 
 def agreement_cells(found: Agreement | None) -> dict[str, str]:

@@ -58,6 +58,7 @@ def members_in(file_id: str, _content: bytes, graph: ResidualGraph) -> frozenset
 def downloads(view: View, table: pd.DataFrame, shown: pd.DataFrame) -> None:
     """The shown circuit as a file, and a place to bring one back."""
     name = f"{view.pair.name}-{view.alpha:g}"
+    whole = len(table) == view.graph.size
     edges, size = set(shown["edge"]), view.graph.ungrouped().size
     with st.popover("Circuit as a file", icon=":material/account_tree:"):
         st.download_button(
@@ -76,8 +77,8 @@ def downloads(view: View, table: pd.DataFrame, shown: pd.DataFrame) -> None:
             "application/json",
             icon=":material/download:",
             on_click="ignore",
-            disabled=size > _MOST,
-            help=_what_is_in(size),
+            disabled=size > _MOST or not whole,
+            help=_what_is_in(size) if whole else "It has every edge, and here only some are known.",
         )
         if not is_hosted():
             st.file_uploader(

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from dashboard import data, names
+from dashboard import checking, data, everywhere, names
 from dashboard.figures import strips
 from dashboard.figures.wiring import Pick
 from dashboard.theme import number
@@ -53,11 +53,12 @@ def picker(graph: ResidualGraph, table: pd.DataFrame) -> Pick:
 
 
 def show(view: View, table: pd.DataFrame, pick: Pick) -> None:
-    """The values of the picked node or edge."""
+    """The values of the picked edge, or of a node's strongest edges in a table."""
     if pick.name is None:
         st.caption("Click a node, or the middle of an edge, for its values.")
     elif is_edge(pick.name):
-        _edge(view, table.iloc[view.graph.number(pick.name)])
+        estimates = data.edge_table(view.key, view.graph)
+        _edge(view, estimates.iloc[view.graph.number(pick.name)])
     else:
         _node(view.graph, table, pick.name)
 
@@ -82,12 +83,14 @@ def _edge(view: View, row: pd.Series) -> None:
         help="Strength is the mean |score| in nats, effect the mean score: what the loss would gain if the edge were "
         "removed, to first order.",
     )
+    checking.show(view, row["edge"])
     base, tuned = data.edge_by_question(*view.keys, (row["edge"],))
     chart(
         partial(strips.pairs, base[:, 0], tuned[:, 0], data.pair_scores(*view.keys)[0].ids, "score (nats)", 220),
         "picked",
         f"Score of {row['edge']} for each question, in the base and in the tuned model, joined by a line.",
     )
+    everywhere.switch()
 
 
 def _node(graph: ResidualGraph, table: pd.DataFrame, name: str) -> None:
@@ -95,7 +98,7 @@ def _node(graph: ResidualGraph, table: pd.DataFrame, name: str) -> None:
     for title, numbers in (("strongest inputs", graph.into(name)), ("strongest outputs", graph.out_of(name))):
         if not len(numbers):
             continue
-        edges = table.iloc[numbers]
+        edges = table[table["edge"].isin(graph.names(numbers))]
         st.caption(f"{len(edges)} edges, {title}", help="An arrow: it changed, q at most 0.05 over all edges.")
         rows = strongest_of_both(edges, _OF_NODE)
         st.dataframe(

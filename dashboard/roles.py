@@ -136,8 +136,8 @@ def _is_member(user: Mapping[str, Any]) -> bool:
     return user.get("email_verified") is True and any(fnmatchcase(email, pattern) for pattern in members())
 
 
-def submit(spec: Spec) -> int:
-    """Queue a job, or return the one that does the same already.
+def submit(spec: Spec, urgent: bool = False) -> int:
+    """Queue a job, or return the one that does the same already; `urgent` ones, which somebody waits for, come first.
 
     Raises:
         NotAllowedError: this person may not, has enough jobs, or the queue is full.
@@ -156,7 +156,7 @@ def submit(spec: Spec) -> int:
             raise NotAllowedError(f"The queue is full ({QUEUE_LIMIT} jobs).", "Try again when some are done.")
         if (active["requested_by"] == who).sum() >= PERSON_LIMIT:
             raise NotAllowedError(f"You have {PERSON_LIMIT} jobs in the queue.", "Wait until one is done.")
-    return store().queue.submit(spec.as_json(), who)
+    return store().queue.submit(spec.as_json(), who, urgent)
 
 
 def may_cancel(job: JobRow) -> bool:

@@ -106,7 +106,8 @@ def _method() -> Method:
             "With each head apart, every head writes and reads on its own; there are many more edges."),
         choose(right, "Estimate", PATH_NAMES, "run_path",
             "The paper follows the loss's tangent. Taking the reader's norm as it is costs little and comes closest to "
-            "what removing an edge really does. Integrated gradients average the tangent over five points."),
+            "what removing an edge really does. Integrated gradients average the tangent over five points. To remove "
+            "each edge really is no estimate, and takes about half as many passes as there are edges."),
         choose(left, "In the place of what is removed", REFERENCE_NAMES, "run_reference",
             "The paper removes a writer's output. Its mean over all questions, or what it is on another question of as "
             "many tokens, takes away only what it says about this one."),

@@ -8,8 +8,9 @@ from dashboard import data, exports
 from dashboard.pattern import Told
 from dashboard.theme import number, percent
 from dashboard.view import COHORT_NAMES, GRANULARITY_NAMES, View
-from dashboard.words import interval, relative_interval
+from dashboard.words import CHECKS_MEANING, interval, relative_interval
 from probing.edge_tables import strongest
+from probing.jobs.tasks import BOTH
 from probing.metrics import (
     FALSE_DISCOVERIES,
     METRICS,
@@ -134,6 +135,7 @@ def top_movers(view: View, table: pd.DataFrame) -> None:
                 for low, high in zip(rows["ci_low"], rows["ci_high"], strict=True)
             ],
             "q": [f"{q:.2g}" for q in rows["q"]],
+            **{f"{side.capitalize()} checked": rows[f"{side}_verdict"] for side in BOTH if f"{side}_verdict" in rows},
             "Questions": [np.sort(differences[:, i]).tolist() for i in range(len(rows))],
             "Rank": [f"{b} → {t}" for b, t in zip(rows["base_rank"], rows["tuned_rank"], strict=True)],
         }
@@ -143,6 +145,7 @@ def top_movers(view: View, table: pd.DataFrame) -> None:
         hide_index=True,
         height="content",
         column_config={
+            **{f"{side.capitalize()} checked": st.column_config.TextColumn(help=CHECKS_MEANING) for side in BOTH},
             "q": st.column_config.TextColumn(help="At most 0.05: it changed, tested over all edges at once."),
             "Questions": st.column_config.BarChartColumn(
                 y_min=float(differences.min()),

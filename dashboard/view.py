@@ -82,9 +82,14 @@ class View:
         assert self.comparison.graph is not None
         return self.comparison.graph
 
+    @property
+    def method(self) -> Method:
+        """How its scores were made."""
+        return method_of(self.comparison)
+
     def published(self, pair: Pair, alpha: float | None = None) -> list[Published]:
         """The paper's rows for a pair on these questions; none beside what was made by another method."""
-        if method_of(self.comparison).words:
+        if self.method.words:
             return []
         return published(pair, load_registry().questions[self.question_set].title, alpha)
 
@@ -261,6 +266,16 @@ def alike(view: View, pair: str | None = None) -> list[ComparisonRow]:
         if row.ready and same:
             newest.setdefault((row.pair, row.alpha), row)
     return sorted(newest.values(), key=lambda row: row.alpha)
+
+
+def really(view: View) -> ComparisonRow | None:
+    """The comparison that has the real effects of what a view's has estimates of: of the same questions, cut, rules and
+    loss, with each edge removed. None if it has not been made."""
+    method = replace(view.method, path="exact").as_json()
+    same = rules(replace(view.comparison, settings=view.comparison.settings | {"method": method}))
+    chosen = Choice(view.pair, view.question_set, view.cohort, view.alpha)
+    found = _variants(chosen).get(same)
+    return found if found is not None and found.ready and found.graph == view.graph else None
 
 
 @dataclass(frozen=True)

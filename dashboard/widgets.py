@@ -12,7 +12,7 @@ import streamlit as st
 from dashboard import data, exports, roles, seeds
 from dashboard.drawing import drawn
 from dashboard.pattern import Told, badge
-from dashboard.service import public
+from dashboard.service import is_read_only, public
 from dashboard.theme import CHART, number
 from dashboard.view import COHORT_NAMES, PAPER, View, current, newest_job, rules, unknown
 from dashboard.words import as_text, coverage_note, interval, relative_interval
@@ -68,11 +68,13 @@ def _missing(view: View) -> Spec:
     return Spec(view.pair.name, view.question_set, alphas, Criteria(cohort=view.cohort))  # type: ignore[arg-type]
 
 
-def _offer(spec: Spec, label: str) -> None:
+def _offer(spec: Spec, label: str, urgent: bool = False) -> None:
     if roles.person() is None:
-        st.caption(":material/lock: On this server only those who have signed in, on the page Runs, may compute.")
-    elif st.button(label, type="primary", icon=":material/play_arrow:"):
-        roles.submit(spec)
+        nobody = "This server shows what has been computed; nothing new is computed here."
+        some = "On this server only those who have signed in, on the page Runs, may compute."
+        st.caption(f":material/lock: {nobody if is_read_only() else some}")
+    elif st.button(label, type="secondary" if urgent else "primary", icon=":material/play_arrow:"):
+        roles.submit(spec, urgent)
         st.rerun()
 
 
@@ -99,9 +101,10 @@ def _show_progress(job: JobRow) -> None:
         st.progress(0.0, f"In the queue, {ahead} ahead" if ahead else "Starting")
 
 
-def offer_more(view: View, label: str, why: str, **wanted: Any) -> None:
-    """Offer to compute something more of a comparison, or the same in another way (`Spec`'s `timeline`, `question` or
-    `method`), or show how far that is."""
+def offer_more(view: View, label: str, why: str | None = None, **wanted: Any) -> None:
+    """Offer to compute something more of a comparison, or the same in another way (`Spec`'s `timeline`, `question`,
+    `also` or `method`), or show how far that is. Without a reason `why` it is not there, it is something small, for
+    which a person waits: it is done first."""
     spec = spec_of(view.comparison, **wanted)
     same = {"pair": spec.pair, "questions": spec.questions, "method": spec.method, **wanted}
     _offer_or_wait(spec, lambda: newest_job(same, view.cohort, view.alpha), label, why)
@@ -116,8 +119,10 @@ def offer_job(spec: Spec, label: str, why: str) -> None:
     _offer_or_wait(spec, newest, label, why)
 
 
-def _offer_or_wait(spec: Spec, newest: Callable[[], JobRow | None], label: str, why: str) -> None:
-    @st.fragment(run_every=1.0)
+def _offer_or_wait(spec: Spec, newest: Callable[[], JobRow | None], label: str, why: str | None) -> None:
+    urgent = why is None
+
+    @st.fragment(run_every=0.3 if urgent else 1.0)
     def wait() -> None:
         job = newest()
         if job is None or not job.is_active:
@@ -131,8 +136,9 @@ def _offer_or_wait(spec: Spec, newest: Callable[[], JobRow | None], label: str, 
         return
     if job is not None and job.status == "failed":
         st.error(f"It could not be computed. {as_text(public(job.message))}", icon=":material/error:")
-    st.info(why, icon=":material/hourglass_empty:")
-    _offer(spec, label)
+    if why is not None:
+        st.info(why, icon=":material/hourglass_empty:")
+    _offer(spec, label, urgent)
 
 
 def queue_status() -> None:

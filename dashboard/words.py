@@ -2,10 +2,14 @@
 
 import math
 import re
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from dashboard.theme import number, percent
+import pandas as pd
+
+from dashboard.theme import FAINT, NEUTRAL, number, percent
+from probing import evidence
 from probing.graph import BIAS, ResidualGraph
 from probing.metrics import FALSE_DISCOVERIES, LOW_COVERAGE, Comparison, coverage, measured_size
 
@@ -49,11 +53,59 @@ def as_text(text: str) -> str:
     return _LINKED.sub(JOINER, escaped)
 
 
+@dataclass(frozen=True)
+class Check:
+    """How a verdict on the estimate of an edge's effect is shown."""
+
+    badge: str
+    """The colour of a badge."""
+    colour: str
+    """That of figures."""
+    meaning: str
+    """What is so of the real effect."""
+
+
+CHECKS: dict[evidence.Verdict, Check] = {
+    "confirmed": Check("green", "#2f9e77", "its interval excludes zero, and it has the sign of the estimate"),
+    "opposite": Check("red", "#cf3f5b", "its interval excludes zero, and it has the other sign"),
+    "overestimated": Check("orange", "#c79a1b", "its interval holds zero and not the estimate"),
+    "open": Check("blue", NEUTRAL, "its interval holds both zero and the estimate"),
+    "not checked": Check("gray", FAINT, "nobody knows it, as nobody has removed the edge"),
+}
+
+CONTRADICTED: tuple[evidence.Verdict, ...] = ("opposite", "overestimated")
+"""Where reality speaks against an estimate."""
+
+CHECKS_MEANING = (
+    "The real effect of an edge is the change of the loss when it alone is removed, with its 95 % interval over "
+    "questions. An estimate is "
+    + "; ".join(f"*{verdict}* if {shown.meaning}" for verdict, shown in CHECKS.items())
+    + "."
+)
+
+
+def check_badge(verdict: evidence.Verdict, count: int | None = None) -> str:
+    """A verdict on an estimate, or on so many, as Markdown."""
+    return f":{CHECKS[verdict].badge}-badge[{verdict if count is None else f'{count} {verdict}'}]"
+
+
 def interval(comparison: Comparison) -> str:
     """The 95 % interval of a difference."""
     if not (math.isfinite(comparison.ci_low) and math.isfinite(comparison.ci_high)):
         return "none: too few questions"
     return f"{number(comparison.ci_low, signed=True)} to {number(comparison.ci_high, signed=True)}"
+
+
+def with_intervals(table: pd.DataFrame, column: str, signed: bool = True) -> list[str]:
+    """Numbers and their 95 % intervals, whose ends are in `COLUMN_low` and `COLUMN_high`; as far as there are such."""
+
+    def said(value: float, *ends: float) -> str:
+        known = math.isfinite(value) and all(map(math.isfinite, ends))
+        between = f" ({' to '.join(number(end, signed) for end in ends)})" if known else ""
+        return number(value, signed) + between
+
+    columns = (table[column + end] for end in ("", "_low", "_high"))
+    return [said(*of) for of in zip(*columns, strict=True)]
 
 
 def relative_interval(comparison: Comparison) -> str:

@@ -4,7 +4,7 @@ from functools import partial
 
 import streamlit as st
 
-from dashboard import beside, data, edge_filter, exchange, inspector
+from dashboard import beside, checking, data, edge_filter, everywhere, exchange, inspector
 from dashboard.cells import folds
 from dashboard.figures import matrix, wiring
 from dashboard.panels import PANELS
@@ -18,15 +18,16 @@ _FOLDED = (
 
 view = ready_view()
 graph = view.graph
-table = data.edge_table(view.key, graph)
 
 st.title(f"Circuits: {as_text(view.pair.arrow)}")
 subtitle(view)
 
+values = checking.values(view)
+table = values.table
 chosen = edge_filter.controls(table, graph, exchange.members(graph))
 graphs, panel = st.columns([2.9, 1], gap="medium")
 with panel:
-    pick = inspector.picker(graph, table)
+    pick = inspector.picker(graph, data.edge_table(view.key, graph))
     inspector.show(view, table, pick)
 with graphs:
     side = st.segmented_control(
@@ -47,11 +48,14 @@ with graphs:
         )
     rules = f" under {chosen.active} filters" if chosen.active else ""
     st.caption(
-        f"{len(shown)} edges shown{rules}. Click a node, or the middle of an edge. Width: mean |score|, on one scale "
-        "for base and tuned. Dotted: removing the edge would lower the loss. Difference: orange is stronger after "
-        f"tuning, blue weaker, grey and dotted not changed (q above 0.05 over all edges).{folded(graph)}"
+        f"{len(shown)} edges shown{rules}. Click a node, or the middle of an edge. Width: mean {values.what}, on one "
+        "scale for base and tuned. Dotted: removing the edge would lower the loss. Difference: orange is stronger "
+        f"after tuning, blue weaker, grey and dotted not changed (q above 0.05 over all edges).{folded(graph)}"
     )
+    checking.legend(shown)
     exchange.downloads(view, table, shown)
+
+everywhere.section(view, pick)
 
 st.subheader("Every edge")
 unfolded = pick.unfolded(graph)
@@ -62,7 +66,7 @@ st.caption(
 )
 with st.container(key="wide-matrix" if len(names) > 1 else "narrow-matrix"):
     chart(
-        partial(matrix.panels, data.cells(view.key, graph, unfolded), graph, unfolded, names, pick),
+        partial(matrix.panels, values.cells(graph, unfolded), graph, unfolded, names, pick),
         "matrix",
         "Heatmaps of every edge's strength, writers by readers.",
         table,

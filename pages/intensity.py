@@ -4,7 +4,7 @@ from functools import partial
 
 import streamlit as st
 
-from dashboard import data, definitions, tables
+from dashboard import checking, data, definitions, tables
 from dashboard.figures import layers, strips
 from dashboard.pattern import headline, subject
 from dashboard.seeds import of_groups
@@ -82,7 +82,7 @@ if where.open:
 
 if movers.open:
     with movers:
-        tables.top_movers(view, data.edge_table(view.key, view.graph))
+        tables.top_movers(view, checking.edges(view))
 
 if cuts.open:
     with cuts:

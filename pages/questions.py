@@ -30,7 +30,9 @@ edges = data.question_circuit(*view.keys, name)
 
 st.subheader("Token by token")
 resolved = [data.positions(run, name) for run in view.keys]
-if any(scores is None for scores in resolved):
+if view.method.path == "exact":
+    st.caption("What really happens without an edge is not known token by token. Choose an estimate under Rules.")
+elif any(scores is None for scores in resolved):
     offer_more(
         view, "Compute token by token", "Scores at every position are computed on demand, and kept.", question=name
     )

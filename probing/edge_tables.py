@@ -38,19 +38,27 @@ def edge_values(base: Scores, tuned: Scores, definition: Definition) -> pd.DataF
     `effect_ci_*` that of the effects, tuned - base. `p` and `effect_p` test each difference by sign flips over the
     questions, `q` and `effect_q` are Benjamini and Hochberg's over all edges.
     """
-    tuned = align(base, tuned)
-    strengths = [np.abs(scores.edges).mean(0, dtype=np.float64) for scores in (base, tuned)]
-    effects = [scores.edges.mean(0, dtype=np.float64) for scores in (base, tuned)]
-    _, low, high = edge_differences(base.edges, tuned.edges, definition, np.abs)
-    _, effect_low, effect_high = edge_differences(base.edges, tuned.edges, definition)
-    p, effect_p = (sign_flip_p(base.edges, tuned.edges, definition, of) for of in (np.abs, np.asarray))
+    return paired_values(base.edges, align(base, tuned).edges, definition)
+
+
+def paired_values(
+    base: Float[np.ndarray, "sample edge"], tuned: Float[np.ndarray, "sample edge"], definition: Definition
+) -> pd.DataFrame:
+    """The same of any edges, given both models' scores, or real effects, on the same samples."""
+    strengths = [np.abs(edges).mean(0, dtype=np.float64) for edges in (base, tuned)]
+    effects = [edges.mean(0, dtype=np.float64) for edges in (base, tuned)]
+    _, low, high = edge_differences(base, tuned, definition, np.abs)
+    _, effect_low, effect_high = edge_differences(base, tuned, definition)
+    p, effect_p = (sign_flip_p(base, tuned, definition, of) for of in (np.abs, np.asarray))
     tests = (p, benjamini_hochberg(p), effect_p, benjamini_hochberg(effect_p))
     columns = (*strengths, *effects, low, high, effect_low, effect_high, *tests)
     return pd.DataFrame(dict(zip(EDGE_VALUES, columns, strict=True)))
 
 
 def edge_table(graph: ResidualGraph, values: pd.DataFrame) -> pd.DataFrame:
-    """One row for each edge, in canonical order: `EDGE_VALUES`, and what follows from them.
+    """One row for each edge of which there are values, in canonical order: `EDGE_VALUES`, and what follows from them.
+
+    `values` has the edges' numbers as its index.
 
     Columns before them: `edge`, `writer`, `reader`, `node` (the reader's), `kind` and `layer` of the reader. After
     them: `base_rank` and `tuned_rank` (1 = strongest), `difference` of the strengths, `changed` (whether its q is at
@@ -69,7 +77,7 @@ def edge_table(graph: ResidualGraph, values: pd.DataFrame) -> pd.DataFrame:
             "layer": np.array([np.nan if one.layer is None else one.layer for one in reads])[reader],
         }
     )
-    table = pd.concat([named, values[list(EDGE_VALUES)]], axis=1)
+    table = pd.concat([named, values[list(EDGE_VALUES)]], axis=1, join="inner").sort_index()
     for side in ("base", "tuned"):
         table[f"{side}_rank"] = table[f"{side}_strength"].rank(ascending=False, method="first").astype(int)
     table["difference"] = table["tuned_strength"] - table["base_strength"]

@@ -10,18 +10,12 @@ from plotly.subplots import make_subplots
 
 from dashboard.figures.strips import interval_bars
 from dashboard.theme import BASE, COLOURS, FAINT, NEUTRAL, PICKED, TUNED, number, style
+from dashboard.words import CHECKS
 from probing.evidence import VERDICTS, Audit, Verdict
 from probing.extraction import SHARES
 from probing.graph import typeset
 from probing.jobs.tasks.circuit import FAITHFUL, Kept
 
-VERDICT_COLOURS: dict[Verdict, str] = {
-    "confirmed": "#2f9e77",
-    "opposite": "#cf3f5b",
-    "overestimated": "#c79a1b",
-    "open": NEUTRAL,
-    "not checked": FAINT,
-}
 _SYMBOLS = {"strongest": "circle", "random": "diamond-open"}
 
 
@@ -73,7 +67,7 @@ def estimates(audits: Mapping[str, Audit]) -> go.Figure:
                 table = found.table
                 rows = table[(table["verdict"] == verdict) & (table["group"] == group)]
                 if len(rows):
-                    trace = _edges(rows, across, up, VERDICT_COLOURS[verdict], symbol)
+                    trace = _edges(rows, across, up, CHECKS[verdict].colour, symbol)
                     trace.update(name=verdict, legendgroup=verdict, showlegend=verdict not in shown)
                     figure.add_trace(trace, 1, column)
                     shown.add(verdict)

@@ -18,7 +18,7 @@ from plotly.subplots import make_subplots
 from dashboard.figures.places import Places, height_of
 from dashboard.panels import EFFECTS, PANELS
 from dashboard.theme import BASE, COLOURS, FAINT, NEUTRAL, PICKED, TUNED, faded, number, style
-from dashboard.words import changed
+from dashboard.words import CHECKS, CONTRADICTED, changed
 from probing.edge_tables import through
 from probing.graph import Edge, ResidualGraph, is_edge, typeset
 
@@ -150,6 +150,11 @@ def _edges(edges: pd.DataFrame, panel: str, top: float, pick: Pick, graph: Resid
     if len(mine):
         traces.append(_lines(x[mine], y[mine], color=PICKED, width=4))
     middle = len(_STEPS) // 2
+    wrong = np.flatnonzero(contradicted(edges, panel) & front)
+    if len(wrong):
+        cross = {"symbol": "x-thin", "size": 8, "line": {"color": CHECKS["opposite"].colour, "width": 2}}
+        at = {"x": x[wrong, middle], "y": y[wrong, middle]}
+        traces.append(go.Scatter(**at, mode="markers", marker=cross, hoverinfo="skip", showlegend=False))
     traces.append(
         go.Scatter(
             x=x[:, middle],
@@ -203,13 +208,25 @@ def _shared(graph: ResidualGraph, places: Places) -> go.Scatter:
     return _lines(x, y, color=FAINT, width=1)
 
 
+def contradicted(edges: pd.DataFrame, panel: str) -> pd.Series:
+    """Whether reality speaks against the estimate of each edge, or in the difference against either model's."""
+    columns = [f"{side}_verdict" for side in COLOURS if panel in (side, "difference")]
+    return edges.reindex(columns=columns).isin(CONTRADICTED).any(axis=1)
+
+
 def hover(row: dict) -> str:
     """An edge's name and values."""
     return (
         f"<b>{typeset(row['edge'])}</b><br>base {number(row['base_strength'])} (rank {row['base_rank']})"
         f"<br>tuned {number(row['tuned_strength'])} (rank {row['tuned_rank']})"
-        f"<br>difference {number(row['difference'], signed=True)}, {changed(row['q'])}"
+        f"<br>difference {number(row['difference'], signed=True)}, {changed(row['q'])}{_checked(row)}"
     )
+
+
+def _checked(row: dict) -> str:
+    """What is said of the estimates of an edge, where they were held against reality."""
+    found = {side: row[f"{side}_verdict"] for side in COLOURS if f"{side}_verdict" in row}
+    return f"<br>estimate {', '.join(f'{verdict} in {side}' for side, verdict in found.items())}" if found else ""
 
 
 def graph(

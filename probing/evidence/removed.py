@@ -5,7 +5,7 @@ person asked for. All of them are of one *ground* (`keys.ground_key`): the same 
 method a run estimates effects is no part of it, so what was found for one is there for all.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +15,10 @@ from probing.jobs.keys import exact_key, ground_key
 from probing.jobs.tasks import Check, OneEdge
 from probing.method import Loss
 from probing.store import Store
-from probing.store.records import EvaluationRow
+from probing.store.records import Measurements
+
+Read = Callable[[str], Measurements]
+"""Gives what a finished evaluation found, by its key."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,13 @@ class Removed:
 
     sources: tuple[Source, ...]
     """Those with the most questions first."""
+    keys: tuple[str, ...] = ()
+    """Of the runs and evaluations that they come from: as these never change, what is made of them can be kept."""
+
+    @property
+    def nbytes(self) -> int:
+        """Of the effects."""
+        return sum(source.effects.nbytes for source in self.sources)
 
     def of(self, edge: str) -> tuple[tuple[str, ...], Float[np.ndarray, " sample"]] | None:
         """The questions, and the effects of an edge on them; None if it was never removed."""
@@ -64,25 +74,65 @@ class Removed:
         return next((source for source in self.sources if all(edge in source.place for edge in edges)), None)
 
 
-def removed(store: Store, run: str, loss: Loss) -> Removed:
-    """What is known of the edges of a run's model, on a loss.
+def removed(store: Store, run: str, loss: Loss, read: Read | None = None) -> Removed:
+    """What is known of the edges of a run's model, on a loss; `read` may keep what evaluations found.
 
     Raises:
         StoreError: there is no such run.
     """
-    settings = store.runs.settings(run)
-    found = []
+    settings, found = store.runs.settings(run), []
     exact = exact_key(settings, loss)
     if store.runs.finished(exact):
         scores = store.runs.scores(exact)
-        found.append(Source(scores.ids, scores.graph.edges, scores.edges))
-    ground = ground_key(settings)
-    table = store.evaluations.table()
-    table = table[table["kind"].isin([Check.kind, OneEdge.kind]) & table["finished"].notna()]
-    for row in map(EvaluationRow.of, table.drop_duplicates("evaluation_key").to_dict("records")):
-        if row.settings.get("ground") != ground:
-            continue
-        measured = store.evaluations.values(row.evaluation_key)
+        found.append((exact, Source(scores.ids, scores.graph.edges, scores.edges)))
+    found += _measured(store, ground_key(settings), loss, read or store.evaluations.values)
+    return _best_first(found)
+
+
+def removed_everywhere(
+    store: Store, runs: Sequence[str], edge: str, loss: Loss, read: Read | None = None
+) -> dict[str, Removed]:
+    """What is known of one edge, by run: of all of them at once, and of no other edge.
+
+    Raises:
+        StoreError: there is no such run.
+    """
+    settings = {run: store.runs.settings(run) for run in runs}
+    exact = {run: exact_key(of_run, loss) for run, of_run in settings.items()}
+    effects, found = store.runs.of_edge([*exact.values()], edge), {}
+    for run, key in exact.items():
+        if key in effects:
+            values = np.array([*effects[key].values()])[:, None]
+            found[run] = _best_first([(key, Source(tuple(effects[key]), (edge,), values))])
+        else:
+            ground = ground_key(settings[run])
+            found[run] = _best_first(_measured(store, ground, loss, read or store.evaluations.values))
+    return found
+
+
+def _measured(store: Store, ground: str, loss: Loss, read: Read) -> Iterator[tuple[str, Source]]:
+    """What finished evaluations of a ground found of a loss, by their keys."""
+    for key in store.evaluations.made_with([Check.kind, OneEdge.kind], {"ground": ground}):
+        measured = read(key)
         if loss in measured.values:
-            found.append(Source(measured.ids, measured.units, measured.values[loss].T))
-    return Removed(tuple(sorted(found, key=lambda source: -len(source.ids))))
+            yield key, Source(measured.ids, measured.units, measured.values[loss].T)
+
+
+def _best_first(found: Iterable[tuple[str, Source]]) -> Removed:
+    """Sources over the same questions become one."""
+    keys: list[str] = []
+    of_questions: dict[tuple[str, ...], list[Source]] = {}
+    for key, source in found:
+        keys.append(key)
+        of_questions.setdefault(source.ids, []).append(source)
+    sources = sorted(map(_together, of_questions.values()), key=lambda source: -len(source.ids))
+    return Removed(tuple(sources), tuple(keys))
+
+
+def _together(sources: Sequence[Source]) -> Source:
+    if len(sources) == 1:
+        return sources[0]
+    edges = [edge for source in sources for edge in source.edges]
+    places = {edge: place for place, edge in reversed([*enumerate(edges)])}  # of an edge, the first
+    effects = np.concatenate([source.effects for source in sources], axis=1)[:, [*places.values()]]
+    return Source(sources[0].ids, tuple(places), effects)

@@ -6,7 +6,7 @@ import os
 import platform
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,12 +34,20 @@ def wait_for(lock: Path, report: Progress, pause: float = 1.0) -> IO[bytes]:
     return handle
 
 
+SMALL = 64 * 2**20
+"""Bytes of the weights of a model that is kept beside the next."""
+
+MOST = 4
+"""Models that are kept, at most."""
+
+
 @dataclass
 class Models:
-    """Loads models one after the other, and keeps the last."""
+    """Loads models one after the other, and keeps the last; of small ones, the last few: whoever asks for an edge of a
+    pair, and then for another, waits for no model."""
 
-    _wanted: tuple[Any, ...] = ()
-    _loaded: tuple[Attributor, Any] | None = None
+    _loaded: dict[tuple[Any, ...], tuple[Attributor, Any]] = field(default_factory=dict)
+    """By what was wanted, the last one at the end."""
     _gpu: IO[bytes] | None = None
 
     def load(
@@ -47,10 +55,12 @@ class Models:
     ) -> tuple[Attributor, Any]:
         """A model, ready to be scored, and its tokenizer."""
         wanted = (checkpoint.identity, how.device, dtype, how.attention, granularity)
-        if self._loaded is None or self._wanted != wanted:
-            self._loaded = None
-            self._loaded, self._wanted = self.second(checkpoint, how, dtype, granularity, report), wanted
-        return self._loaded
+        if wanted not in self._loaded:
+            small = [name for name, (attributor, _) in self._loaded.items() if _size(attributor) <= SMALL]
+            self._loaded = {name: self._loaded[name] for name in small[1 - MOST :]}
+            self._loaded[wanted] = self.second(checkpoint, how, dtype, granularity, report)
+        self._loaded[wanted] = self._loaded.pop(wanted)
+        return self._loaded[wanted]
 
     def second(
         self, checkpoint: Checkpoint, how: Numerics, dtype: str, granularity: Granularity, report: Progress
@@ -64,10 +74,10 @@ class Models:
         return Attributor(model, granularity), load_tokenizer(checkpoint)
 
     def let_go(self) -> None:
-        """Forget the model, and leave the GPU to others."""
-        if self._loaded is None:
+        """Forget all models, and leave the GPU to others."""
+        if not self._loaded:
             return
-        self._loaded, self._wanted = None, ()
+        self._loaded.clear()
         gc.collect()
         if self._gpu is not None:
             torch.cuda.empty_cache()
@@ -76,9 +86,9 @@ class Models:
 
     def provenance(self) -> dict[str, Any]:
         """With what the last results were made; empty if all of them were there already."""
-        if self._loaded is None:
+        if not self._loaded:
             return {}
-        model = self._loaded[0].model
+        model = [*self._loaded.values()][-1][0].model
         return {
             "device": str(model.device),
             "dtype": str(model.dtype).removeprefix("torch."),
@@ -88,3 +98,8 @@ class Models:
             "torch": str(torch.__version__),  # a plain text, or whoever unpickles it would have to load PyTorch
             "transformers": importlib.metadata.version("transformers"),
         }
+
+
+def _size(attributor: Attributor) -> int:
+    """Bytes of a model's weights."""
+    return sum(weights.nbytes for weights in attributor.model.parameters())

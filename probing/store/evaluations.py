@@ -6,7 +6,7 @@ share it, and it is linked to each.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -80,6 +80,15 @@ class Evaluations:
         """Whether an evaluation is complete."""
         sql = "SELECT 1 FROM evaluations WHERE evaluation_key = ? AND finished IS NOT NULL"
         return bool(self._connection.rows(sql, key))
+
+    def made_with(self, kinds: Sequence[str], settings: Mapping[str, str]) -> list[str]:
+        """The keys of complete evaluations of some kinds whose settings have these values, in the order in which they
+        were made."""
+        same = "".join(f" AND settings->>${2 * i + 2} = ${2 * i + 3}" for i in range(len(settings)))
+        sql = f"""SELECT evaluation_key FROM evaluations WHERE finished IS NOT NULL
+                  AND kind IN (SELECT unnest($1::VARCHAR[])){same} ORDER BY created, evaluation_key"""
+        values = [value for setting in settings.items() for value in setting]
+        return [key for (key,) in self._connection.rows(sql, list(kinds), *values)]
 
     def measured(self, key: str) -> set[str]:
         """The units of an evaluation that are there."""

@@ -6,6 +6,7 @@ pieces, which one array for each sample could not.
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import duckdb
@@ -149,6 +150,28 @@ class Runs:
             for batch in batches:
                 sample, edge, score = (column.to_numpy() for column in batch.columns)
                 found[order[np.searchsorted(samples, sample, sorter=order)], edge] = score
+        return found
+
+    def of_edge(self, keys: Sequence[str], edge: str) -> dict[str, dict[str, float]]:
+        """The scores of one edge in some runs, by run and question; nothing of those that are not finished, or whose
+        graph does not have it."""
+        found: dict[str, dict[str, float]] = {}
+        graphs: dict[str, list[str]] = {}
+        sql = "SELECT run_key, graph FROM runs WHERE finished IS NOT NULL AND run_key IN (SELECT unnest($1::VARCHAR[]))"
+        for key, graph in self._connection.rows(sql, list(keys)):
+            graphs.setdefault(graph, []).append(key)
+        for text, of_graph in graphs.items():
+            graph = ResidualGraph.from_text(text)
+            if not graph.knows(edge):
+                continue
+            rows = self._connection.rows(
+                """SELECT run_key, question_id, score FROM scores JOIN samples USING (sample)
+                   WHERE edge = $1 AND run_key IN (SELECT unnest($2::VARCHAR[])) ORDER BY run_key, question_id""",
+                graph.number(edge),
+                of_graph,
+            )
+            for key, question, score in rows:
+                found.setdefault(key, {})[question] = score
         return found
 
     def save_positions(self, key: str, question_id: str, scores: Float[np.ndarray, "position edge"]) -> None:

@@ -138,6 +138,20 @@ def test_models_that_exchange_parts_answer_in_the_dtype_of_scores() -> None:
     assert "42 answers, both models at once, 5.33 MB of weights, at most 24 hours" in line
 
 
+def test_really_removing_every_edge_takes_half_a_pass_for_each() -> None:
+    there = forecast(replace(SPEC, alphas=(0.3,), method=Method(path="exact")), load_registry(), None)
+    slow = replace(there, numerics=Numerics("cpu", "float32", "float32", "eager"), speed=Speed(1e6, 1e30))
+    lines = [*slow.lines()]
+    assert "method     each edge really removed" in lines
+    (line,) = (line for line in lines if line.startswith("α 0.3") and "base:" in line)
+    shape = slow.models["base"].shape
+    assert shape is not None
+    # The graph of six layers has 4 * 6 ** 2 + 3 * 6 + 1 = 163 edges: as 82 passes forth and back.
+    seconds = 82 * score_seconds(shape, slow.speed, 20, slow.prompt + int(0.3 * 32))
+    assert f"at most {duration(seconds)}" in line
+    assert seconds > 2 * 3600
+
+
 def test_a_file_of_questions_that_is_wrong_is_not_planned_around(tmp_path: Path) -> None:
     registry = load_registry()
     missing = registry.questions["addition"].model_copy(update={"file": tmp_path / "none.jsonl"})

@@ -1,9 +1,11 @@
+import gc
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,7 @@ import torch
 
 from probing.errors import QuestionError
 from probing.graph import ResidualGraph
+from probing.jobs import loading
 from probing.jobs.job import Job
 from probing.jobs.loading import Models, gpu_lock, wait_for
 from probing.jobs.numerics import make_plan
@@ -470,6 +473,36 @@ def test_a_gpu_is_waited_for_until_the_worker_that_has_it_is_gone(tmp_path: Path
 
         wait_for(lock, report, pause=0.05).close()
     assert said[:3] == ["waiting for the GPU"] * 3
+
+
+def test_small_models_are_kept_beside_each_other_and_a_large_one_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    models, plan = Models(), _plan()
+    how = (plan.numerics, "float32", "projections", _quiet)
+    base, tuned = (models.load(plan.checkpoints[side], *how) for side in SIDES)
+    assert models.load(plan.checkpoints["base"], *how) is base
+    assert models.load(plan.checkpoints["tuned"], *how) is tuned
+    monkeypatch.setattr(loading, "SMALL", 1)
+    models.load(plan.checkpoints["base"], plan.numerics, "bfloat16", "projections", _quiet)
+    left = [weakref.ref(attributor.model) for attributor, _ in (base, tuned)]
+    del base, tuned
+    gc.collect()
+    assert [ref() for ref in left] == [None, None], "nothing stands beside a model that is not small"
+    assert models.provenance()["dtype"] == "bfloat16", "that of the last"
+
+
+def test_a_worker_that_rests_lets_its_model_go_and_loads_it_when_it_is_asked_again() -> None:
+    models, plan = Models(), _plan()
+    models.let_go()
+    wanted = (plan.checkpoints["base"], plan.numerics, "float32", "projections", _quiet)
+    first = models.load(*wanted)
+    assert models.load(*wanted) is first, "it is kept meanwhile"
+    left = weakref.ref(first[0].model)
+    assert models.provenance()["device"] == "cpu"
+    del first
+    models.let_go()
+    assert left() is None
+    assert models.provenance() == {}
+    assert models.load(*wanted)[0].graph.layers == 6
 
 
 @pytest.mark.cuda

@@ -15,9 +15,9 @@ from probing.architectures.taps import given as taps_given
 from probing.architectures.taps import replaced
 from probing.attribution import Attributor, Predictions, find_references
 from probing.errors import ModelError, SequenceError
-from probing.graph import Granularity
-from probing.method import Loss, Method
-from probing.scoring import attribute
+from probing.graph import Edge, Granularity
+from probing.method import Loss, Method, Reference
+from probing.scoring import attribute, score
 from probing.sequences import Sample
 from tests import literal, perturbed
 from tests.tiny import TINY, in_float64, random_samples, samples_with_counterparts, tiny
@@ -83,6 +83,36 @@ def test_a_mean_is_over_all_samples_and_the_positions_that_they_feed(
     for i, sample in enumerate(samples):
         expected = literal.scores(model, sample, graph.writers, graph.readers, instead=means).numpy()
         assert _relative(found[i], expected) < ROUNDED
+
+
+@pytest.mark.parametrize("reference", get_args(Reference))
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_edges_really_removed_change_every_loss_as_in_the_literal_twin(
+    granularity: Granularity, reference: Reference
+) -> None:
+    model = in_float64("qwen3")
+    attributor, samples = Attributor(model, granularity), samples_with_counterparts(3, seed=4)
+    graph, method = attributor.graph, Method(granularity, "exact", reference, "log-odds")
+    found = {
+        made.method.loss: made
+        for made in score(attributor, samples, method, find_references(attributor, reference, samples))
+    }
+    assert set(found) == set(get_args(Loss)), "one pass tells them all"
+    written = [literal.run(model, sample)[1] for sample in samples]
+    means = {name: torch.cat([each[name] for each in written]).mean(0) for name in graph.writers}
+    there = literal.run(model, replace(samples[1], input_ids=samples[1].counterpart))[1]
+    for loss, made in found.items():
+        whole = literal.run(model, samples[1], loss=loss)[0]
+        moved = 0
+        for number in range(0, graph.size, 5 if granularity == "projections" else 23):
+            edge = Edge.of(graph.edges[number])
+            instead = {"zero": 0, "mean": means[edge.writer.name], "patch": there[edge.writer.name]}[reference]
+            change = instead - written[1][edge.writer.name]
+            without = literal.run(model, samples[1], {edge.reader.name: change}, loss=loss)[0]
+            assert made.edges[1, number] == pytest.approx(float(without - whole), rel=1e-5, abs=1e-7), edge.name
+            moved += abs(float(without - whole)) > 1e-4
+        assert moved > 5
+        np.testing.assert_allclose(made.loss[1], literal.run(model, samples[1])[0].item(), rtol=1e-6)
 
 
 @pytest.mark.parametrize("reference", ["zero", "patch"])

@@ -770,6 +770,18 @@ def test_identical_requests_share_a_job_until_it_ends(path: Path) -> None:
     store.close()
 
 
+def test_jobs_that_somebody_waits_for_are_done_before_the_others(path: Path) -> None:
+    store = open_store(path)
+    jobs = [store.queue.submit({"pair": name}, urgent=name in "cd") for name in "abcde"]
+    assert [store.queue.job(job).urgent for job in jobs] == [False, False, True, True, False]
+    done = []
+    while (claimed := store.queue.claim("1-worker")) is not None:
+        done.append(claimed[1]["pair"])
+        store.queue.end(claimed[0], "done", worker="1-worker")
+    assert "".join(done) == "cdabe"
+    store.close()
+
+
 def test_a_job_of_a_dead_worker_is_given_out_again_and_at_last_given_up(path: Path) -> None:
     store = open_store(path)
     job = store.queue.submit({"pair": "a"})
