@@ -134,7 +134,7 @@ def top_movers(view: View, table: pd.DataFrame) -> None:
                 f"{number(low, signed=True)} to {number(high, signed=True)}"
                 for low, high in zip(rows["ci_low"], rows["ci_high"], strict=True)
             ],
-            "q": [f"{q:.2g}" for q in rows["q"]],
+            "q": ["–" if np.isnan(q) else f"{q:.2g}" for q in rows["q"]],
             **{f"{side.capitalize()} checked": rows[f"{side}_verdict"] for side in BOTH if f"{side}_verdict" in rows},
             "Questions": [np.sort(differences[:, i]).tolist() for i in range(len(rows))],
             "Rank": [f"{b} → {t}" for b, t in zip(rows["base_rank"], rows["tuned_rank"], strict=True)],

@@ -36,7 +36,8 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with duckdb.connect(path) as connection:
         connection.execute(f"UPDATE metric_summaries SET {aged}")
         connection.execute(f"UPDATE question_summaries SET base = {WRONG}")
-        connection.execute(f"UPDATE edge_values SET base_strength = {WRONG}")
+        untested = "p = NULL, q = NULL, effect_p = NULL, effect_q = NULL"
+        connection.execute(f"UPDATE edge_values SET base_strength = {WRONG}, {untested}")
     return path
 
 
@@ -82,6 +83,7 @@ def test_an_old_summary_is_made_again_without_scoring(here: Database) -> None:
     edges = here.summaries.edges(row["comparison_key"])
     assert len(edges) == 163
     assert not (edges["base_strength"] == WRONG).any()
+    assert edges["q"].notna().all()
 
 
 def test_pages_show_an_old_summary_say_so_and_offer_to_make_it_again(here: Database) -> None:
@@ -91,6 +93,9 @@ def test_pages_show_an_old_summary_say_so_and_offer_to_make_it_again(here: Datab
     shown = next(metric.value for metric in app.metric if metric.label == "Loss (nats)")
     assert shown.startswith("7.00 → ")
     assert "no interval" in _text(app), "which it did not resample"
+    circuits = _open("circuits", pair="grpo", pick="m0->a1<k>")
+    assert not circuits.exception
+    assert "not tested: summarised by an earlier version" in _text(circuits)
     runs = _open("runs", pair="grpo")
     (again,) = [button for button in runs.button if button.label == "Compute it again"]
     again.click().run()
