@@ -78,7 +78,7 @@ def _edges(found: Kept, whose: str) -> str:
 
 
 def stable(n: int, within: Overlap, tuned: Overlap, seeds: Sequence[Overlap], chance: float) -> str:
-    """How far the strongest edges of base and tuned are the same, beside what other questions, seeds and chance leave."""
+    """How far the strongest edges of base and tuned are the same, and what other questions, seeds and chance leave."""
     between = f"base and tuned share {_at(tuned, n)}"
     seed = f", the base and other seeds {' and '.join(_at(one, n) for one in seeds)}" if seeds else ""
     noise = f"two draws of the base's own questions {_at(within, n)}"
