@@ -187,6 +187,12 @@ def parser() -> argparse.ArgumentParser:
     methodical(c)
     stored(c)
 
+    c = command("evidence", results.evidence)
+    c.add_argument("pairs", nargs="+", metavar="PAIR")
+    c.add_argument("--alpha", type=float, default=Criteria().alpha, help="the cut (default: %(default)s)")
+    c.add_argument("--cohort", choices=COHORTS, default="both_correct")
+    stored(c)
+
     c = command("export", results.export)
     c.add_argument("run_key", metavar="RUN")
     c.add_argument("--format", choices=("parquet", "csv", "npz"), default="parquet")

@@ -46,6 +46,15 @@ def report(arguments: argparse.Namespace) -> None:
             print(line)
 
 
+def evidence(arguments: argparse.Namespace) -> None:
+    """Print what speaks for or against the numbers of some pairs, as tables in Markdown."""
+    from probing.evidence.tables import tables
+
+    with closing(opened(arguments)) as store:
+        for line in tables(store, load_registry(), arguments.pairs, arguments.alpha, arguments.cohort):
+            print(line)
+
+
 def rollouts(arguments: argparse.Namespace) -> None:
     """Write both models' newest answers to a file, in the columns of the paper's authors."""
     from probing.rollout_files import write_rollouts

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import spearmanr
+from scipy.stats import false_discovery_control, spearmanr
 from streamlit.testing.v1 import AppTest
 
 from dashboard import service
+from probing import cli
 from probing.jobs.tasks import Check, Curve
 from probing.method import Method
 from probing.store.records import ComparisonRow
@@ -19,6 +20,7 @@ from tests.conftest import ROOT
 
 MARGIN = "norms taken exactly, margin as loss"
 EXACT = "each edge really removed"
+MARGIN_METHOD = {"path": "norm-exact", "loss": "margin"}
 
 
 def _open(section: str, **state: object) -> AppTest:
@@ -198,3 +200,36 @@ def test_stability_compares_draws_models_seeds_and_methods(full: Path) -> None:
         whole = pd.Series(_numbers(_figure(app)["data"][2]["x"]), index=labels)
         assert whole["base and tuned"] == pytest.approx(len(first & second) / len(first | second))
     assert f"the {n} strongest of either" in _text(app)
+
+
+def test_the_command_prints_the_stored_numbers_of_each_definition(
+    full: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    service.store().close()
+    service.store.cache_clear()
+    assert cli.main(["evidence", "grpo", "sft-more", "--store", str(full)]) == 0
+    printed = capsys.readouterr().out
+    tables = [
+        [line.split(" | ") for line in part.splitlines() if line.startswith("| ")] for part in printed.split("**")
+    ]
+    intensity, changed, beside = tables[2], tables[8], tables[10]
+    (of_grpo,) = (row for row in intensity if row[0] == "| GRPO")
+    for cell, method in zip(of_grpo[1:], ({}, MARGIN_METHOD, {"path": "exact"}), strict=False):
+        base, tuned = (np.abs(_scores(_row(**method), side)).mean() for side in ("base", "tuned"))
+        assert float(cell.split()[0]) == pytest.approx(tuned / base, abs=0.006)
+    (of_control,) = (row for row in intensity if row[0] == "| More SFT")
+    assert [cell.strip(" |") for cell in of_control[2:]] == ["–"] * 3, "nobody computed them"
+    by_hand = _changed_by_hand()
+    assert next(row for row in changed if row[0] == "| GRPO")[1] == f"{by_hand} of 163"
+    scores, effects = (_scores(_row(**method), "tuned") for method in ({}, {"path": "exact"}))
+    rank = spearmanr(np.abs(scores).mean(0), np.abs(effects).mean(0))[0]
+    (row,) = (row for row in beside if row[:4] == ["| GRPO", "tuned", "the paper's", "163 all"])
+    assert float(row[5].split()[0]) == pytest.approx(rank, abs=0.006)
+    assert cli.main(["evidence", "grpo", "--alpha", "0.7", "--store", str(full)]) == 2
+    assert "no comparison of grpo at α 0.7" in capsys.readouterr().err
+
+
+def _changed_by_hand() -> int:
+    """Edges of GRPO whose strength changed, by SciPy's rule on the stored p-values."""
+    p = service.store().summaries.edges(_row().comparison_key)["p"].to_numpy()
+    return int((false_discovery_control(p) <= 0.05).sum())
