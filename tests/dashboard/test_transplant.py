@@ -129,7 +129,7 @@ def test_viewers_of_a_hosted_server_see_what_there_is(kept: Path, monkeypatch: p
     monkeypatch.setenv("PROBING_MODE", "hosted")
     app = _open(pair="ppo")
     assert not app.button
-    assert "only those who have signed in" in _texts(app)
+    assert "nothing new is computed here" in _texts(app)
     assert "`a0` alone carries" in _texts(_open())
 
 
