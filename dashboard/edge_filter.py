@@ -13,6 +13,9 @@ from probing.graph import ResidualGraph
 MOST = 500
 """Edges that a panel shows at most; a browser gets slow beyond."""
 
+_LEAST = 10
+"""The fewest that can be asked for."""
+
 SIGNS = {"any": 0, "helps": 1, "hurts": -1}
 """Helps: removing the edge would raise the loss."""
 
@@ -98,11 +101,12 @@ def controls(table: pd.DataFrame, graph: ResidualGraph, only: frozenset[str] | N
             )  # fmt: skip
             share = percent / 100
         else:
-            most = min(MOST, len(table))
-            count = st.slider(
-                "Edges in each panel", 10, most, min(60, most), key="edges", bind="query-params",
-                help="The strongest by mean |score|; in the difference, those that changed most.",
-            )  # fmt: skip
+            count = most = min(MOST, len(table))
+            if most > _LEAST:
+                count = st.slider(
+                    "Edges in each panel", _LEAST, most, min(60, most), key="edges", bind="query-params",
+                    help="The strongest by mean |score|; in the difference, those that changed most.",
+                )  # fmt: skip
     with rules:
         menu = st.popover("Filter", icon=":material/filter_alt:", width="stretch", key="filters")
     with menu:

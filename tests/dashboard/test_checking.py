@@ -128,6 +128,7 @@ def test_an_edge_is_checked_on_demand_before_other_jobs_and_so_are_its_heads(ful
     assert not app.exception
     assert "Of 1 of the 163 edges it is known in both models" in _text(app)
     assert _edges_shown(app) == 1
+    assert "edges" not in [slider.key for slider in app.slider], "there is nothing to choose"
 
 
 def test_where_nobody_may_compute_what_was_kept_is_shown_and_that_is_said(
