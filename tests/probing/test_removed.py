@@ -145,6 +145,22 @@ def test_the_heads_of_an_edge_are_removed_alone_and_their_scores_add_up_to_its_o
     np.testing.assert_allclose(found.values["nll"][1][order], expected, rtol=5e-3, atol=2e-6)
 
 
+def test_what_stands_in_for_heads_of_an_edge_is_their_own_writers_mean(store: Store) -> None:
+    spec, task = replace(SPEC, method=Method(reference="mean")), OneEdge("tuned", WHOLE, "heads")
+    _do(store, replace(spec, also=(task,)))
+    found = store.evaluations.values(_key(store, task, spec))
+    model = load_model(_plan(SPEC).checkpoints["tuned"], torch.device("cpu"), torch.float64)
+    edge, chosen = Edge.of(found.units[1]), {sample.id: sample for sample in _samples(store)}
+    runs = {name: literal.run(model, chosen[name]) for name in found.ids}
+    written = {name: wrote[edge.writer.name].flatten(0, -2) for name, (_, wrote, _) in runs.items()}
+    mean = torch.cat([*written.values()]).mean(0)
+    expected = []
+    for name, (whole, wrote, _) in runs.items():
+        moved = {edge.reader.name: mean - wrote[edge.writer.name]}
+        expected.append(float(literal.run(model, chosen[name], moved)[0] - whole))
+    np.testing.assert_allclose(found.values["nll"][1], expected, rtol=5e-3, atol=2e-6)
+
+
 @pytest.mark.parametrize(
     ("task", "said"),
     [
