@@ -1,10 +1,10 @@
 """What a fresh store starts with: comparisons of every pair on this machine, and what speaks for or against them."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from probing.jobs.plan import Request, Spec
-from probing.jobs.tasks import BOTH, Curve, Task, Transplant
+from probing.jobs.tasks import BOTH, Case, Curve, Task, Transplant
 from probing.method import PAPERS, Method
 from probing.pairs import Pair, Registry
 from probing.rollouts import ALPHAS, Criteria
@@ -65,7 +65,24 @@ def is_done(store: Store, request: Request) -> bool:
     table = store.evaluations.table()
     table = table[table["finished"].notna() & (table["pair"] == spec.pair) & (table["question_set"] == spec.questions)]
     found = [EvaluationRow.of(row) for row in table.to_dict("records")]
-    return all(any(is_of(row, task, of_comparisons) for row in found) for task in spec.also)
+    return all(
+        any(is_of(row, task, of_comparisons) and (not task.of_pair or _asks(row, task, request)) for row in found)
+        for task in spec.also
+    )
+
+
+def _asks(row: EvaluationRow, task: Task, request: Request) -> bool:
+    """Whether an evaluation is of a request's models and what they are asked, whatever device it was made on."""
+    case = Case({side: request.asked(side) for side in BOTH}, request.spec.method.as_json(), {})
+    return _holds(row.settings, task.settings(case))
+
+
+def _holds(settings: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether settings have these values, and perhaps others."""
+    return all(
+        _holds(settings.get(name, {}), value) if isinstance(value, Mapping) else settings.get(name) == value
+        for name, value in wanted.items()
+    )
 
 
 def is_of(row: EvaluationRow, task: Task, comparisons: set[str]) -> bool:
