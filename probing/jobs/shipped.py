@@ -57,18 +57,20 @@ def is_done(store: Store, request: Request) -> bool:
         return False
     if not spec.also:
         return True
-    of_comparisons = {
-        row.comparison_key
-        for row in map(ComparisonRow.of, store.comparisons.table().to_dict("records"))
-        if row.settings.get("request") in keys
-    }
+    made: dict[str, set[str]] = {}
+    for row in map(ComparisonRow.of, store.comparisons.table().to_dict("records")):
+        if row.settings.get("request") in keys and not row.failure:  # of one that cannot be made nothing is measured
+            made.setdefault(row.settings["request"], set()).add(row.comparison_key)
     table = store.evaluations.table()
     table = table[table["finished"].notna() & (table["pair"] == spec.pair) & (table["question_set"] == spec.questions)]
     found = [EvaluationRow.of(row) for row in table.to_dict("records")]
-    return all(
-        any(is_of(row, task, of_comparisons) and (not task.of_pair or _asks(row, task, request)) for row in found)
-        for task in spec.also
-    )
+
+    def is_there(task: Task) -> bool:
+        if task.of_pair:
+            return any(is_of(row, task, set()) and _asks(row, task, request) for row in found)
+        return all(any(is_of(row, task, of_cut) for row in found) for of_cut in made.values())
+
+    return all(map(is_there, spec.also))
 
 
 def _asks(row: EvaluationRow, task: Task, request: Request) -> bool:

@@ -107,6 +107,12 @@ def test_an_edge_that_is_asked_for_is_removed_on_all_questions_and_shared(store:
     assert is_done(store, make_request(spec, load_registry()))
     other = replace(spec, also=(OneEdge("tuned", "m0->m1"),))
     assert not is_done(store, make_request(other, load_registry())), "of another edge nobody has asked"
+    _do(store, replace(SPEC, alphas=(*SPEC.alphas, 0.5)))
+    cuts = replace(spec, alphas=(*SPEC.alphas, 0.5))
+    assert not is_done(store, make_request(cuts, load_registry())), "nor of it at another cut"
+    nobody = replace(spec, selection=replace(SPEC.selection, cohort="both_wrong"))
+    _do(store, nobody)
+    assert is_done(store, make_request(nobody, load_registry())), "nothing can be measured of no questions"
 
 
 def test_a_job_for_an_edge_that_was_stopped_is_done_by_the_next(store: Store) -> None:
