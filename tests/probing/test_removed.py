@@ -221,6 +221,8 @@ def test_effects_of_both_models_make_an_edge_table_of_what_is_known_in_both(stor
     np.testing.assert_allclose(found["q"], benjamini_hochberg(found["p"].to_numpy()))
     assert sorted(found["base_rank"]) == list(range(1, len(both) + 1))
     assert evidence.in_both(evidence.Removed(()), known["tuned"], graph, FEW).empty
+    elsewhere = evidence.Removed((Source(("another question",), (WHOLE,), np.ones((1, 1))),))
+    assert evidence.in_both(elsewhere, known["tuned"], graph, FEW).empty, "they have no question in common"
 
 
 def test_one_edge_in_many_runs_is_what_each_says_of_it(store: Store) -> None:
