@@ -1,6 +1,7 @@
 """What a store has as evidence about some pairs, as tables in Markdown: docs/findings.md is made of them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -84,9 +85,11 @@ def _ratio(relative: float, low: float, high: float) -> str:
 
 
 def _sampled(store: Store, rows: Found, method: Method) -> Comparison | None:
-    """The real intensity as far as checks of some edges tell it."""
-    row = next(iter(rows.values()))
-    assert row.graph is not None
+    """The real intensity as far as checks of some edges tell it, of a comparison that differs from the method in the
+    estimate and its loss alone."""
+    row = next((row for of, row in rows.items() if replace(of, path=method.path, loss=method.loss) == method), None)
+    if row is None or row.graph is None:
+        return None
     runs = row.base_run or "", row.tuned_run or ""
     return sampled_intensity(store, runs, method.loss, row.graph, Definition(resamples=2000))
 
