@@ -11,6 +11,7 @@ from benchmarks.serving import small_registry
 from probing import evidence
 from probing.edge_tables import edge_table
 from probing.evidence.removed import Source
+from probing.evidence.tables import tables
 from probing.graph import Edge
 from probing.jobs.keys import exact_key
 from probing.jobs.loading import Models
@@ -270,6 +271,16 @@ def test_token_by_token_nobody_knows_what_really_happens(store: Store) -> None:
     asked = replace(SPEC, method=Method(path="exact"), question=_samples(store)[0].id)
     job = follow(store, store.queue.submit(asked.as_json()), lambda *_: None)
     assert (job.status, "not known token by token" in job.message) == ("failed", True)
+
+
+def test_definitions_beside_each_other_are_of_the_same_questions(store: Store) -> None:
+    def intensity() -> str:
+        return next(line for line in tables(store, load_registry(), ["small"]) if line.startswith("| Small"))
+
+    before = intensity()
+    assert "–" not in before, "all four are there"
+    _do(store, replace(SPEC, selection=replace(SPEC.selection, n=4)))
+    assert intensity() == before, "a newer comparison, of fewer questions and by one definition alone, is not mixed in"
 
 
 def test_verdicts_by_hand() -> None:
