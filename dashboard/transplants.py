@@ -208,7 +208,7 @@ def controls(registry: Registry, pairs: Mapping[str, Transplants], of: Account) 
     """What the part that says most does in the controls, a sentence each."""
     if not of.put_in:
         return []
-    part, said = of.put_in[0].part, []
+    part, said = (of.carrying or of.put_in)[0].part, []
     for name, other in list(pairs.items())[1:]:
         theirs = other.account(of.measure) if registry.pairs[name].control == "training" else None
         for one in theirs.put_in if theirs is not None else ():
@@ -220,8 +220,8 @@ def controls(registry: Registry, pairs: Mapping[str, Transplants], of: Account) 
 def columns(
     registry: Registry, pairs: Mapping[str, Transplants], way: Direction, measure: Measure
 ) -> tuple[dict[str, pd.DataFrame], dict[str, int], dict[str, list[str]]]:
-    """One direction of several pairs, by title: the parts, the sign of the change from base to tuned, and the part that
-    moves its host most, if it does so beyond question noise with all parts looked at."""
+    """One direction of several pairs, by title: the parts, the sign of the change from base to tuned, and of those that
+    move their host beyond question noise, with all parts looked at, the one that does so most."""
     tables, signs, marked = {}, {}, {}
     for name, of in pairs.items():
         account, rows = of.account(measure), of.by(measure)
@@ -229,8 +229,8 @@ def columns(
         if account is not None and len(rows):
             title = registry.pairs[name].title
             tables[title], signs[title] = rows, account.sign
-            first, towards = {"into-base": (account.put_in, 1), "into-tuned": (account.taken_out, -1)}[way]
-            marked[title] = [one.part for one in first[:1] if account.beyond(one, towards * account.sign)]
+            sure = account.carrying if way == "into-base" else account.needed
+            marked[title] = [one.part for one in sure[:1]]
     return tables, signs, marked
 
 

@@ -64,7 +64,8 @@ def groups(store: Store, run: str, scores: Scores, known: Removed) -> dict[str, 
     table = store.evaluations.table()
     table = table[(table["kind"] == Check.kind) & table["finished"].notna()]
     rows = [EvaluationRow.of(row) for row in table.to_dict("records")]
-    mine = [row for row in rows if row.settings["run"] == run]
+    now = [row for row in rows if row.settings["version"] == Check.version]  # of an earlier one's, `known` has nothing
+    mine = [row for row in now if row.settings["run"] == run]
     if not mine:
         return {}
     most = max(mine, key=lambda row: (row.questions, row.units))

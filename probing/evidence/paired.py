@@ -16,6 +16,8 @@ def in_both(base: Removed, tuned: Removed, graph: ResidualGraph, definition: Def
     for ids, edges, of_base in base.grouped(graph.edges):
         for others, both, of_tuned in tuned.grouped(edges):
             common = [question for question in ids if question in set(others)]
+            if not common:
+                continue
             before = of_base[np.ix_([ids.index(one) for one in common], [edges.index(edge) for edge in both])]
             after = of_tuned[[others.index(one) for one in common]]
             parts.append(paired_values(before, after, definition).set_axis(list(map(graph.number, both))))

@@ -1,6 +1,7 @@
 """What a store has as evidence about some pairs, as tables in Markdown: docs/findings.md is made of them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from probing.errors import StoreError
 from probing.evidence.audit import audit, groups
 from probing.evidence.intensity import sampled_intensity
 from probing.evidence.removed import removed
+from probing.jobs.keys import key_of
 from probing.jobs.shipped import DEFINITIONS
 from probing.method import Method
 from probing.metrics import FALSE_DISCOVERIES, INTENSITY, METRICS, PATTERN, Comparison, Definition
@@ -66,17 +68,19 @@ def tables(
 
 
 def _found(store: Store, registry: Registry, name: str, alpha: float, cohort: str) -> Found:
-    """The newest comparison of a pair by each definition."""
+    """The newest comparison of a pair by each definition, all of the same answers and questions: of several such sets
+    of comparisons, the one with the most definitions."""
     wanted = name, registry.pair(name).questions[0], cohort, alpha
-    found: dict[Method, ComparisonRow] = {}
+    found: dict[tuple[str | None, ...], dict[Method, ComparisonRow]] = {}
     for row in map(ComparisonRow.of, store.comparisons.table().to_dict("records")):
         if row.ready and (row.pair, row.question_set, row.cohort, row.alpha) == wanted:
-            found.setdefault(Method.from_json(row.settings["method"]).present, row)
+            of = row.base_rollout, row.tuned_rollout, key_of(row.settings["selection"])
+            found.setdefault(of, {}).setdefault(Method.from_json(row.settings["method"]).present, row)
     if not found:
         raise StoreError(
             f"The store has no comparison of {name} at α {alpha:g}.", f"Run 'python -m probing probe {name}'."
         )
-    return found
+    return max(found.values(), key=lambda rows: sum(method in rows for method in DEFINITIONS))
 
 
 def _ratio(relative: float, low: float, high: float) -> str:
@@ -84,9 +88,11 @@ def _ratio(relative: float, low: float, high: float) -> str:
 
 
 def _sampled(store: Store, rows: Found, method: Method) -> Comparison | None:
-    """The real intensity as far as checks of some edges tell it."""
-    row = next(iter(rows.values()))
-    assert row.graph is not None
+    """The real intensity as far as checks of some edges tell it, of a comparison that differs from the method in the
+    estimate and its loss alone."""
+    row = next((row for of, row in rows.items() if replace(of, path=method.path, loss=method.loss) == method), None)
+    if row is None or row.graph is None:
+        return None
     runs = row.base_run or "", row.tuned_run or ""
     return sampled_intensity(store, runs, method.loss, row.graph, Definition(resamples=2000))
 

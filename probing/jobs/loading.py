@@ -60,6 +60,7 @@ class Models:
             self._loaded = {name: self._loaded[name] for name in small[1 - MOST :]}
             self._loaded[wanted] = self.second(checkpoint, how, dtype, granularity, report)
         self._loaded[wanted] = self._loaded.pop(wanted)
+        use_threads_for(self._loaded[wanted][0].model)  # another may have been loaded since
         return self._loaded[wanted]
 
     def second(
@@ -74,8 +75,8 @@ class Models:
         return Attributor(model, granularity), load_tokenizer(checkpoint)
 
     def let_go(self) -> None:
-        """Forget all models, and leave the GPU to others."""
-        if not self._loaded:
+        """Forget all models, and leave the GPU to others, also where it was taken for a model that did not load."""
+        if not self._loaded and self._gpu is None:
             return
         self._loaded.clear()
         gc.collect()

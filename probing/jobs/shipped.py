@@ -1,10 +1,10 @@
 """What a fresh store starts with: comparisons of every pair on this machine, and what speaks for or against them."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from probing.jobs.plan import Request, Spec
-from probing.jobs.tasks import BOTH, Curve, Task, Transplant
+from probing.jobs.tasks import BOTH, Case, Curve, Task, Transplant
 from probing.method import PAPERS, Method
 from probing.pairs import Pair, Registry
 from probing.rollouts import ALPHAS, Criteria
@@ -57,15 +57,34 @@ def is_done(store: Store, request: Request) -> bool:
         return False
     if not spec.also:
         return True
-    of_comparisons = {
-        row.comparison_key
-        for row in map(ComparisonRow.of, store.comparisons.table().to_dict("records"))
-        if row.settings.get("request") in keys
-    }
+    made: dict[str, set[str]] = {}
+    for row in map(ComparisonRow.of, store.comparisons.table().to_dict("records")):
+        if row.settings.get("request") in keys and not row.failure:  # of one that cannot be made nothing is measured
+            made.setdefault(row.settings["request"], set()).add(row.comparison_key)
     table = store.evaluations.table()
     table = table[table["finished"].notna() & (table["pair"] == spec.pair) & (table["question_set"] == spec.questions)]
     found = [EvaluationRow.of(row) for row in table.to_dict("records")]
-    return all(any(is_of(row, task, of_comparisons) for row in found) for task in spec.also)
+
+    def is_there(task: Task) -> bool:
+        if task.of_pair:
+            return any(is_of(row, task, set()) and _asks(row, task, request) for row in found)
+        return all(any(is_of(row, task, of_cut) for row in found) for of_cut in made.values())
+
+    return all(map(is_there, spec.also))
+
+
+def _asks(row: EvaluationRow, task: Task, request: Request) -> bool:
+    """Whether an evaluation is of a request's models and what they are asked, whatever device it was made on."""
+    case = Case({side: request.asked(side) for side in BOTH}, request.spec.method.as_json(), {})
+    return _holds(row.settings, task.settings(case))
+
+
+def _holds(settings: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether settings have these values, and perhaps others."""
+    return all(
+        _holds(settings.get(name, {}), value) if isinstance(value, Mapping) else settings.get(name) == value
+        for name, value in wanted.items()
+    )
 
 
 def is_of(row: EvaluationRow, task: Task, comparisons: set[str]) -> bool:

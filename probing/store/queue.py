@@ -39,7 +39,8 @@ class Queue:
     def submit(self, spec: dict[str, Any], requested_by: str | None = None, urgent: bool = False) -> int:
         """Queue a job, or return the one with the same spec that is queued or running.
 
-        Those that are `urgent`, as somebody waits for them, are done before the others.
+        Those that are `urgent`, as somebody waits for them, are done before the others, also if they were queued before
+        anybody did.
         """
         text = json.dumps(spec, sort_keys=True)
         with self._connection.transaction(of_jobs=True) as cursor:
@@ -47,6 +48,7 @@ class Queue:
                 "SELECT job_id FROM jobs WHERE status IN ('queued', 'running') AND spec::VARCHAR = ?", [text]
             ).fetchone()
             if same:
+                cursor.execute("UPDATE jobs SET urgent = urgent OR ? WHERE job_id = ?", [urgent, same[0]])
                 return same[0]
             new = cursor.execute(
                 "INSERT INTO jobs (spec, status, created, requested_by, urgent) VALUES (?, 'queued', ?, ?, ?) "

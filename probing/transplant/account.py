@@ -61,6 +61,11 @@ class Account:
         return 1 if self.change.value > 0 else -1
 
     @property
+    def carrying(self) -> tuple[Moved, ...]:
+        """The parts that alone bring the base towards the tuned model, over all at once beyond question noise."""
+        return tuple(one for one in self.put_in if self.beyond(one, self.sign))
+
+    @property
     def needed(self) -> tuple[Moved, ...]:
         """The parts without which the tuned model goes back, over all at once beyond question noise."""
         return tuple(one for one in self.taken_out if self.beyond(one, -self.sign))
@@ -135,8 +140,9 @@ def _of_a_change(found: Account) -> Iterator[str]:
     if not found.put_in:
         yield f"tuning moved {_WHOSE[found.measure]} by {told(found.change, found.measure)}"
     else:
-        first, many = found.put_in[0], len(found.put_in)
-        if found.beyond(first, found.sign):
+        many = len(found.put_in)
+        if found.carrying:
+            first = found.carrying[0]
             yield f"`{first.part}` alone carries {_share(first)} of the {noun} of {by}"
         else:
             yield f"none of {many} parts alone carries any of the {noun} of {by} beyond question noise"

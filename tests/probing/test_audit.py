@@ -56,12 +56,13 @@ def test_where_every_edge_was_removed_all_others_stand_beside_the_strongest(tmp_
 
 def test_else_the_edges_are_those_of_the_runs_own_check_with_the_most_questions(tmp_path: Path) -> None:
     scores, store = _scores(), open_store(tmp_path / "store.duckdb")
-    for key, run, strongest, units, questions in (
-        ("a", "run", 2, NAMES[:5], 20),
-        ("b", "run", 3, NAMES[:7], 10),
-        ("c", "another", 1, NAMES[:9], 20),
+    for key, run, strongest, units, questions, version in (
+        ("a", "run", 2, NAMES[:5], 20, Check.version),
+        ("b", "run", 3, NAMES[:7], 10, Check.version),
+        ("c", "another", 1, NAMES[:9], 20, Check.version),
+        ("d", "run", 1, NAMES[:9], 20, Check.version - 1),
     ):
-        settings = {"run": run, "strongest": strongest}
+        settings = {"run": run, "strongest": strongest, "version": version}
         store.evaluations.start(key, Check.kind, Subject("p", "q"), settings, units, IDS[:questions])
         nothing = np.zeros((len(units), questions), np.float32)
         store.spool.put(MeasurementBatch(key, tuple(units), {"nll": nothing}))

@@ -1,6 +1,6 @@
 """The intensity of real effects from the edges of a check, held against that of all edges."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +8,7 @@ import pytest
 
 from probing.evidence import sampled_intensity
 from probing.evidence.intensity import Sampled, estimated_intensity
+from probing.evidence.tables import _sampled as of_checks
 from probing.graph import graph_of
 from probing.jobs.keys import ground_key
 from probing.jobs.tasks import Check
@@ -15,7 +16,7 @@ from probing.method import PAPERS, Method
 from probing.metrics import Definition, compare
 from probing.scores import Scores
 from probing.store import Store, open_store
-from probing.store.records import Subject
+from probing.store.records import ComparisonRow, Subject
 from probing.store.spool import MeasurementBatch, ScoreBatch
 
 GRAPH = graph_of(4)
@@ -98,6 +99,15 @@ def test_it_is_read_from_checks_of_the_same_edges_and_questions(tmp_path: Path) 
         size = np.abs(scores.edges).mean(0, dtype=np.float64)
         by_hand.append((size[order[:10]].sum() + 67 * size[drawn].mean()) / (9 * 17))
     assert (found.base, found.tuned) == pytest.approx(by_hand)
+    row = ComparisonRow(
+        **{field.name: None for field in fields(ComparisonRow)}  # type: ignore[arg-type]
+        | {"base_run": "base", "tuned_run": "tuned", "graph": GRAPH}
+    )
+    against_means = replace(row, base_run="none", tuned_run="none")
+    told = of_checks(store, {Method(reference="mean"): against_means, PAPERS: row}, Method(path="exact"))
+    assert told is not None, "what stands in is another question, and which was asked last does not matter"
+    assert told.relative == pytest.approx(found.relative)
+    assert of_checks(store, {Method(reference="mean"): against_means}, Method(path="exact")) is None
     assert sampled_intensity(store, ("base", "tuned"), "margin", GRAPH, QUICK) is None, "nothing is known of that loss"
     other = Method("blocks").as_json()
     store.runs.start("blocks", "base", "base", GRAPH, 30, 8, {"model": "base", "cut": 4, "method": other})

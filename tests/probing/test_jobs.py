@@ -32,6 +32,7 @@ from probing.rollouts import ALPHAS, Answer, Criteria, select
 from probing.scoring import attribute
 from probing.sequences import Sample
 from probing.store import Store, open_store
+from probing.store.files import try_lock
 from probing.store.records import ComparisonRow
 from tests.conftest import ROOT
 from tests.waiting import until
@@ -480,7 +481,9 @@ def test_small_models_are_kept_beside_each_other_and_a_large_one_makes_room(monk
     how = (plan.numerics, "float32", "projections", _quiet)
     base, tuned = (models.load(plan.checkpoints[side], *how) for side in SIDES)
     assert models.load(plan.checkpoints["base"], *how) is base
+    torch.set_num_threads(2)  # as for a large model that was loaded in between
     assert models.load(plan.checkpoints["tuned"], *how) is tuned
+    assert torch.get_num_threads() == 1, "a small model has one thread, whatever was loaded since"
     monkeypatch.setattr(loading, "SMALL", 1)
     models.load(plan.checkpoints["base"], plan.numerics, "bfloat16", "projections", _quiet)
     left = [weakref.ref(attributor.model) for attributor, _ in (base, tuned)]
@@ -503,6 +506,15 @@ def test_a_worker_that_rests_lets_its_model_go_and_loads_it_when_it_is_asked_aga
     assert left() is None
     assert models.provenance() == {}
     assert models.load(*wanted)[0].graph.layers == 6
+
+
+def test_a_gpu_that_was_taken_for_a_model_that_did_not_load_is_left_to_others(tmp_path: Path) -> None:
+    lock = tmp_path / "gpu.lock"
+    models = Models(_gpu=wait_for(lock, _quiet))
+    models.let_go()
+    other = try_lock(lock)
+    assert other is not None
+    other.close()
 
 
 @pytest.mark.cuda

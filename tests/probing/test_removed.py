@@ -11,6 +11,7 @@ from benchmarks.serving import small_registry
 from probing import evidence
 from probing.edge_tables import edge_table
 from probing.evidence.removed import Source
+from probing.evidence.tables import tables
 from probing.graph import Edge
 from probing.jobs.keys import exact_key
 from probing.jobs.loading import Models
@@ -107,6 +108,12 @@ def test_an_edge_that_is_asked_for_is_removed_on_all_questions_and_shared(store:
     assert is_done(store, make_request(spec, load_registry()))
     other = replace(spec, also=(OneEdge("tuned", "m0->m1"),))
     assert not is_done(store, make_request(other, load_registry())), "of another edge nobody has asked"
+    _do(store, replace(SPEC, alphas=(*SPEC.alphas, 0.5)))
+    cuts = replace(spec, alphas=(*SPEC.alphas, 0.5))
+    assert not is_done(store, make_request(cuts, load_registry())), "nor of it at another cut"
+    nobody = replace(spec, selection=replace(SPEC.selection, cohort="both_wrong"))
+    _do(store, nobody)
+    assert is_done(store, make_request(nobody, load_registry())), "nothing can be measured of no questions"
 
 
 def test_a_job_for_an_edge_that_was_stopped_is_done_by_the_next(store: Store) -> None:
@@ -143,6 +150,22 @@ def test_the_heads_of_an_edge_are_removed_alone_and_their_scores_add_up_to_its_o
     expected = _without(store, found.units[1])
     assert max(map(abs, expected)) > 1e-5
     np.testing.assert_allclose(found.values["nll"][1][order], expected, rtol=5e-3, atol=2e-6)
+
+
+def test_what_stands_in_for_heads_of_an_edge_is_their_own_writers_mean(store: Store) -> None:
+    spec, task = replace(SPEC, method=Method(reference="mean")), OneEdge("tuned", WHOLE, "heads")
+    _do(store, replace(spec, also=(task,)))
+    found = store.evaluations.values(_key(store, task, spec))
+    model = load_model(_plan(SPEC).checkpoints["tuned"], torch.device("cpu"), torch.float64)
+    edge, chosen = Edge.of(found.units[1]), {sample.id: sample for sample in _samples(store)}
+    runs = {name: literal.run(model, chosen[name]) for name in found.ids}
+    written = {name: wrote[edge.writer.name].flatten(0, -2) for name, (_, wrote, _) in runs.items()}
+    mean = torch.cat([*written.values()]).mean(0)
+    expected = []
+    for name, (whole, wrote, _) in runs.items():
+        moved = {edge.reader.name: mean - wrote[edge.writer.name]}
+        expected.append(float(literal.run(model, chosen[name], moved)[0] - whole))
+    np.testing.assert_allclose(found.values["nll"][1], expected, rtol=5e-3, atol=2e-6)
 
 
 @pytest.mark.parametrize(
@@ -199,6 +222,8 @@ def test_effects_of_both_models_make_an_edge_table_of_what_is_known_in_both(stor
     np.testing.assert_allclose(found["q"], benjamini_hochberg(found["p"].to_numpy()))
     assert sorted(found["base_rank"]) == list(range(1, len(both) + 1))
     assert evidence.in_both(evidence.Removed(()), known["tuned"], graph, FEW).empty
+    elsewhere = evidence.Removed((Source(("another question",), (WHOLE,), np.ones((1, 1))),))
+    assert evidence.in_both(elsewhere, known["tuned"], graph, FEW).empty, "they have no question in common"
 
 
 def test_one_edge_in_many_runs_is_what_each_says_of_it(store: Store) -> None:
@@ -246,6 +271,16 @@ def test_token_by_token_nobody_knows_what_really_happens(store: Store) -> None:
     asked = replace(SPEC, method=Method(path="exact"), question=_samples(store)[0].id)
     job = follow(store, store.queue.submit(asked.as_json()), lambda *_: None)
     assert (job.status, "not known token by token" in job.message) == ("failed", True)
+
+
+def test_definitions_beside_each_other_are_of_the_same_questions(store: Store) -> None:
+    def intensity() -> str:
+        return next(line for line in tables(store, load_registry(), ["small"]) if line.startswith("| Small"))
+
+    before = intensity()
+    assert "–" not in before, "all four are there"
+    _do(store, replace(SPEC, selection=replace(SPEC.selection, n=4)))
+    assert intensity() == before, "a newer comparison, of fewer questions and by one definition alone, is not mixed in"
 
 
 def test_verdicts_by_hand() -> None:

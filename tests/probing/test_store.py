@@ -774,11 +774,13 @@ def test_jobs_that_somebody_waits_for_are_done_before_the_others(path: Path) -> 
     store = open_store(path)
     jobs = [store.queue.submit({"pair": name}, urgent=name in "cd") for name in "abcde"]
     assert [store.queue.job(job).urgent for job in jobs] == [False, False, True, True, False]
+    assert store.queue.submit({"pair": "e"}, urgent=True) == jobs[4], "now somebody waits for it"
+    assert store.queue.submit({"pair": "c"}) == jobs[2], "still"
     done = []
     while (claimed := store.queue.claim("1-worker")) is not None:
         done.append(claimed[1]["pair"])
         store.queue.end(claimed[0], "done", worker="1-worker")
-    assert "".join(done) == "cdabe"
+    assert "".join(done) == "cdeab"
     store.close()
 
 

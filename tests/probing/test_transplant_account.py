@@ -98,6 +98,18 @@ def test_without_a_gain_nothing_is_shared() -> None:
     )
 
 
+def test_a_part_that_moves_few_questions_for_sure_carries_more_than_one_that_moves_many_to_and_fro() -> None:
+    right = {**INTO_BASE, "weights:into-base:a0": 40, "weights:into-base:m0": 52}
+    values = _graded(right)
+    values["weights:into-base:a0"]["correct"][:] = [0] * 25 + [1] * 15 + [1] * 40 + [0] * 20  # 40 gained, 25 lost
+    found: dict[Direction, Findings] = {"into-base": Findings(values, definition=QUICK)}
+    made = account(found, {"into-base": PARTS}, "correct")
+    assert made is not None
+    assert [one.part for one in made.put_in] == ["a0", "m0", "a1"]
+    assert [one.part for one in made.carrying] == ["m0"]
+    assert sentence(made).startswith("`m0` alone carries 24 % (")
+
+
 def test_what_was_not_measured_is_not_spoken_of() -> None:
     values = {name: {"loss": found["loss"]} for name, found in _graded(INTO_BASE).items()}
     found = Findings(values, definition=QUICK)

@@ -19,7 +19,8 @@ from probing.jobs.forecast import forecast
 from probing.jobs.job import Job
 from probing.jobs.loading import Models
 from probing.jobs.numerics import make_plan
-from probing.jobs.plan import Plan, Spec, evaluation_key
+from probing.jobs.plan import Plan, Spec, evaluation_key, make_request
+from probing.jobs.shipped import is_done
 from probing.jobs.tasks import Transplant
 from probing.jobs.tasks.transplant import values_of
 from probing.method import Method
@@ -161,6 +162,14 @@ def test_all_that_decides_a_transplant_is_in_its_key(store: Store) -> None:
     assert tasks.parse("transplant:what=activations") == (Transplant("activations"),)
     with pytest.raises(TaskError, match="Needed: weights or activations"):
         Transplant("biases")  # type: ignore[arg-type]
+
+
+def test_a_transplant_is_done_for_the_models_and_parts_that_it_is_of(store: Store) -> None:
+    request = make_request(SPEC, load_registry())
+    assert is_done(store, request), "whatever device it was made on"
+    tuned = replace(request.checkpoints["tuned"], identity="trained anew")
+    assert not is_done(store, replace(request, checkpoints=request.checkpoints | {"tuned": tuned}))
+    assert not is_done(store, replace(request, spec=replace(SPEC, method=Method("heads"))))
 
 
 def test_activations_of_heads_are_measured_by_the_loss_alone(store: Store) -> None:

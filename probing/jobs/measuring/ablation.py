@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from probing.ablation import effects_by_loss
-from probing.attribution import Attributor
+from probing.attribution import Attributor, References, find_references
 from probing.errors import TaskError
 from probing.jobs.measuring.bench import Bench, Measuring
 from probing.jobs.tasks.ablation import Check
@@ -32,7 +32,7 @@ def prepare(check: Check, bench: Bench) -> Measuring:
 
     def measure(units: Sequence[str], say: Callable[[], None]) -> Values:
         attributor, _ = bench.model(check.side)
-        return _removed(bench, check.side, attributor, samples, number, units, say)
+        return _removed(bench, attributor, samples, bench.references(check.side, samples, say), number, units, say)
 
     return Measuring(list(number), [sample.id for sample in samples], measure, AT_ONCE)
 
@@ -48,12 +48,12 @@ def prepare_one(task: OneEdge, bench: Bench) -> Measuring:
         whole = scores.graph.number(task.edge)
     except ValueError:
         raise TaskError(f"The model's graph has no edge '{task.edge}'.", "Choose one that the page lists.") from None
-    attributor: Attributor | None = None
+    divided: Attributor | None = None
 
     def of_heads() -> Attributor:
-        nonlocal attributor
-        attributor = attributor or Attributor(bench.model(task.side)[0].model, "heads")
-        return attributor
+        nonlocal divided
+        divided = divided or Attributor(bench.model(task.side)[0].model, "heads")
+        return divided
 
     number = {task.edge: whole}
     if task.parts == "heads":
@@ -65,9 +65,12 @@ def prepare_one(task: OneEdge, bench: Bench) -> Measuring:
 
     def measure(units: Sequence[str], say: Callable[[], None]) -> Values:
         if task.parts == "whole":
-            return _removed(bench, task.side, bench.model(task.side)[0], samples, number, units, say)
-        found = _removed(bench, task.side, of_heads(), samples, number, units, say)
+            attributor, references = bench.model(task.side)[0], bench.references(task.side, samples, say)
+            return _removed(bench, attributor, samples, references, number, units, say)
         method = replace(bench.plan.spec.method, granularity="heads")
+        # Those of the bench are of the run's graph, whose writers have other places.
+        references = find_references(of_heads(), method.reference, samples, progress=lambda done: say())
+        found = _removed(bench, of_heads(), samples, references, number, units, say)
         if method.path == "exact":
             return found | {SCORE: found[method.loss]}
         estimates = attribute(of_heads(), samples, None, lambda done: say(), method)
@@ -78,10 +81,9 @@ def prepare_one(task: OneEdge, bench: Bench) -> Measuring:
 
 
 def _removed(
-    bench: Bench, side: str, attributor: Attributor, samples: Sequence[Sample], number: Mapping[str, int],
-    units: Sequence[str], say: Callable[[], None],
+    bench: Bench, attributor: Attributor, samples: Sequence[Sample], references: References,
+    number: Mapping[str, int], units: Sequence[str], say: Callable[[], None],
 ) -> Values:  # fmt: skip
     edges, losses = [number[unit] for unit in units], told_together(bench.plan.spec.method.loss)
-    references = bench.references(side, samples, say)
     found = effects_by_loss(attributor, samples, edges, losses, references, progress=lambda done: say())
     return {loss: values.T.astype(np.float32) for loss, values in zip(losses, found, strict=True)}
