@@ -93,7 +93,8 @@ def of_resampled(
         low, high = interval(resampled, samples, definition)
         return float(low), float(high)
 
-    change = tuned - base
+    with np.errstate(invalid="ignore"):  # what has no value in one model has none in their difference
+        change = tuned - base
     has_relative = bool((base > 0).all() or (base < 0).all())
     return Intervals(ends(change), ends(change / np.abs(base)) if has_relative else NONE, has_relative)
 
@@ -103,7 +104,9 @@ def stretched(
 ) -> Intervals:
     """Stretched intervals from a metric's values `with_each_left_out`, and resampled, in both models."""
     found = of_resampled(base[samples:], tuned[samples:], samples, definition)
-    found = replace(found, difference=_stretched(tuned - base, samples, definition))
+    with np.errstate(invalid="ignore"):
+        change = tuned - base
+    found = replace(found, difference=_stretched(change, samples, definition))
     if not ((base > 0).all() and (tuned > 0).all()):
         return found  # the ratio of what may be zero, or negative, has no logarithm
     low, high = _stretched(np.log(tuned / base), samples, definition)

@@ -58,7 +58,7 @@ def test_a_store_is_prepared_snapshot_and_restored(
     store, backup = tmp_path / "store.duckdb", tmp_path / "backup.duckdb"
     assert _run(capsys, "prepare", "--store", store)[0] == 0
     _, runs, _ = _run(capsys, "runs", "--store", store)
-    assert len(runs.splitlines()) == 8, "both models at four cuts"
+    assert len(runs.splitlines()) == 8 + 6, "both models at four cuts, and at one of them by three other methods"
     assert _run(capsys, "snapshot", "--store", store, "--out", backup)[:2] == (0, f"{backup}\n")
     code, _, err = _run(capsys, "snapshot", "--store", store, "--out", backup)
     assert _one_sentence(code, err)
@@ -302,7 +302,7 @@ def test_pairs_lists_the_shipped_ones(capsys: pytest.CaptureFixture) -> None:
     code, out, _ = _run(capsys, "pairs")
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == [
-        "grpo", "ppo", "dpo", "sft-more", "seed", "smollm2-grpo", "smollm2-dpo",
+        "grpo", "ppo", "dpo", "sft-more", "seed", "seed3", "seed-2-3", "grpo-seed2", "smollm2-grpo", "smollm2-dpo",
         "deepseek-math", "mistral", "distilled-qwen", "qwen-dpo",
     ]  # fmt: skip
     assert json.loads(_run(capsys, "pairs", "--json")[1])[0]["algorithm"] == "GRPO"
