@@ -374,7 +374,8 @@ def heads_of_edge(run: str, edge: str) -> Measurements | None:
 
 @st.cache_resource(max_entries=256, show_spinner=False)
 def _heads_of_edge(opened: int, results: int, run: str, edge: str) -> str | None:
-    found = store().evaluations.made_with([OneEdge.kind], {"run": run, "edge": edge, "parts": "heads"})
+    wanted = {"run": run, "edge": edge, "parts": "heads", "version": str(OneEdge.version)}
+    found = store().evaluations.made_with([OneEdge.kind], wanted)
     return next(iter(found), None)
 
 

@@ -110,7 +110,7 @@ def _samples(store: Store, run: str, loss: Loss, graph: ResidualGraph, definitio
     zeros = definition.structural_zeros
     cells = len(graph.writers) * len(graph.readers) if zeros else graph.size
     for row in map(EvaluationRow.of, table.to_dict("records")):
-        if row.settings.get("ground") != ground:
+        if (row.settings["version"], row.settings.get("ground")) != (Check.version, ground):
             continue
         found = store.evaluations.values(row.evaluation_key)
         of_run = store.runs.settings(row.settings["run"])["method"]

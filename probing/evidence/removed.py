@@ -111,11 +111,12 @@ def removed_everywhere(
 
 
 def _measured(store: Store, ground: str, loss: Loss, read: Read) -> Iterator[tuple[str, Source]]:
-    """What finished evaluations of a ground found of a loss, by their keys."""
-    for key in store.evaluations.made_with([Check.kind, OneEdge.kind], {"ground": ground}):
-        measured = read(key)
-        if loss in measured.values:
-            yield key, Source(measured.ids, measured.units, measured.values[loss].T)
+    """What finished evaluations of a ground found of a loss, by their keys: those that this version makes so."""
+    for task in (Check, OneEdge):
+        for key in store.evaluations.made_with([task.kind], {"ground": ground, "version": str(task.version)}):
+            measured = read(key)
+            if loss in measured.values:
+                yield key, Source(measured.ids, measured.units, measured.values[loss].T)
 
 
 def _best_first(found: Iterable[tuple[str, Source]]) -> Removed:

@@ -21,7 +21,7 @@ def ground_key(settings: Mapping[str, Any]) -> str:
     """Key of what decides the effects of edges that are really removed, given the settings of a run as the store has
     them: all of these but how the run estimates effects, and which edges its graph has."""
     found = {name: settings[name] for name in _GROUND if name in settings}
-    return key_of({**found, "reference": settings["method"]["reference"]})
+    return key_of({**found, "reference": Method.from_json(settings["method"]).reference})
 
 
 def exact_key(settings: Mapping[str, Any], loss: Loss) -> str:

@@ -78,7 +78,7 @@ def _store(folder: Path, scores: dict[str, Scores]) -> Store:
         store.spool.put(ScoreBatch(side, run.ids, run.loss, run.edges))
         check = Check(strongest=10, random=20)
         names = [run.graph.edges[edge] for edge in check.edges(run)]
-        told = {"run": side, "ground": ground_key(settings), "strongest": 10, "random": 20}
+        told = {"run": side, "ground": ground_key(settings), "strongest": 10, "random": 20, "version": Check.version}
         store.evaluations.start(f"check-{side}", Check.kind, Subject("p", "q", "c", side), told, names, run.ids)
         values = run.edges[:, check.edges(run)].T
         store.spool.put(MeasurementBatch(f"check-{side}", tuple(names), {"nll": values}))
@@ -87,7 +87,9 @@ def _store(folder: Path, scores: dict[str, Scores]) -> Store:
     return store
 
 
-def test_it_is_read_from_checks_of_the_same_edges_and_questions(tmp_path: Path) -> None:
+def test_it_is_read_from_checks_of_the_same_edges_and_questions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     base, tuned = _effects(5, 30, 1.0), _effects(6, 30, 1.4)
     store = _store(tmp_path, {"base": base, "tuned": tuned})
     found = sampled_intensity(store, ("base", "tuned"), "nll", GRAPH, QUICK)
@@ -112,4 +114,6 @@ def test_it_is_read_from_checks_of_the_same_edges_and_questions(tmp_path: Path) 
     other = Method("blocks").as_json()
     store.runs.start("blocks", "base", "base", GRAPH, 30, 8, {"model": "base", "cut": 4, "method": other})
     assert sampled_intensity(store, ("blocks", "tuned"), "nll", GRAPH, QUICK) is None, "those are other edges"
+    monkeypatch.setattr(Check, "version", Check.version + 1)
+    assert sampled_intensity(store, ("base", "tuned"), "nll", GRAPH, QUICK) is None, "they were made otherwise"
     store.close()

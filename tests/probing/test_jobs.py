@@ -18,6 +18,7 @@ from probing.errors import QuestionError
 from probing.graph import ResidualGraph
 from probing.jobs import loading
 from probing.jobs.job import Job
+from probing.jobs.keys import ground_key
 from probing.jobs.loading import Models, gpu_lock, wait_for
 from probing.jobs.numerics import make_plan
 from probing.jobs.plan import SIDES, Plan, Spec, spec_of
@@ -357,6 +358,8 @@ def test_a_text_that_is_not_there_is_asked_for_in_vain(undisturbed: Path, tmp_pa
 def test_a_method_is_a_value_that_goes_into_keys_and_into_words() -> None:
     assert Method.from_json(Method("blocks").as_json()) == Method("blocks")
     assert Method.from_json({"granularity": "projections", "version": 1}) == Method(), "as earlier versions said it"
+    first = {"model": "m", "method": {"granularity": "projections", "version": 1}}
+    assert ground_key(first) == ground_key(first | {"method": Method().as_json()}), "nor did they name a reference"
     assert Method().words == []
     assert Method("blocks").words == ["attention blocks as one reader"]
     kept = {"method": "eap", "reference": "zero", "granularity": "projections", "version": 1}

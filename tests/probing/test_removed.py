@@ -196,6 +196,9 @@ def test_of_what_is_known_the_most_questions_speak_whatever_the_method_of_the_es
     np.testing.assert_allclose([of[name] for name in check.ids], check.values["nll"][0], rtol=1e-3, atol=1e-6)
     assert evidence.removed(store, run, "margin").of(WHOLE) is not None
     assert evidence.removed(store, run, "log-odds").of(WHOLE) is None, "nobody has looked at it"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OneEdge, "version", OneEdge.version + 1)
+        assert evidence.removed(store, run, "nll").of(WHOLE) is None, "what was measured otherwise does not speak"
     other = Method(path="norm-exact", loss="margin")
     for method, is_known in ((other, True), (Method(reference="mean"), False)):
         spec = replace(SPEC, method=method)

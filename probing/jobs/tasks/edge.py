@@ -31,7 +31,7 @@ class OneEdge(Task):
     """
 
     kind = "edge"
-    version = 1
+    version = 2
 
     side: Side = "tuned"
     edge: str = "input->logits"
