@@ -1,8 +1,9 @@
-"""Photographs of every page: `make screenshots` (about three minutes; needs a Chromium).
+"""Photographs of every page: `make screenshots` (about ten minutes; needs a Chromium). With a store's path, of that.
 
 They go to docs/screenshots, light and dark, 1440 and 390 pixels wide, taken from a server on a store of its own.
 """
 
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -31,12 +32,16 @@ def main() -> int:
     target = ROOT / "docs" / "screenshots"
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-        server = Server(Path(folder) / "store.duckdb")
+        store = Path(folder) / "store.duckdb"
+        if len(sys.argv) > 1:
+            shutil.copy(sys.argv[1], store)
+        server = Server(store, {"PROBING_START": "evidence"})
         browser = playwright.chromium.launch(executable_path=CHROME, args=CHROME_FLAGS)
         page = browser.new_page()
         page.goto(server.url)
-        page.get_by_text("to go").first.wait_for(state="visible", timeout=60_000)
-        page.get_by_text("to go").first.wait_for(state="hidden", timeout=600_000)
+        if len(sys.argv) == 1:
+            page.get_by_text("to go").first.wait_for(state="visible", timeout=60_000)
+        page.get_by_text("to go").first.wait_for(state="hidden", timeout=1_200_000)
         page.goto(f"{server.url}/{PAGES['questions']}")
         page.get_by_role("button", name="Compute token by token").click()
         page.get_by_text("The bars add up").wait_for(timeout=120_000)
