@@ -121,7 +121,8 @@ def _bca(value: float, drawn: np.ndarray, samples: int) -> np.ndarray:
     """Efron and Tibshirani (1993), section 14.3."""
     without, resampled = drawn[:samples], drawn[samples:]
     moves, bell = without.mean() - without, NormalDist()
-    bias = bell.inv_cdf(float((resampled < value).mean() + (resampled <= value).mean()) / 2)
+    below = float((resampled < value).mean() + (resampled <= value).mean()) / 2
+    bias = bell.inv_cdf(np.clip(below, end := 1 / (len(resampled) + 1), 1 - end))  # all may lie on one side
     acceleration = (moves**3).sum() / (moves**2).sum() ** 1.5 / 6
     shifted = [bias + bell.inv_cdf(level) for level in (0.025, 0.975)]
     return np.quantile(resampled, [bell.cdf(bias + end / (1 - acceleration * end)) for end in shifted])

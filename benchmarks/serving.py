@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from probing.jobs.shipped import shipped
@@ -40,10 +40,10 @@ def pace() -> float:
     return time.perf_counter() - started
 
 
-def compute_shipped(path: Path, first_only: bool = False, evidence: Collection[str] = ()) -> None:
-    """Compute every shipped comparison, or only the first, into a store, and the evidence of some pairs."""
+def compute_shipped(path: Path, first_only: bool = False) -> None:
+    """Compute every shipped comparison, or only the first, into a store."""
     store = open_store(path)
-    specs = shipped(load_registry(), evidence)
+    specs = shipped(load_registry(), evidence=())
     do_all(store, specs[:1] if first_only else specs, lambda stage, done, total: None)
     store.close()
 

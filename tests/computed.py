@@ -9,20 +9,33 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from benchmarks.serving import ROOT, compute_shipped
+from benchmarks.serving import ROOT
+from probing.jobs.plan import Spec
+from probing.jobs.shipped import shipped
+from probing.jobs.worker import do_all
+from probing.pairs import load_registry
+from probing.store import open_store
 
 EVIDENCE = ("grpo", "seed")
 """The pairs of which there is also what speaks for or against their numbers."""
 
 
 def computed(folder: Path) -> Path:
-    """The store in a folder: every shipped comparison and timeline, and the evidence of some pairs."""
+    """The store in a folder: every shipped comparison and timeline, and the evidence of some pairs that tests read."""
     path = folder / "computed" / "store.duckdb"
     with FileLock(folder / "computed.lock"):
         if not path.exists():
-            compute_shipped(path.with_name("part.duckdb"), evidence=EVIDENCE)
-            path.with_name("part.duckdb").rename(path)
+            part = path.with_name("part.duckdb")
+            store = open_store(part)
+            do_all(store, filter(_is_read, shipped(load_registry(), EVIDENCE)), lambda stage, done, total: None)
+            store.close()
+            part.rename(path)
     return path
+
+
+def _is_read(spec: Spec) -> bool:
+    """Transplants are made by the tests of theirs, and circuits are run of one pair."""
+    return bool(spec.alphas) and (not spec.also or spec.pair == EVIDENCE[0])
 
 
 def begin(folder: Path) -> None:

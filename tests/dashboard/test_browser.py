@@ -171,11 +171,9 @@ VIEWS = {
 
 
 @pytest.mark.parametrize("link", list(VIEWS))
-def test_a_link_opens_the_same_view_in_a_fresh_browser_on_another_server(
-    elsewhere: Server, browser: Browser, link: str
-) -> None:
+def test_a_link_opens_the_same_view_on_another_server(elsewhere: Server, browser: Browser, link: str) -> None:
     complaints = Complaints()
-    page = _visit(_visitor(browser), f"{elsewhere.url}/{link}", complaints)
+    page = _open(browser, f"{elsewhere.url}/{link}", complaints)
     expect(page.get_by_role("heading", level=1)).to_contain_text("base → ppo")
     _settled(page)
     for text in VIEWS[link]:
