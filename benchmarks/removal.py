@@ -65,4 +65,6 @@ def removed(
     """What really happens to some losses when each of some edges carries the reference instead."""
     references = find_references(attributor, reference, samples)
     wanted = list(losses)
+    if not wanted:
+        return {}
     return dict(zip(wanted, effects_by_loss(attributor, samples, edges.tolist(), wanted, references), strict=True))
