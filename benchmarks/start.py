@@ -5,6 +5,7 @@
 
 import argparse
 import json
+import re
 import sys
 import tempfile
 import time
@@ -15,6 +16,9 @@ from playwright.sync_api import sync_playwright
 
 from benchmarks import serving
 from probing.store import open_store
+
+BUSY = re.compile(r"Computing; \d+ jobs? to go")
+"""What the sidebar says meanwhile."""
 
 
 def measure(store: Path) -> dict[str, float]:
@@ -27,7 +31,7 @@ def measure(store: Path) -> dict[str, float]:
         page.goto(server.url)
         page.get_by_text("Activation intensity (nats)").first.wait_for(timeout=600_000)
         first = time.monotonic() - started
-        page.get_by_text("to go").first.wait_for(state="hidden", timeout=1_800_000)
+        page.get_by_text(BUSY).wait_for(state="hidden", timeout=1_800_000)
         whole = time.monotonic() - started
         browser.close()
         server.stop()

@@ -11,6 +11,7 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 from benchmarks.serving import CHROME, CHROME_FLAGS, Server
+from benchmarks.start import BUSY
 from tests.conftest import ROOT
 
 PAGES = {
@@ -40,8 +41,8 @@ def main() -> int:
         page = browser.new_page()
         page.goto(server.url)
         if len(sys.argv) == 1:
-            page.get_by_text("to go").first.wait_for(state="visible", timeout=60_000)
-        page.get_by_text("to go").first.wait_for(state="hidden", timeout=1_200_000)
+            page.get_by_text(BUSY).wait_for(state="visible", timeout=60_000)
+        page.get_by_text(BUSY).wait_for(state="hidden", timeout=1_200_000)
         page.goto(f"{server.url}/{PAGES['questions']}")
         page.get_by_role("button", name="Compute token by token").click()
         page.get_by_text("The bars add up").wait_for(timeout=120_000)
