@@ -16,7 +16,6 @@ from probing.errors import PersonError
 from probing.store import Store
 from probing.store.files import private
 from probing.store.leases import patience
-from probing.store.records import ACTIVE
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +65,7 @@ class Supervisor:
                         self.deaths += 1
                         log.warning("the worker ended with code %d", code)
                         self._ending.wait(min(_LONGEST_PAUSE, _PAUSE * 2**in_a_row))
-                if self._store.queue.jobs()["status"].isin(ACTIVE).any() and not self._ending.is_set():
+                if self._store.queue.is_busy() and not self._ending.is_set():
                     self._worker = self._start()
                     self._started = time.monotonic()
             except (PersonError, OSError) as error:

@@ -102,7 +102,7 @@ def serve(store: Store, parent: int, idle: float = 1800.0, pause: float = 0.2, r
 
     while is_wanted():
         store.queue.greet(worker.name)
-        lock = worker_lock(store)
+        lock = worker_lock(store) if store.queue.is_busy() else None
         if lock is not None:
             with lock:
                 while is_wanted() and worker.work():

@@ -14,7 +14,7 @@ from prometheus_client import Histogram
 from probing.errors import StoreError
 from probing.store import leases
 from probing.store.connection import Connection, now
-from probing.store.records import JobRow
+from probing.store.records import ACTIVE, JobRow
 
 DEATHS = 3
 """Deaths of its worker at the same batch after which a job is given up."""
@@ -45,7 +45,7 @@ class Queue:
         text = json.dumps(spec, sort_keys=True)
         with self._connection.transaction(of_jobs=True) as cursor:
             same = cursor.execute(
-                "SELECT job_id FROM jobs WHERE status IN ('queued', 'running') AND spec::VARCHAR = ?", [text]
+                f"SELECT job_id FROM jobs WHERE status IN {ACTIVE} AND spec::VARCHAR = ?", [text]
             ).fetchone()
             if same:
                 cursor.execute("UPDATE jobs SET urgent = urgent OR ? WHERE job_id = ?", [urgent, same[0]])
@@ -57,6 +57,10 @@ class Queue:
             ).fetchone()
             assert new is not None
             return new[0]
+
+    def is_busy(self) -> bool:
+        """Whether a job waits or runs."""
+        return bool(self._connection.rows(f"SELECT 1 FROM jobs WHERE status IN {ACTIVE} LIMIT 1"))
 
     def claim(self, worker: str, job_id: int | None = None) -> tuple[int, dict[str, Any]] | None:
         """Lend the next queued job (or the one named) to `worker`, which does no other.
