@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.serving import small_registry
 from probing import evidence
 from probing.edge_tables import edge_table
 from probing.evidence.removed import Source
@@ -16,7 +15,7 @@ from probing.graph import Edge
 from probing.jobs.keys import exact_key
 from probing.jobs.loading import Models
 from probing.jobs.plan import SIDES, make_request
-from probing.jobs.shipped import is_done
+from probing.jobs.shipped import DEFINITIONS, is_done
 from probing.jobs.tasks import Check, OneEdge
 from probing.jobs.tasks.edge import SCORE
 from probing.jobs.worker import follow
@@ -27,12 +26,10 @@ from probing.pairs import load_registry
 from probing.rollouts import samples, select
 from probing.scoring import attribute
 from probing.sequences import Sample
-from probing.store import Store, open_store
-from tests import literal
-from tests.probing.test_tasks import SPEC as TASKS_SPEC
-from tests.probing.test_tasks import _do, _key, _plan, _runs
+from probing.store import Store
+from tests import literal, small
+from tests.small import SPEC
 
-SPEC = replace(TASKS_SPEC, also=())
 WHOLE = "m0->a2<q>"
 FEW = Definition(resamples=500)
 
@@ -40,25 +37,20 @@ FEW = Definition(resamples=500)
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """A store with the scores of a comparison; each test asks for more than the one before."""
-    folder = tmp_path_factory.mktemp("removed")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PROBING_PAIRS", str(small_registry(folder)))
-        opened = open_store(folder / "store.duckdb")
-        _do(opened, SPEC)
+    with small.store_of(tmp_path_factory.mktemp("removed"), SPEC) as opened:
         yield opened
-        opened.close()
 
 
 def _samples(store: Store) -> list[Sample]:
     """What the tuned model is scored on."""
-    plan = _plan(SPEC)
+    plan = small.plan(SPEC)
     answers = [store.rollouts.answers(plan.rollout_key(side)) for side in SIDES]
     return samples(answers[1], select(*answers, SPEC.selections()[0]))
 
 
 def _without(store: Store, name: str, loss: str = "nll") -> list[float]:
     """By the literal twin: what the tuned model's loss gains on each sample, in the order of their names."""
-    model = load_model(_plan(SPEC).checkpoints["tuned"], torch.device("cpu"), torch.float64)
+    model = load_model(small.plan(SPEC).checkpoints["tuned"], torch.device("cpu"), torch.float64)
     edge, gained = Edge.of(name), []
     for sample in sorted(_samples(store), key=lambda sample: sample.id):
         whole, written, _ = literal.run(model, sample, loss=loss)
@@ -67,8 +59,15 @@ def _without(store: Store, name: str, loss: str = "nll") -> list[float]:
     return gained
 
 
+def _ask(store: Store) -> None:
+    """Have a check and three edges removed, which is there already after the tests before."""
+    checks = [Check(side, strongest=3, random=2, questions=4) for side in SIDES]  # type: ignore[arg-type]
+    edges = [OneEdge(side, edge) for edge in (WHOLE, "m1->logits") for side in SIDES]  # type: ignore[arg-type]
+    small.do(store, replace(SPEC, also=(*checks, *edges, OneEdge("tuned", WHOLE, "heads"))))
+
+
 def test_nothing_is_known_before_anything_was_removed(store: Store) -> None:
-    run = _runs(store)["tuned"]
+    run = small.runs(store)["tuned"]
     assert evidence.removed(store, run, "nll") == evidence.Removed(())
     table = evidence.checked(store.runs.scores(run), evidence.removed(store, run, "nll"), FEW)
     assert set(table["verdict"]) == {"not checked"}
@@ -78,8 +77,8 @@ def test_nothing_is_known_before_anything_was_removed(store: Store) -> None:
 
 def test_a_check_on_fewer_questions_draws_the_same_for_both_sides(store: Store) -> None:
     checks = [Check(side, strongest=3, random=2, questions=4) for side in SIDES]  # type: ignore[arg-type]
-    _do(store, replace(SPEC, also=tuple(checks)))
-    base, tuned = (store.evaluations.values(_key(store, check, SPEC)) for check in checks)
+    small.do(store, replace(SPEC, also=tuple(checks)))
+    base, tuned = (store.evaluations.values(small.key(store, check, SPEC)) for check in checks)
     assert base.ids == tuned.ids
     assert len(set(tuned.ids)) == 4
     assert set(tuned.ids) < {sample.id for sample in _samples(store)}
@@ -89,30 +88,30 @@ def test_a_check_on_fewer_questions_draws_the_same_for_both_sides(store: Store) 
     other = replace(checks[1], seed=1).drawn(sorted(of))
     assert other != checks[1].drawn(sorted(of))
     assert replace(checks[1], questions=0).drawn(sorted(of)) == sorted(of)
-    graph = store.runs.scores(_runs(store)["tuned"]).graph
+    graph = store.runs.scores(small.runs(store)["tuned"]).graph
     assert checks[1].cost(graph, 6).passes == 6 * 4
 
 
 def test_an_edge_that_is_asked_for_is_removed_on_all_questions_and_shared(store: Store) -> None:
     tasks = tuple(OneEdge(side, WHOLE) for side in SIDES)  # type: ignore[arg-type]
     spec = replace(SPEC, also=tasks)
-    _do(store, spec)
-    found = store.evaluations.values(_key(store, tasks[1], SPEC))
+    small.do(store, spec)
+    found = store.evaluations.values(small.key(store, tasks[1], SPEC))
     assert found.units == (WHOLE,)
     order = np.argsort(found.ids)
     for loss in ("nll", "margin"):
         np.testing.assert_allclose(found.values[loss][0][order], _without(store, WHOLE, loss), rtol=2e-3, atol=1e-6)
     laxer = replace(spec, selection=replace(SPEC.selection, gamma=100.0))  # no answer is that long
-    assert not [stage for stage in _do(store, laxer) if "edge," in stage]
-    assert _key(store, tasks[1], laxer) == _key(store, tasks[1], SPEC)
+    assert not [stage for stage in small.do(store, laxer) if "edge," in stage]
+    assert small.key(store, tasks[1], laxer) == small.key(store, tasks[1], SPEC)
     assert is_done(store, make_request(spec, load_registry()))
     other = replace(spec, also=(OneEdge("tuned", "m0->m1"),))
     assert not is_done(store, make_request(other, load_registry())), "of another edge nobody has asked"
-    _do(store, replace(SPEC, alphas=(*SPEC.alphas, 0.5)))
+    small.do(store, replace(SPEC, alphas=(*SPEC.alphas, 0.5)))
     cuts = replace(spec, alphas=(*SPEC.alphas, 0.5))
     assert not is_done(store, make_request(cuts, load_registry())), "nor of it at another cut"
     nobody = replace(spec, selection=replace(SPEC.selection, cohort="both_wrong"))
-    _do(store, nobody)
+    small.do(store, nobody)
     assert is_done(store, make_request(nobody, load_registry())), "nothing can be measured of no questions"
 
 
@@ -126,7 +125,7 @@ def test_a_job_for_an_edge_that_was_stopped_is_done_by_the_next(store: Store) ->
     job = store.queue.submit(spec.as_json(), urgent=True)
     with pytest.raises(KeyboardInterrupt):
         follow(store, job, stop)
-    base, tuned = (_key(store, task, SPEC) for task in spec.also)
+    base, tuned = (small.key(store, task, SPEC) for task in spec.also)
     assert store.evaluations.finished(base)
     assert not store.evaluations.finished(tuned)
     stages: list[str] = []
@@ -137,12 +136,12 @@ def test_a_job_for_an_edge_that_was_stopped_is_done_by_the_next(store: Store) ->
 
 def test_the_heads_of_an_edge_are_removed_alone_and_their_scores_add_up_to_its_own(store: Store) -> None:
     task = OneEdge("tuned", WHOLE, "heads")
-    _do(store, replace(SPEC, also=(task,)))
-    found = store.evaluations.values(_key(store, task, SPEC))
+    small.do(store, replace(SPEC, also=(task,)))
+    found = store.evaluations.values(small.key(store, task, SPEC))
     heads = [Edge.of(unit) for unit in found.units]
     assert len(heads) > 1
     assert {(edge.writer.name, edge.reader.block, edge.reader.kind) for edge in heads} == {("m0", "a2", "q")}
-    scores = store.runs.scores(_runs(store)["tuned"])
+    scores = store.runs.scores(small.runs(store)["tuned"])
     rows = [scores.ids.index(name) for name in found.ids]
     whole = scores.edges[rows, scores.graph.number(WHOLE)]
     np.testing.assert_allclose(found.values[SCORE].sum(0), whole, rtol=1e-3, atol=1e-6)
@@ -154,9 +153,9 @@ def test_the_heads_of_an_edge_are_removed_alone_and_their_scores_add_up_to_its_o
 
 def test_what_stands_in_for_heads_of_an_edge_is_their_own_writers_mean(store: Store) -> None:
     spec, task = replace(SPEC, method=Method(reference="mean")), OneEdge("tuned", WHOLE, "heads")
-    _do(store, replace(spec, also=(task,)))
-    found = store.evaluations.values(_key(store, task, spec))
-    model = load_model(_plan(SPEC).checkpoints["tuned"], torch.device("cpu"), torch.float64)
+    small.do(store, replace(spec, also=(task,)))
+    found = store.evaluations.values(small.key(store, task, spec))
+    model = load_model(small.plan(SPEC).checkpoints["tuned"], torch.device("cpu"), torch.float64)
     edge, chosen = Edge.of(found.units[1]), {sample.id: sample for sample in _samples(store)}
     runs = {name: literal.run(model, chosen[name]) for name in found.ids}
     written = {name: wrote[edge.writer.name].flatten(0, -2) for name, (_, wrote, _) in runs.items()}
@@ -182,14 +181,15 @@ def test_what_cannot_be_removed_is_refused_with_a_sentence(store: Store, task: O
 
 
 def test_of_what_is_known_the_most_questions_speak_whatever_the_method_of_the_estimate(store: Store) -> None:
-    run = _runs(store)["tuned"]
+    _ask(store)
+    run = small.runs(store)["tuned"]
     known = evidence.removed(store, run, "nll")
     assert [len(source.ids) for source in known.sources] == [6, 4], "what is over the same questions is together"
     assert len(known.keys) == 4, "a check and three edges that were asked for"
-    check = store.evaluations.values(_key(store, Check("tuned", 3, 2, questions=4), SPEC))
+    check = store.evaluations.values(small.key(store, Check("tuned", 3, 2, questions=4), SPEC))
     ids, effects = known.of(check.units[0]) or ((), [])
     assert len(ids) == 4
-    _do(store, replace(SPEC, also=(OneEdge("tuned", check.units[0]),)))
+    small.do(store, replace(SPEC, also=(OneEdge("tuned", check.units[0]),)))
     ids, effects = evidence.removed(store, run, "nll").of(check.units[0]) or ((), [])
     of = dict(zip(ids, effects, strict=True))
     assert len(of) == 6
@@ -202,13 +202,14 @@ def test_of_what_is_known_the_most_questions_speak_whatever_the_method_of_the_es
     other = Method(path="norm-exact", loss="margin")
     for method, is_known in ((other, True), (Method(reference="mean"), False)):
         spec = replace(SPEC, method=method)
-        _do(store, spec)
-        of_other = store.comparisons.runs(_plan(spec).comparison_key(SPEC.selections()[0]))["tuned"]
+        small.do(store, spec)
+        of_other = store.comparisons.runs(small.plan(spec).comparison_key(SPEC.selections()[0]))["tuned"]
         assert (evidence.removed(store, of_other, "nll").of(WHOLE) is not None) is is_known
 
 
 def test_effects_of_both_models_make_an_edge_table_of_what_is_known_in_both(store: Store) -> None:
-    runs = _runs(store)
+    _ask(store)
+    runs = small.runs(store)
     known = {side: evidence.removed(store, runs[side], "nll") for side in SIDES}
     graph = store.runs.scores(runs["base"]).graph
     found = edge_table(graph, evidence.in_both(known["base"], known["tuned"], graph, FEW))
@@ -230,7 +231,8 @@ def test_effects_of_both_models_make_an_edge_table_of_what_is_known_in_both(stor
 
 
 def test_one_edge_in_many_runs_is_what_each_says_of_it(store: Store) -> None:
-    runs = _runs(store)
+    _ask(store)
+    runs = small.runs(store)
     table = evidence.everywhere(store, [*runs.values()], WHOLE, "nll", FEW).set_index("run")
     for run in runs.values():
         scores, row = store.runs.scores(run), table.loc[run]
@@ -249,11 +251,11 @@ def test_one_edge_in_many_runs_is_what_each_says_of_it(store: Store) -> None:
 
 def test_all_edges_really_removed_are_a_run_that_brings_its_twin_of_the_other_loss(store: Store) -> None:
     exact = replace(SPEC, method=Method(path="exact"))
-    _do(store, exact)
-    settings = store.runs.settings(_runs(store)["tuned"])
+    small.do(store, exact)
+    settings = store.runs.settings(small.runs(store)["tuned"])
     nll, margin = (store.runs.scores(exact_key(settings, loss)) for loss in ("nll", "margin"))
     chosen = sorted(_samples(store), key=lambda sample: sample.id)
-    plan = _plan(exact)
+    plan = small.plan(exact)
     attributor, _ = Models().load(plan.checkpoints["tuned"], plan.numerics, "float32", "projections", lambda *_: None)
     for found in (nll, margin):
         alone = attribute(attributor, chosen, method=replace(found.method))
@@ -261,12 +263,12 @@ def test_all_edges_really_removed_are_a_run_that_brings_its_twin_of_the_other_lo
         np.testing.assert_allclose(found.edges, alone.edges, rtol=1e-3, atol=1e-6)
     assert np.abs(nll.edges - margin.edges).max() > 0.01
     twin = replace(exact, method=Method(path="exact", loss="margin"))
-    assert not [stage for stage in _do(store, twin) if "edges" in stage], "its scores are there"
-    known = evidence.removed(store, _runs(store)["tuned"], "margin")
+    assert not [stage for stage in small.do(store, twin) if "edges" in stage], "its scores are there"
+    known = evidence.removed(store, small.runs(store)["tuned"], "margin")
     assert known.whole(nll.graph.edges) is not None
     np.testing.assert_array_equal((known.of(WHOLE) or ((), []))[1], margin.edges[:, margin.graph.number(WHOLE)])
     run = store.comparisons.runs(plan.comparison_key(SPEC.selections()[0]))["tuned"]
-    table = evidence.everywhere(store, [run, _runs(store)["tuned"]], WHOLE, "nll", FEW)
+    table = evidence.everywhere(store, [run, small.runs(store)["tuned"]], WHOLE, "nll", FEW)
     assert table["real"].nunique() == 1, "an estimate's run finds what the exact one has"
 
 
@@ -280,9 +282,11 @@ def test_definitions_beside_each_other_are_of_the_same_questions(store: Store) -
     def intensity() -> str:
         return next(line for line in tables(store, load_registry(), ["small"]) if line.startswith("| Small"))
 
+    for method in DEFINITIONS:
+        small.do(store, replace(SPEC, method=method))
     before = intensity()
     assert "–" not in before, "all four are there"
-    _do(store, replace(SPEC, selection=replace(SPEC.selection, n=4)))
+    small.do(store, replace(SPEC, selection=replace(SPEC.selection, n=4)))
     assert intensity() == before, "a newer comparison, of fewer questions and by one definition alone, is not mixed in"
 
 

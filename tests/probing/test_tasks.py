@@ -13,7 +13,6 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from benchmarks.serving import small_registry
 from probing.ablation import loss_without
 from probing.attribution import Attributor
 from probing.errors import TaskError
@@ -24,69 +23,40 @@ from probing.jobs.forecast import forecast
 from probing.jobs.job import Job
 from probing.jobs.loading import Models
 from probing.jobs.measuring import Bench, Measuring, ablation
-from probing.jobs.numerics import make_plan
-from probing.jobs.plan import SIDES, Plan, Spec, evaluation_key
+from probing.jobs.plan import SIDES, Spec, evaluation_key
 from probing.jobs.tasks import Case, Check, Cost, Curve, Task
 from probing.jobs.worker import follow
 from probing.method import Method
 from probing.models import load_model
 from probing.pairs import load_registry
 from probing.report import evaluated
-from probing.rollouts import Criteria, samples, select
+from probing.rollouts import samples, select
 from probing.scores import Scores
 from probing.store import Store, open_store
 from probing.store.records import EvaluationRow
-from tests import literal
+from tests import literal, small
 
 CHECK = Check("tuned", strongest=3, random=2)
-SPEC = Spec("small", "few", (0.3,), Criteria(n=6), also=(CHECK,))
+SPEC = replace(small.SPEC, also=(CHECK,))
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     """A store in which the job ran to its end; each test asks for more than the one before."""
-    folder = tmp_path_factory.mktemp("tasks")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PROBING_PAIRS", str(small_registry(folder)))
-        opened = open_store(folder / "store.duckdb")
-        _do(opened, SPEC)
+    with small.store_of(tmp_path_factory.mktemp("tasks"), SPEC) as opened:
         yield opened
-        opened.close()
-
-
-def _plan(spec: Spec = SPEC) -> Plan:
-    return make_plan(spec, load_registry())
-
-
-def _do(store: Store, spec: Spec) -> list[str]:
-    """Do a job; returns the stages that it went through."""
-    stages: list[str] = []
-    Job(store, Models(), _plan(spec), lambda stage, done, total: stages.append(stage)).do()
-    return stages
-
-
-def _key(store: Store, task: Task, spec: Spec = SPEC) -> str:
-    """Of a task of the first cut."""
-    plan, selection = _plan(spec), spec.selections()[0]
-    answers = [store.rollouts.answers(plan.rollout_key(side)) for side in SIDES]
-    runs = store.comparisons.runs(plan.comparison_key(selection))
-    return evaluation_key(task, plan.case(select(*answers, selection), runs))
-
-
-def _runs(store: Store) -> dict[str, str]:
-    return store.comparisons.runs(_plan().comparison_key(SPEC.selections()[0]))
 
 
 def _scores(store: Store) -> Scores:
     """Those of the tuned model."""
-    return store.runs.scores(_runs(store)["tuned"])
+    return store.runs.scores(small.runs(store)["tuned"])
 
 
 def test_what_is_kept_is_what_the_literal_twin_loses_without_an_edge(store: Store) -> None:
-    plan = _plan()
+    plan = small.plan()
     (row,) = map(EvaluationRow.of, store.evaluations.table().to_dict("records"))
     assert (row.evaluation_key, row.kind, row.pair, row.side, row.alpha) == (
-        _key(store, CHECK), "ablation", "small", "tuned", 0.3,
+        small.key(store, CHECK), "ablation", "small", "tuned", 0.3,
     )  # fmt: skip
     assert row.finished is not None
     assert row.provenance is not None
@@ -105,7 +75,7 @@ def test_what_is_kept_is_what_the_literal_twin_loses_without_an_edge(store: Stor
 
 
 def test_the_strongest_edges_come_first_and_the_others_are_drawn_from_the_rest(store: Store) -> None:
-    key = _key(store, CHECK)
+    key = small.key(store, CHECK)
     scores = _scores(store)
     by_hand = sorted(
         scores.graph.edges, key=dict(zip(scores.graph.edges, -np.abs(scores.edges).sum(0), strict=True)).get
@@ -132,7 +102,7 @@ def test_a_job_that_was_stopped_goes_on_with_the_units_that_are_missing(
         "effects_by_loss",
         lambda a, s, edges, *how, **more: [removed.extend(edges), effects(a, s, edges, *how, **more)][1],
     )
-    key = _key(store, check)
+    key = small.key(store, check)
 
     def stop(stage: str, done: int, total: int) -> None:
         if "ablation" in stage and done >= 4:
@@ -157,28 +127,28 @@ def test_a_job_that_was_stopped_goes_on_with_the_units_that_are_missing(
     assert len(set(removed)) == len(removed) == 10, "no edge was removed twice"
     assert store.evaluations.finished(key)
     whole = replace(check, seed=0, strongest=10, random=0)  # six of its edges are the same, measured at one go
-    _do(store, replace(spec, also=(whole,)))
-    again, found = (store.evaluations.values(_key(store, task)) for task in (whole, check))
+    small.do(store, replace(spec, also=(whole,)))
+    again, found = (store.evaluations.values(small.key(store, task)) for task in (whole, check))
     assert again.units[:6] == found.units[:6]
     np.testing.assert_array_equal(again.values["nll"][:6], found.values["nll"][:6])
 
 
 def test_comparisons_that_need_the_same_evaluation_share_it(store: Store) -> None:
-    stages = _do(store, SPEC)
+    stages = small.do(store, SPEC)
     assert stages == []
     laxer = replace(SPEC, selection=replace(SPEC.selection, gamma=100.0))  # no answer is that long
-    stages = _do(store, laxer)
+    stages = small.do(store, laxer)
     assert not [stage for stage in stages if "ablation" in stage]
     table = store.evaluations.table()
-    rows = table[table["evaluation_key"] == _key(store, CHECK)]
+    rows = table[table["evaluation_key"] == small.key(store, CHECK)]
     assert (len(rows), rows["comparison_key"].nunique()) == (2, 2)
-    assert _key(store, CHECK, laxer) == _key(store, CHECK)
+    assert small.key(store, CHECK, laxer) == small.key(store, CHECK)
 
 
 def test_scores_of_another_loss_are_checked_by_that_loss(store: Store) -> None:
     spec = replace(SPEC, method=Method(loss="margin"), also=(Check("tuned", strongest=1, random=1),))
-    _do(store, spec)
-    found, plan = store.evaluations.values(_key(store, spec.also[0], spec)), _plan(spec)
+    small.do(store, spec)
+    found, plan = store.evaluations.values(small.key(store, spec.also[0], spec)), small.plan(spec)
     answers = {side: store.rollouts.answers(plan.rollout_key(side)) for side in SIDES}
     chosen = {s.id: s for s in samples(answers["tuned"], select(*answers.values(), SPEC.selections()[0]))}
     model, sample = load_model(plan.checkpoints["tuned"], torch.device("cpu"), torch.float64), chosen[found.ids[0]]
@@ -192,9 +162,9 @@ def test_all_that_decides_an_evaluation_is_in_its_key_and_nothing_else(store: St
     checks = [CHECK, *(replace(CHECK, **change) for change in (
         {"side": "base"}, {"strongest": 4}, {"random": 3}, {"seed": 1}, {"questions": 5},
     ))]  # fmt: skip
-    keys = {_key(store, check) for check in checks}
+    keys = {small.key(store, check) for check in checks}
     assert len(keys) == 6
-    settings = store.runs.settings(_runs(store)["tuned"])
+    settings = store.runs.settings(small.runs(store)["tuned"])
     case = Case({}, {}, {}, dict.fromkeys(SIDES, "one"), dict.fromkeys(SIDES, settings))
     assert evaluation_key(CHECK, case) == evaluation_key(replace(CHECK, side="base"), case), "of the same run"
 
@@ -229,15 +199,15 @@ def test_a_forecast_says_what_a_task_would_take_and_what_is_there(store: Store) 
     lines = list(forecast(replace(SPEC, also=(CHECK, other)), load_registry(), store).lines())
     known, new = (line for line in lines if line.startswith("also"))
     words = "3 strongest and 2 random edges of tuned really removed"
-    assert known == f"also       {words}, α 0.3: already computed [{_key(store, CHECK)}]"
+    assert known == f"also       {words}, α 0.3: already computed [{small.key(store, CHECK)}]"
     assert f"α 0.3: {164 * 6} passes over at most 22 tokens, at most" in new
-    assert new.endswith(f" [{_key(store, other)}]")
+    assert new.endswith(f" [{small.key(store, other)}]")
 
 
 def test_what_is_printed_of_an_ablation_is_what_its_scores_and_effects_say(store: Store) -> None:
-    lines = list(evaluated(store, "small", "few", [_plan().comparison_key(SPEC.selections()[0])]))
+    lines = list(evaluated(store, "small", "few", [small.plan().comparison_key(SPEC.selections()[0])]))
     (row,) = (line.split(" | ") for line in lines if "| tuned | 3 strongest |" in line)
-    scores, found = _scores(store), store.evaluations.values(_key(store, CHECK))
+    scores, found = _scores(store), store.evaluations.values(small.key(store, CHECK))
     edges = [scores.graph.edges.index(unit) for unit in found.units[:3]]
     said, happened = np.abs(scores.edges[:, edges]).mean(0), np.abs(found.values["nll"][:3]).mean(1)
     assert row[3] == "6"
@@ -251,8 +221,8 @@ def test_what_is_printed_of_an_ablation_is_what_its_scores_and_effects_say(store
 
 def test_circuits_of_both_sides_run_in_a_model_and_its_curve_is_printed(store: Store) -> None:
     task = Curve("base", extract="greedy", random=2)
-    _do(store, replace(SPEC, also=(task,)))
-    plan, key = _plan(), _key(store, task)
+    small.do(store, replace(SPEC, also=(task,)))
+    plan, key = small.plan(), small.key(store, task)
     found = store.evaluations.values(key)
     runs = store.comparisons.runs(plan.comparison_key(SPEC.selections()[0]))
     scores = {side: store.runs.scores(run) for side, run in runs.items()}
@@ -276,7 +246,7 @@ def test_circuits_of_both_sides_run_in_a_model_and_its_curve_is_printed(store: S
     runs = store.comparisons.runs(plan.comparison_key(SPEC.selections()[0]))
     turned = Case({}, plan.spec.method.as_json(), {}, {"base": runs["tuned"], "tuned": runs["base"]})
     same_runs = evaluation_key(replace(task, side="tuned"), turned)
-    assert same_runs != _key(store, task), "of the pair turned round, the sides that units name are others"
+    assert same_runs != small.key(store, task), "of the pair turned round, the sides that units name are others"
     lines = list(evaluated(store, "small", "few", [plan.comparison_key(SPEC.selections()[0])]))
     rows = [line.split(" | ") for line in lines if "| greedy magnitude |" in line]
     assert [row[1:3] for row in rows] == [["base", "base"], ["base", "tuned"], ["base", "2 random"]]
@@ -341,7 +311,7 @@ def test_a_task_of_the_pair_has_all_questions_and_both_models_and_lets_the_secon
 ) -> None:
     monkeypatch.setitem(tasks.KINDS, "distance", Distance)
     monkeypatch.setitem(measuring._PREPARE, Distance, _distance)
-    models, plan = Models(), _plan(replace(SPEC, alphas=(0.3, 0.5), also=tasks.parse("distance")))
+    models, plan = Models(), small.plan(replace(SPEC, alphas=(0.3, 0.5), also=tasks.parse("distance")))
     Job(store, models, plan, lambda *_: None).do()
     rows = [EvaluationRow.of(row) for row in store.evaluations.table().to_dict("records") if row["kind"] == "distance"]
     assert [(row.pair, row.comparison_key, row.side, row.units) for row in rows] == [("small", None, None, 3)]
