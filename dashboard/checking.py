@@ -9,7 +9,7 @@ import streamlit as st
 from dashboard import data
 from dashboard.cells import cells as cells_of
 from dashboard.figures.wiring import contradicted
-from dashboard.theme import number
+from dashboard.theme import between, number
 from dashboard.view import LOSS_NAMES, View, really
 from dashboard.widgets import offer_more
 from dashboard.words import CHECKS, CHECKS_MEANING, check_badge, with_intervals
@@ -148,10 +148,7 @@ def heads_table(measured: Measurements, loss: Loss) -> pd.DataFrame:
             "Edge": held["edge"],
             "Estimate": [number(value, signed=True) for value in held["estimate"]],
             "Really": [number(value, signed=True) for value in held["effect"]],
-            "95 % interval": [
-                f"{number(low, signed=True)} to {number(high, signed=True)}"
-                for low, high in zip(held["low"], held["high"], strict=True)
-            ],
+            "95 % interval": list(map(between, held["low"], held["high"])),
             "Verdict": held["verdict"],
         }
     )

@@ -288,7 +288,7 @@ def sampled_intensity(base_run: str, tuned_run: str, graph: ResidualGraph, loss:
 def _sampled_intensity(
     opened: int, results: int, base_run: str, tuned_run: str, _graph: ResidualGraph, loss: Loss
 ) -> Comparison | None:
-    return evidence.sampled_intensity(store(), (base_run, tuned_run), loss, _graph, Definition(resamples=2000))
+    return evidence.sampled_intensity(store(), (base_run, tuned_run), loss, _graph, RESAMPLED)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)

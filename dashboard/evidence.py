@@ -12,11 +12,11 @@ from dashboard import data, evidence_words, exports
 from dashboard.edge_filter import MOST
 from dashboard.figures import evidence as figures
 from dashboard.service import store
-from dashboard.theme import number, percent
+from dashboard.theme import between, number, percent
 from dashboard.view import View, address, method_of, seeds
-from dashboard.widgets import chart, offer_more
+from dashboard.widgets import chart, clicked, offer_more
 from dashboard.words import CHECKS
-from probing import evidence, report
+from probing import evidence
 from probing.evidence import Audit, Overlap
 from probing.extraction import SHARES
 from probing.jobs.plan import SIDES
@@ -42,7 +42,7 @@ def _audit(row: ComparisonRow, side: str) -> Audit | None:
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _audits(opened: int, results: int, runs: tuple[str, str], place: int) -> Audit | None:
     run, scores = runs[place], data.pair_scores(*runs)[place]
-    known = evidence.removed(store(), run, scores.method.loss)
+    known = data.removed(run, scores.method.loss)
     return evidence.audit(scores, known, evidence.groups(store(), run, scores, known))
 
 
@@ -53,17 +53,12 @@ def _runs(row: ComparisonRow) -> tuple[str, str]:
 
 def _circuits(view: View) -> dict[str, dict[str, EvaluationRow]]:
     """The evaluations of circuits of a comparison, by how these were extracted and in whose model they were run."""
-    opened, _, results = store().file.revision()
     found: dict[str, dict[str, EvaluationRow]] = {}
-    for row in _evaluations(opened, results, view.pair.name, view.question_set, view.key):
-        if row.kind == Curve.kind and row.settings["version"] == Curve.version:
+    for row in data.evaluation_rows():
+        of = row.comparison_key, row.kind, row.settings["version"]
+        if row.finished is not None and of == (view.key, Curve.kind, Curve.version):
             found.setdefault(f"{row.settings['extract']}, {row.settings['by']}", {})[row.side or ""] = row
     return found
-
-
-@st.cache_resource(max_entries=16, show_spinner=False)
-def _evaluations(opened: int, results: int, pair: str, question_set: str, comparison: str) -> list[EvaluationRow]:
-    return report.evaluations(store(), pair, question_set, [comparison])
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
@@ -134,17 +129,13 @@ def audit(view: View) -> None:
         f"and logarithmic beyond. By the real effect an estimate is {meanings}."
     )
     rows = [
-        {"Model": side, "Edges": f"{_count(one, group)} {group}", "Questions": one.questions}
+        {"Model": side, "Edges": f"{one.count(group)} {group}", "Questions": one.questions}
         | evidence_words.agreement_cells(found_of)
         for side, one in found.items()
         for group, found_of in one.agreement.items()
     ]
     _agreements(rows, "agreement")
     _worst(view, found)
-
-
-def _count(found: Audit, group: str) -> int:
-    return found.edges if group == "all" else int((found.table["group"] == group).sum())
 
 
 def _agreements(rows: list[dict[str, Any]], name: str) -> None:
@@ -177,7 +168,7 @@ def _worst(view: View, found: Mapping[str, Audit]) -> None:
             "Model": side,
             "Estimate": number(row.estimate, signed=True),
             "Real effect": number(row.effect, signed=True),
-            "95 % interval": f"{number(row.low, signed=True)} to {number(row.high, signed=True)}",
+            "95 % interval": between(row.low, row.high),
             "Verdict": row.verdict,
             "Among": row.group,
         }
@@ -270,7 +261,7 @@ def circuit(view: View) -> None:
     st.markdown(evidence_words.needed(found))
     log = st.toggle("Log size", True, key="log_edges", bind="query-params")
     with st.container(key="wide-kept"):
-        clicked = chart(
+        event = chart(
             partial(figures.kept, found, log),
             "kept",
             "Share of each model's margin that circuits keep, against their number of edges: circuits of the base's "
@@ -278,7 +269,7 @@ def circuit(view: View) -> None:
             on_select="rerun",
             selection_mode="points",
         )
-    _open_circuit(view.graph.size, clicked)
+    _open_circuit(view.graph.size, event)
     reference = next(iter(made[how].values())).settings["reference"]
     st.caption(
         f"Everything outside a circuit is replaced at every position (reference: {reference}). f is the margin above "
@@ -292,12 +283,10 @@ def circuit(view: View) -> None:
     _areas(found)
 
 
-def _open_circuit(most: int, clicked: Any) -> None:
+def _open_circuit(most: int, event: Any) -> None:
     """Go to the page Circuits, as close to the clicked size as that can show."""
-    points = clicked["selection"]["points"]
-    if points:
-        custom = points[0]["customdata"]
-        whose, size = str(custom["0"] if isinstance(custom, dict) else custom[0]).split(":")
+    if (said := clicked(event["selection"]["points"])) is not None:
+        whose, size = said.split(":")
         edges = int(np.clip(int(size), 10, min(MOST, most)))
         # What the sidebar has chosen stays: it is bound to the address.
         st.switch_page("../pages/circuits.py", query_params={"by": "strongest", "edges": str(edges), "panels": whose})

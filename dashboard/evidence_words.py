@@ -6,18 +6,13 @@ from dashboard.theme import percent
 from probing.evidence import Audit, Overlap
 from probing.jobs.tasks.circuit import FAITHFUL, Kept
 from probing.metrics import Agreement
-from probing.words import with_interval
+from probing.words import of_agreement
 
 
 def agreement_cells(found: Agreement | None) -> dict[str, str]:
     """The numbers of an agreement, each with its interval."""
-    if found is None:
-        return dict.fromkeys(("Rank", "Signs", "Size"), "not checked")
-    return {
-        "Rank": with_interval(found.rank, ".2f"),
-        "Signs": with_interval(found.sign, ".0%"),
-        "Size": with_interval(found.size, ".3g"),
-    }
+    cells = ("not checked",) * 3 if found is None else of_agreement(found)
+    return dict(zip(("Rank", "Signs", "Size"), cells, strict=True))
 
 
 def audited(audits: Mapping[str, Audit]) -> str:
@@ -54,8 +49,9 @@ def _of(both: Sequence[Audit], measure: str) -> str:
 
 
 def _agreement(found: Audit) -> Agreement:
-    """Over all edges, or those that were drawn."""
-    return found.agreement.get("all") or found.agreement["random"]
+    """Over all edges, or those that were drawn, of which there are some."""
+    assert found.overall is not None
+    return found.overall
 
 
 def needed(of: Mapping[str, Kept]) -> str:

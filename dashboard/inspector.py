@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from dashboard import checking, data, everywhere, names
+from dashboard import checking, data, everywhere, names, widgets
 from dashboard.figures import strips
 from dashboard.figures.wiring import Pick
-from dashboard.theme import number
+from dashboard.theme import between, number
 from dashboard.view import View
 from dashboard.widgets import chart
 from dashboard.words import ARROWS, changed
@@ -25,14 +25,8 @@ _OF_HEADS = (
 )
 
 
-def remember(chart: str) -> None:
-    """Pick what was clicked in a chart; called before the page is drawn again."""
-    points = st.session_state[chart]["selection"]["points"]
-    if points:
-        custom = points[0].get("customdata")
-        name = custom["0"] if isinstance(custom, dict) else custom[0] if isinstance(custom, list) else custom
-        if name:
-            st.session_state[_KEY] = str(name)
+remember = partial(widgets.remember, _KEY)
+"""Pick what was clicked in a chart, which it is given."""
 
 
 _OF_NODE = 6
@@ -78,7 +72,7 @@ def _edge(view: View, row: pd.Series) -> None:
     flipped = f" Its effect changed its sign (q = {row['effect_q']:.2g})." if row["flipped"] else ""
     st.caption(
         f"Difference of strength {number(row['difference'], signed=True)}, 95 % interval "
-        f"over questions {number(row['ci_low'], signed=True)} to {number(row['ci_high'], signed=True)}; "
+        f"over questions {between(row['ci_low'], row['ci_high'])}; "
         f"{changed(row['q'])}.{flipped}",
         help="Strength is the mean |score| in nats, effect the mean score: what the loss would gain if the edge were "
         "removed, to first order.",

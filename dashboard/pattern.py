@@ -29,8 +29,6 @@ _NAMES = {
 }
 """What a path and a loss are called, as a name and inside a sentence."""
 
-_PLAIN = replace(PAPERS, path="eap", loss="nll")
-
 
 @dataclass(frozen=True)
 class Told:
@@ -58,7 +56,7 @@ class Told:
         if known is None:
             words = ", ".join(self.method.words)
             return f"with {words}" if which else words
-        others = replace(self.method, path=_PLAIN.path, loss=_PLAIN.loss).words
+        others = replace(self.method, path=PAPERS.path, loss=PAPERS.loss).words
         return f"{known[which]}{joined}({', '.join(others)})" if others else known[which]
 
     @property

@@ -6,7 +6,7 @@ import streamlit as st
 
 from dashboard import data, exports
 from dashboard.pattern import Told
-from dashboard.theme import number, percent
+from dashboard.theme import between, number, percent
 from dashboard.view import COHORT_NAMES, GRANULARITY_NAMES, View
 from dashboard.words import CHECKS_MEANING, interval, relative_interval
 from probing.edge_tables import strongest
@@ -130,10 +130,7 @@ def top_movers(view: View, table: pd.DataFrame) -> None:
             "Base": rows["base_strength"].map(number),
             "Tuned": rows["tuned_strength"].map(number),
             "Difference": [number(d, signed=True) for d in rows["difference"]],
-            "95 % interval": [
-                f"{number(low, signed=True)} to {number(high, signed=True)}"
-                for low, high in zip(rows["ci_low"], rows["ci_high"], strict=True)
-            ],
+            "95 % interval": list(map(between, rows["ci_low"], rows["ci_high"])),
             "q": ["–" if np.isnan(q) else f"{q:.2g}" for q in rows["q"]],
             **{f"{side.capitalize()} checked": rows[f"{side}_verdict"] for side in BOTH if f"{side}_verdict" in rows},
             "Questions": [np.sort(differences[:, i]).tolist() for i in range(len(rows))],

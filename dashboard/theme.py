@@ -90,6 +90,11 @@ def number(value: float | None, signed: bool = False) -> str:
     return f"{sign}{size / 10**exponent:.2f}×10{str(exponent).translate(_SUPERSCRIPTS)}"
 
 
+def between(low: float | None, high: float | None) -> str:
+    """The ends of an interval of something that has a sign."""
+    return f"{number(low, signed=True)} to {number(high, signed=True)}"
+
+
 def percent(value: float | None, signed: bool = True) -> str:
     """A share as a whole percentage, with one decimal below ten."""
     if value is None or not math.isfinite(value):

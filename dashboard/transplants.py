@@ -5,12 +5,12 @@ They are of a pair and a question set as a whole, whatever cohort and cut the si
 
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import pandas as pd
 import streamlit as st
 
-from dashboard import data
+from dashboard import data, widgets
 from dashboard.figures.transplants import TITLES, in_words
 from dashboard.service import store
 from dashboard.widgets import offer_job
@@ -254,12 +254,8 @@ def direction(of: Transplants) -> Direction:
 _KEY = "block"
 
 
-def remember(chart: str) -> None:
-    """Pick the part that was clicked in a chart; called before the page is drawn again."""
-    points = st.session_state[chart]["selection"]["points"]
-    custom = points[0].get("customdata") if points else None
-    if custom:
-        st.session_state[_KEY] = str(custom["0"] if isinstance(custom, dict) else custom[0])
+remember = partial(widgets.remember, _KEY)
+"""Pick the part that was clicked in a chart, which it is given."""
 
 
 def picker(of: Transplants) -> str | None:

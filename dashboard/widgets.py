@@ -141,6 +141,19 @@ def _offer_or_wait(spec: Spec, newest: Callable[[], JobRow | None], label: str, 
     _offer(spec, label, urgent)
 
 
+def clicked(points: list[dict[str, Any]]) -> str | None:
+    """What a figure says of the first of the points that were clicked; None if it says nothing of it."""
+    custom = points[0].get("customdata") if points else None
+    said = custom["0"] if isinstance(custom, dict) else custom[0] if isinstance(custom, list) else custom
+    return str(said) if said else None
+
+
+def remember(key: str, chart: str) -> None:
+    """Choose in a control what was clicked in a chart; called before the page is drawn again."""
+    if (said := clicked(st.session_state[chart]["selection"]["points"])) is not None:
+        st.session_state[key] = said
+
+
 def queue_status() -> None:
     """What the worker is doing, in the sidebar; polls only while there is something to see."""
     active = data.jobs()["status"].isin(ACTIVE).any()

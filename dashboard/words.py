@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from dashboard.theme import FAINT, NEUTRAL, number, percent
+from dashboard.theme import FAINT, NEUTRAL, between, number, percent
 from probing import evidence
 from probing.graph import BIAS, ResidualGraph
 from probing.metrics import FALSE_DISCOVERIES, LOW_COVERAGE, Comparison, coverage, measured_size
@@ -93,7 +93,7 @@ def interval(comparison: Comparison) -> str:
     """The 95 % interval of a difference."""
     if not (math.isfinite(comparison.ci_low) and math.isfinite(comparison.ci_high)):
         return "none: too few questions"
-    return f"{number(comparison.ci_low, signed=True)} to {number(comparison.ci_high, signed=True)}"
+    return between(comparison.ci_low, comparison.ci_high)
 
 
 def with_intervals(table: pd.DataFrame, column: str, signed: bool = True) -> list[str]:

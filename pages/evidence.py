@@ -6,22 +6,19 @@ from dashboard import evidence
 from dashboard.widgets import ready_view, subtitle
 from dashboard.words import as_text
 
+SECTIONS = {
+    "Audit": evidence.audit,
+    "Methods": evidence.methods,
+    "Circuit": evidence.circuit,
+    "Stability": evidence.stability,
+}
+
 view = ready_view()
 st.title(f"Evidence: {as_text(view.pair.arrow)}")
 subtitle(view)
 
-audit, methods, circuit, stability = st.tabs(
-    ["Audit", "Methods", "Circuit", "Stability"], key="evidence", bind="query-params"
-)
-if audit.open:
-    with audit:
-        evidence.audit(view)
-if methods.open:
-    with methods:
-        evidence.methods(view)
-if circuit.open:
-    with circuit:
-        evidence.circuit(view)
-if stability.open:
-    with stability:
-        evidence.stability(view)
+tabs = st.tabs(list(SECTIONS), key="evidence", bind="query-params")
+for tab, section in zip(tabs, SECTIONS.values(), strict=True):
+    if tab.open:
+        with tab:
+            section(view)

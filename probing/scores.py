@@ -8,6 +8,7 @@ import json
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -54,6 +55,11 @@ class Scores:
     def __post_init__(self) -> None:
         """Say the granularity once."""
         object.__setattr__(self, "method", replace(self.method, granularity=self.graph.granularity))
+
+    def of(self, ids: Iterable[str], edges: Iterable[str]) -> Float[np.ndarray, "sample edge"]:
+        """The scores of some questions and edges, by their names, in that order."""
+        place = {question: sample for sample, question in enumerate(self.ids)}
+        return self.edges[np.ix_([place[name] for name in ids], [self.graph.number(name) for name in edges])]
 
     def matrix(self) -> Float[np.ndarray, "sample writer reader"]:
         """The same as matrices, zero where there is no edge."""

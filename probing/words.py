@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from probing.metrics import Estimate
+from probing.metrics import Agreement, Estimate
 
 
 def with_interval(estimate: Estimate, digits: str) -> str:
@@ -22,6 +22,11 @@ def interval(estimate: Estimate, digits: str) -> str:
 def span(low: float, high: float, digits: str) -> str:
     """From the lowest to the highest."""
     return f"{low:{digits}} to {high:{digits}}"
+
+
+def of_agreement(found: Agreement) -> tuple[str, str, str]:
+    """How far scores agree with reality: in rank, signs and size, each with its interval."""
+    return with_interval(found.rank, ".2f"), with_interval(found.sign, ".0%"), with_interval(found.size, ".3g")
 
 
 def duration(seconds: float) -> str:

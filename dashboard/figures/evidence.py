@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from dashboard.figures.strips import interval_bars
-from dashboard.theme import BASE, COLOURS, FAINT, NEUTRAL, PICKED, TUNED, number, style
+from dashboard.theme import BASE, COLOURS, FAINT, NEUTRAL, PICKED, TUNED, between, number, style
 from dashboard.words import CHECKS
 from probing.evidence import VERDICTS, Audit, Verdict
 from probing.extraction import SHARES
@@ -82,7 +82,7 @@ def _edges(rows: pd.DataFrame, across: _Symmetric, up: _Symmetric, colour: str, 
     bars = interval_bars(middle, low, high, colour) | {"thickness": 1, "width": 0}
     text = [
         f"{typeset(row.edge)}<br>estimate {number(row.estimate, signed=True)}<br>effect "
-        f"{number(row.effect, signed=True)} ({number(row.low, signed=True)} to {number(row.high, signed=True)})"
+        f"{number(row.effect, signed=True)} ({between(row.low, row.high)})"
         f"<br>{row.verdict}, {row.group}"
         for row in rows.itertuples()
     ]

@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float
 
-from dashboard.theme import DIVERGING, PICKED, number, style
+from dashboard.theme import DIVERGING, PICKED, between, number, style
 from probing.edge_tables import Breakdown
 from probing.graph import Reader, ResidualGraph
 from probing.metrics import significant
@@ -60,10 +60,10 @@ def _heatmap(
         z[place] = breakdown.difference[i]
         hover[place] = (
             f"<b>{name}</b><br>difference {number(breakdown.difference[i], signed=True)}<br>95 % interval "
-            f"{number(breakdown.ci_low[i], signed=True)} to {number(breakdown.ci_high[i], signed=True)}"
+            f"{between(breakdown.ci_low[i], breakdown.ci_high[i])}"
         )
         if seeds is not None:
-            hover[place] += f"<br>seeds {number(low[i], signed=True)} to {number(high[i], signed=True)}"
+            hover[place] += f"<br>seeds {between(low[i], high[i])}"
             if further[i]:
                 rings.append((column, row))
         if sure[i]:

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from dashboard.figures.strips import interval_bars
-from dashboard.theme import BASE, FAINT, NEUTRAL, PICKED, TUNED, number, percent, style
+from dashboard.theme import BASE, FAINT, NEUTRAL, PICKED, TUNED, between, number, percent, style
 from probing.graph import layer_of
 from probing.transplant.findings import Measure
 from probing.transplant.units import ORDERS, Direction, Order
@@ -160,7 +160,7 @@ def _change(row: Mapping[str, float | str | None], measure: Measure) -> str:
     value, low, high = (scale * row[f"{measure}_{end}"] for end in ("change", "low", "high"))  # type: ignore[operator]
     if not (np.isfinite(low) and np.isfinite(high)):
         return f"{number(value, signed=True)}{unit} (no interval)"
-    return f"{number(value, signed=True)}{unit} ({number(low, signed=True)} to {number(high, signed=True)})"
+    return f"{number(value, signed=True)}{unit} ({between(low, high)})"
 
 
 def _is_number(value: float | str | None) -> bool:

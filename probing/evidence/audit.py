@@ -11,13 +11,12 @@ import numpy as np
 import pandas as pd
 
 from probing.evidence.checks import checked
-from probing.evidence.removed import Removed
+from probing.evidence.removed import Removed, made_with
 from probing.jobs.tasks import Check
 from probing.jobs.tasks.ablation import DEFINITION
 from probing.metrics import Agreement, Definition, agreement
 from probing.scores import Scores
 from probing.store import Store
-from probing.store.records import EvaluationRow
 
 SMALL = 1000
 """Edges of a graph up to which all are shown where all were removed; of a larger one as many as a check would draw."""
@@ -38,6 +37,15 @@ class Audit:
     """Of the graph."""
     questions: int
     """On which it rests, at least."""
+
+    @property
+    def overall(self) -> Agreement | None:
+        """Over all edges of the graph, or the random ones where not all were removed; None where none of these were."""
+        return self.agreement.get("all") or self.agreement.get("random")
+
+    def count(self, group: str) -> int:
+        """How many edges an agreement is of."""
+        return self.edges if group == "all" else int((self.table["group"] == group).sum())
 
     @property
     def whole(self) -> bool:
@@ -61,16 +69,12 @@ def groups(store: Store, run: str, scores: Scores, known: Removed) -> dict[str, 
         check = Check(random=scores.graph.size) if scores.graph.size <= SMALL else Check()
         chosen = [names[number] for number in check.edges(scores)]
         return {"strongest": chosen[: check.strongest], "random": chosen[check.strongest :]}
-    table = store.evaluations.table()
-    table = table[(table["kind"] == Check.kind) & table["finished"].notna()]
-    rows = [EvaluationRow.of(row) for row in table.to_dict("records")]
-    now = [row for row in rows if row.settings["version"] == Check.version]  # of an earlier one's, `known` has nothing
-    mine = [row for row in now if row.settings["run"] == run]
+    mine = list(made_with(store, Check, {"run": run}))
     if not mine:
         return {}
-    most = max(mine, key=lambda row: (row.questions, row.units))
-    units, first = store.evaluations.values(most.evaluation_key).units, most.settings["strongest"]
-    return {"strongest": list(units[:first]), "random": list(units[first:])}
+    settings, found = max(mine, key=lambda one: (len(one[1].ids), len(one[1].units)))
+    first = settings["strongest"]
+    return {"strongest": list(found.units[:first]), "random": list(found.units[first:])}
 
 
 def audit(scores: Scores, known: Removed, chosen: Mapping[str, Sequence[str]]) -> Audit | None:
@@ -89,11 +93,9 @@ def _agreement(scores: Scores, known: Removed, edges: Sequence[str]) -> Agreemen
     source = known.whole(edges) if edges else None
     if source is None:
         return None
-    sample = {question: place for place, question in enumerate(scores.ids)}
-    rows, numbers = [sample[question] for question in source.ids], [scores.graph.number(edge) for edge in edges]
     effects = source.effects[:, [source.place[edge] for edge in edges]]
     definition = replace(DEFINITION, resamples=int(np.clip(_RANKED // len(edges), 200, DEFINITION.resamples)))
-    return agreement(scores.edges[rows][:, numbers], effects, definition)
+    return agreement(scores.of(source.ids, edges), effects, definition)
 
 
 def best(audits: Mapping[str, Sequence[Audit]]) -> str | None:
@@ -105,5 +107,4 @@ def best(audits: Mapping[str, Sequence[Audit]]) -> str | None:
 
 
 def _rank(found: Audit) -> float:
-    of = found.agreement.get("all", found.agreement.get("random"))
-    return of.rank.value if of is not None else np.nan
+    return found.overall.rank.value if found.overall is not None else np.nan

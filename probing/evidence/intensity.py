@@ -19,13 +19,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from probing.evidence.removed import made_with
 from probing.graph import ResidualGraph
 from probing.jobs.keys import ground_key
 from probing.jobs.tasks import Check
 from probing.method import Loss
 from probing.metrics import Comparison, Definition, from_resamples, resample_counts
 from probing.store import Store
-from probing.store.records import EvaluationRow
 
 Effects = Float[np.ndarray, "sample edge"]
 
@@ -105,18 +105,13 @@ def _samples(store: Store, run: str, loss: Loss, graph: ResidualGraph, definitio
     """What was checked of a run's model, on its questions."""
     settings = store.runs.settings(run)
     ground, granularity = ground_key(settings), settings["method"]["granularity"]
-    table = store.evaluations.table()
-    table = table[(table["kind"] == Check.kind) & table["finished"].notna()].drop_duplicates("evaluation_key")
     zeros = definition.structural_zeros
     cells = len(graph.writers) * len(graph.readers) if zeros else graph.size
-    for row in map(EvaluationRow.of, table.to_dict("records")):
-        if (row.settings["version"], row.settings.get("ground")) != (Check.version, ground):
-            continue
-        found = store.evaluations.values(row.evaluation_key)
-        of_run = store.runs.settings(row.settings["run"])["method"]
+    for made, found in made_with(store, Check, {"ground": ground}):
+        of_run = store.runs.settings(made["run"])["method"]
         if loss not in found.values or of_run["granularity"] != granularity:
             continue
-        first = min(row.settings["strongest"], len(found.units))
+        first = min(made["strongest"], len(found.units))
         rest, drawn = graph.size - first, len(found.units) - first
         if rest and not drawn:
             continue

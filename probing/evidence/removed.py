@@ -5,14 +5,15 @@ person asked for. All of them are of one *ground* (`keys.ground_key`): the same 
 method a run estimates effects is no part of it, so what was found for one is there for all.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from probing.jobs.keys import exact_key, ground_key
-from probing.jobs.tasks import Check, OneEdge
+from probing.jobs.tasks import Check, OneEdge, Task
 from probing.method import Loss
 from probing.store import Store
 from probing.store.records import Measurements
@@ -113,10 +114,22 @@ def removed_everywhere(
 def _measured(store: Store, ground: str, loss: Loss, read: Read) -> Iterator[tuple[str, Source]]:
     """What finished evaluations of a ground found of a loss, by their keys: those that this version makes so."""
     for task in (Check, OneEdge):
-        for key in store.evaluations.made_with([task.kind], {"ground": ground, "version": str(task.version)}):
+        for key in _made_with(store, task, {"ground": ground}):
             measured = read(key)
             if loss in measured.values:
                 yield key, Source(measured.ids, measured.units, measured.values[loss].T)
+
+
+def made_with(
+    store: Store, task: type[Task], settings: Mapping[str, str]
+) -> Iterator[tuple[dict[str, Any], Measurements]]:
+    """All settings of each finished evaluation that has some of them, as this version makes it, and what it found."""
+    for key in _made_with(store, task, settings):
+        yield store.evaluations.settings(key), store.evaluations.values(key)
+
+
+def _made_with(store: Store, task: type[Task], settings: Mapping[str, str]) -> list[str]:
+    return store.evaluations.made_with([task.kind], {**settings, "version": str(task.version)})
 
 
 def _best_first(found: Iterable[tuple[str, Source]]) -> Removed:

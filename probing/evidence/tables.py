@@ -1,6 +1,6 @@
 """What a store has as evidence about some pairs, as tables in Markdown: docs/findings.md is made of them."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -12,13 +12,14 @@ from probing.evidence.intensity import sampled_intensity
 from probing.evidence.removed import removed
 from probing.jobs.keys import key_of
 from probing.jobs.shipped import DEFINITIONS
+from probing.jobs.tasks.ablation import DEFINITION
 from probing.method import Method
-from probing.metrics import FALSE_DISCOVERIES, INTENSITY, METRICS, PATTERN, Comparison, Definition
+from probing.metrics import FALSE_DISCOVERIES, INTENSITY, METRICS, PATTERN, Comparison
 from probing.pairs import Registry
 from probing.rollouts import Criteria
 from probing.store import Store
 from probing.store.records import ComparisonRow
-from probing.words import span, with_interval
+from probing.words import of_agreement, span
 
 _NAMES = ("the paper's", "margin", "removed", "removed, margin")
 """Of the definitions, in a table's head."""
@@ -94,7 +95,7 @@ def _sampled(store: Store, rows: Found, method: Method) -> Comparison | None:
     if row is None or row.graph is None:
         return None
     runs = row.base_run or "", row.tuned_run or ""
-    return sampled_intensity(store, runs, method.loss, row.graph, Definition(resamples=2000))
+    return sampled_intensity(store, runs, method.loss, row.graph, DEFINITION)
 
 
 def _by_definition(found: Mapping[str, Found], cell: Callable[[Found, Method], str]) -> Iterator[str]:
@@ -120,8 +121,5 @@ def _agreement(store: Store, title: str, name: str, row: ComparisonRow) -> Itera
         found = audit(scores, known, groups(store, run, scores, known))
         for group, of in found.agreement.items() if found is not None else ():
             assert found is not None
-            edges = found.edges if group == "all" else int((found.table["group"] == group).sum())
-            cells: Sequence[str] = (
-                with_interval(of.rank, ".2f"), with_interval(of.sign, ".0%"), with_interval(of.size, ".3g"),
-            )  # fmt: skip
-            yield f"| {title} | {side} | {name} | {edges} {group} | {found.questions} | {' | '.join(cells)} |"
+            edges, cells = f"{found.count(group)} {group}", " | ".join(of_agreement(of))
+            yield f"| {title} | {side} | {name} | {edges} | {found.questions} | {cells} |"

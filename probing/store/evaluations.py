@@ -90,6 +90,14 @@ class Evaluations:
         values = [value for setting in settings.items() for value in setting]
         return [key for (key,) in self._connection.rows(sql, list(kinds), *values)]
 
+    def settings(self, key: str) -> dict[str, Any]:
+        """All that decides an evaluation.
+
+        Raises:
+            StoreError: there is no such evaluation.
+        """
+        return json.loads(self._row(key, "settings")[0])
+
     def measured(self, key: str) -> set[str]:
         """The units of an evaluation that are there."""
         sql = "SELECT DISTINCT unit FROM measurements WHERE evaluation_key = ?"
@@ -113,11 +121,15 @@ class Evaluations:
 
     def _about(self, key: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The units that an evaluation will have, and its questions."""
-        found = self._connection.rows("SELECT units, ids FROM evaluations WHERE evaluation_key = ?", key)
+        units, ids = self._row(key, "units, ids")
+        return tuple(units), tuple(ids)
+
+    def _row(self, key: str, columns: str) -> tuple[Any, ...]:
+        """Some columns of an evaluation."""
+        found = self._connection.rows(f"SELECT {columns} FROM evaluations WHERE evaluation_key = ?", key)
         if not found:
             raise StoreError(f"There is no evaluation '{key}'.", "Run 'python -m probing probe PAIR --also KIND'.")
-        ((units, ids),) = found
-        return tuple(units), tuple(ids)
+        return found[0]
 
     def table(self) -> pd.DataFrame:
         """Every evaluation with its pair, question set, comparison, side, settings, provenance and progress.

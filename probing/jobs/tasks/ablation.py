@@ -10,11 +10,11 @@ import numpy as np
 from probing.graph import ResidualGraph
 from probing.jobs.keys import ground_key
 from probing.jobs.tasks.task import BOTH, Case, Cost, Side, Task
-from probing.metrics import Agreement, Definition, agreement
+from probing.metrics import Definition, agreement
 from probing.scores import Scores
 from probing.store import Store
 from probing.store.records import EvaluationRow
-from probing.words import with_interval
+from probing.words import of_agreement
 
 DEFINITION = replace(Definition(), resamples=2000)
 """With which the intervals are made: each resample ranks all edges anew."""
@@ -89,19 +89,10 @@ class Check(Task):
         yield "|---" * 7 + "|"
         for row in evaluations:
             scores, found = store.runs.scores(row.settings["run"]), store.evaluations.values(row.evaluation_key)
-            number = {name: edge for edge, name in enumerate(scores.graph.edges)}
-            place = {question: sample for sample, question in enumerate(scores.ids)}
-            effects = found.values[scores.method.loss].T
-            of_units = scores.edges[[place[question] for question in found.ids]][:, [number[u] for u in found.units]]
+            effects, of_units = found.values[scores.method.loss].T, scores.of(found.ids, found.units)
             first = min(row.settings["strongest"], len(found.units))
             for words, part in (("strongest", slice(0, first)), ("random", slice(first, None))):
                 names = found.units[part]
                 if names:
-                    cells = " | ".join(_cells(agreement(of_units[:, part], effects[:, part], DEFINITION)))
+                    cells = " | ".join(of_agreement(agreement(of_units[:, part], effects[:, part], DEFINITION)))
                     yield f"| {row.alpha:g} | {row.side} | {len(names)} {words} | {len(found.ids)} | {cells} |"
-
-
-def _cells(found: Agreement) -> Iterator[str]:
-    yield with_interval(found.rank, ".2f")
-    yield with_interval(found.sign, ".0%")
-    yield with_interval(found.size, ".3g")

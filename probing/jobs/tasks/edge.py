@@ -66,13 +66,9 @@ class OneEdge(Task):
         yield "|---" * 6 + "|"
         for row in evaluations:
             scores, found = store.runs.scores(row.settings["run"]), store.evaluations.values(row.evaluation_key)
-            place = {question: sample for sample, question in enumerate(scores.ids)}
-            for unit, effects in zip(found.units, found.values[scores.method.loss], strict=True):
-                if SCORE in found.values:
-                    estimate = found.values[SCORE][found.units.index(unit)].mean()
-                else:
-                    rows = [place[question] for question in found.ids]
-                    estimate = scores.edges[rows, scores.graph.number(unit)].mean()
-                ends = edge_means(effects[:, None].astype(np.float64), Definition())
-                effect = with_interval(Estimate(*(float(end[0]) for end in ends)), "+.3g")
+            effects = found.values[scores.method.loss].T
+            estimates = found.values[SCORE].T if SCORE in found.values else scores.of(found.ids, found.units)
+            ends = np.transpose(edge_means(effects.astype(np.float64), Definition()))
+            for unit, estimate, of_unit in zip(found.units, estimates.mean(0), ends.tolist(), strict=True):
+                effect = with_interval(Estimate(*of_unit), "+.3g")
                 yield f"| {row.alpha:g} | {row.side} | {unit} | {len(found.ids)} | {estimate:+.3g} | {effect} |"
