@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from probing.ablation import effects_by_loss
+from probing.ablation import effects_by_loss, loss_without
 from probing.attribution import ZERO, Attributor, References, find_references
 from probing.fitting import batch_by_batch
 from probing.method import PAPERS, Method, told_together
@@ -48,9 +48,9 @@ def score(
         attributor, samples, range(attributor.graph.size), [one.loss for one in made], references,
         progress=lambda done: progress(),
     )  # fmt: skip
-    ids, loss = tuple(sample.id for sample in samples), attributor.loss(samples)
+    ids, loss = tuple(sample.id for sample in samples), loss_without(attributor, samples, [])
     return [
-        Scores(attributor.graph, ids, edges.astype(np.float32), loss, method=one)
+        Scores(attributor.graph, ids, edges.astype(np.float32), loss.astype(np.float32), method=one)
         for one, edges in zip(made, found, strict=True)
     ]
 

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 
 import numpy as np
@@ -91,15 +91,6 @@ class Attributor:
             self._products[kind] = kind(self.architecture)
         edges, loss = self._pass(samples, self._products[kind], method, references)
         return Scores(self.graph, tuple(sample.id for sample in samples), edges, loss, method=method)
-
-    def loss(self, samples: Sequence[Sample]) -> Float[np.ndarray, " sample"]:
-        """Each sample's negative log-likelihood per scored token; the samples make one batch.
-
-        Raises:
-            SequenceError: a sample that this model cannot score.
-        """
-        with torch.no_grad(), self.running(samples, nullcontext()) as said:
-            return said.losses().float().cpu().numpy()
 
     def score_positions(
         self, sample: Sample, method: Method = PAPERS, references: References = ZERO
