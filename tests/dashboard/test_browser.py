@@ -344,6 +344,7 @@ def test_the_selection_survives_a_filter_and_nothing_jumps(shared: Server, brows
         parts = (_plot(page), _node(page, 0, "m3"), _node(page, 2, "input"), page.get_by_role("button", name="Filter"))
         return [{k: round(v) for k, v in (part.bounding_box() or {}).items() if k != "width"} for part in parts]
 
+    _at_rest(page)
     before = places()
     _slider(page, "Edges in each panel").press("ArrowRight")
     _at_rest(page)

@@ -57,7 +57,15 @@ def watched(store: Store) -> Iterator[Callable[[], Supervisor]]:
 
 
 def _children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "worker" in child.cmdline()]
+    """The workers that this process has started and that are alive."""
+
+    def is_worker(child: psutil.Process) -> bool:
+        try:
+            return "worker" in child.cmdline()
+        except (psutil.ZombieProcess, psutil.NoSuchProcess):
+            return False
+
+    return [child for child in psutil.Process().children() if is_worker(child)]
 
 
 def test_a_worker_that_hangs_is_killed_and_its_job_is_finished_by_the_next(
