@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import streamlit as st
+from playwright.sync_api import Browser, sync_playwright
 
 import tests.computed
-from benchmarks.serving import Server
+from benchmarks.serving import CHROME, CHROME_FLAGS, Server
 from dashboard import service
 from probing.store import open_store
 
@@ -19,6 +20,31 @@ os.environ["PROBING_START"] = "comparisons"
 def computed(shared_folder: Path) -> Path:
     """A store with every shipped comparison and timeline, and the evidence of some pairs."""
     return tests.computed.computed(shared_folder)
+
+
+@pytest.fixture(scope="module")
+def _chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROME, args=CHROME_FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def browser(_chromium: Browser) -> Iterator[Browser]:
+    """A browser whose pages are closed after each test, and whose visitors stay known for a file's tests."""
+    yield _chromium
+    for context in _chromium.contexts:
+        for page in context.pages:
+            page.close()
+
+
+@pytest.fixture(scope="session")
+def shared(computed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all tests that leave its store as it is."""
+    running = Server(Path(shutil.copy(computed, tmp_path_factory.mktemp("shared") / "store.duckdb")))
+    yield running
+    running.stop()
 
 
 @pytest.fixture

@@ -5,15 +5,24 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import axe_playwright_python
 import pandas as pd
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
-from benchmarks.serving import CHROME, CHROME_FLAGS, Server
+from benchmarks.serving import CHROME, Server
+from tests.dashboard.browsing import (
+    Complaints,
+    at_rest,
+    click,
+    node,
+    open_page,
+    picked,
+    plot,
+    settled,
+)
 from tests.dashboard.conftest import specs_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROME is None, reason="no Chromium on this machine")]
@@ -32,119 +41,11 @@ PAGES = {
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROME, args=CHROME_FLAGS)
-        yield running
-        running.close()
-
-
-@pytest.fixture(scope="module")
-def shared(computed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for all tests that leave its store as it is."""
-    running = Server(Path(shutil.copy(computed, tmp_path_factory.mktemp("shared") / "store.duckdb")))
-    yield running
-    running.stop()
-
-
-@pytest.fixture(scope="module")
 def elsewhere(computed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Another server, on which nobody has looked at anything but links."""
     running = Server(Path(shutil.copy(computed, tmp_path_factory.mktemp("elsewhere") / "store.duckdb")))
     yield running
     running.stop()
-
-
-expect.set_options(timeout=30_000)
-
-
-class Complaints(list[str]):
-    """What the browser's console said against our pages."""
-
-    def listen(self, page: Page) -> None:
-        page.on("pageerror", lambda error: self.append(str(error)))
-        page.on("console", lambda message: self._hear(message.type, message.text, message.location.get("url", "")))
-
-    def _hear(self, kind: str, text: str, url: str) -> None:
-        if kind == "error":
-            self.append(f"{text} ({url})")
-
-
-@pytest.fixture(autouse=True)
-def _leave(browser: Browser) -> Iterator[None]:
-    yield
-    for context in browser.contexts:
-        for page in context.pages:
-            page.close()
-
-
-def _visitor(browser: Browser, width: int = 1440, scheme: str = "light") -> BrowserContext:
-    return browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-
-
-_known_visitor = cache(_visitor)
-"""Somebody who has been here before, whose browser has the program's scripts."""
-
-
-def _open(browser: Browser, url: str, complaints: Complaints, width: int = 1440, scheme: str = "light") -> Page:
-    return _visit(_known_visitor(browser, width, scheme), url, complaints)
-
-
-def _visit(visitor: BrowserContext, url: str, complaints: Complaints) -> Page:
-    page = visitor.new_page()
-    page.set_default_timeout(30_000)
-    complaints.listen(page)
-    page.goto(url)
-    return page
-
-
-def _settled(page: Page) -> None:
-    """Wait until the script has run and its figures are drawn."""
-    expect(page.locator("[data-testid='stApp'][data-test-script-state='notRunning']")).to_be_visible(timeout=30_000)
-    expect(page.locator("[data-testid='stException']")).to_have_count(0)
-
-
-def _at_rest(page: Page) -> None:
-    """Wait until nothing on the page has changed for half a second."""
-    _settled(page)
-    page.evaluate(
-        """() => new Promise(done => {
-            let rest = setTimeout(done, 500);
-            new MutationObserver(() => { clearTimeout(rest); rest = setTimeout(done, 500); })
-                .observe(document, {attributes: true, characterData: true, childList: true, subtree: true});
-        })"""
-    )
-
-
-def _plot(page: Page, number: int = 0) -> Locator:
-    return page.locator(".js-plotly-plot").nth(number)
-
-
-def _click(page: Page, target: Locator) -> None:
-    """Click the middle of something drawn, once it has stopped moving: figures are drawn anew when they change."""
-    _settled(page)
-    expect(target).to_be_attached()
-    box = None
-    for _ in range(40):
-        before, box = box, target.bounding_box()
-        if box is not None and box == before:
-            break
-        target.evaluate("element => element.scrollIntoView({block: 'center'})")
-        page.wait_for_timeout(200)
-    assert box is not None
-    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-
-
-def _node(page: Page, panel: int, name: str) -> Locator:
-    """A node of the circuit graph, where its label is drawn."""
-    return _plot(page).locator("text", has_text=re.compile(f"^{name}$")).nth(panel)
-
-
-def _picked(page: Page, name: str) -> None:
-    expect(
-        page.locator("[data-testid='stMarkdown'] strong", has_text=re.compile(f"^{re.escape(name)}$"))
-    ).to_be_visible()
-    _settled(page)
 
 
 # -- the view is the link ----------------------------------------------------------------------------------------------
@@ -173,9 +74,9 @@ VIEWS = {
 @pytest.mark.parametrize("link", list(VIEWS))
 def test_a_link_opens_the_same_view_on_another_server(elsewhere: Server, browser: Browser, link: str) -> None:
     complaints = Complaints()
-    page = _open(browser, f"{elsewhere.url}/{link}", complaints)
+    page = open_page(browser, f"{elsewhere.url}/{link}", complaints)
     expect(page.get_by_role("heading", level=1)).to_contain_text("base → ppo")
-    _settled(page)
+    settled(page)
     for text in VIEWS[link]:
         _shown(page, text)
     for name, label in (("edges", "Edges in each panel"), ("bins", "Bins"), ("share", "Share of the total |score|, %")):
@@ -197,23 +98,23 @@ def _shown(page: Page, text: str) -> None:
 
 def test_back_and_forward_show_the_views_that_were(shared: Server, browser: Browser) -> None:
     complaints = Complaints()
-    page = _open(browser, shared.url, complaints)
+    page = open_page(browser, shared.url, complaints)
     heading = page.get_by_role("heading", level=1)
     expect(heading).to_have_text("base → grpo")
-    _settled(page)
+    settled(page)
     page.get_by_role("combobox", name=re.compile("Pair")).click()
     page.get_by_role("option", name="PPO").click()
     expect(heading).to_have_text("base → ppo")
-    _settled(page)
+    settled(page)
     page.get_by_role("link", name="Circuits").click()
     expect(heading).to_have_text("Circuits: base → ppo")
-    _settled(page)
-    _click(page, _node(page, 1, "m3"))
-    _picked(page, "m3")
-    _click(page, _node(page, 1, "a2"))
-    _picked(page, "a2")
+    settled(page)
+    click(page, node(page, 1, "m3"))
+    picked(page, "m3")
+    click(page, node(page, 1, "a2"))
+    picked(page, "a2")
     page.go_back()
-    _picked(page, "m3")
+    picked(page, "m3")
     page.go_back()
     expect(page.get_by_text("Click a node, or the middle of an edge, for")).to_be_visible()
     page.go_back()
@@ -221,27 +122,27 @@ def test_back_and_forward_show_the_views_that_were(shared: Server, browser: Brow
     page.go_forward()
     expect(heading).to_have_text("Circuits: base → ppo")
     page.go_forward()
-    _picked(page, "m3")
+    picked(page, "m3")
     assert not complaints
 
 
 def test_moving_between_pages_keeps_the_selection(shared: Server, browser: Browser) -> None:
     complaints = Complaints()
-    page = _open(browser, f"{shared.url}/?pair=DPO&alpha=0.1", complaints)
+    page = open_page(browser, f"{shared.url}/?pair=DPO&alpha=0.1", complaints)
     expect(page.get_by_role("heading", level=1)).to_have_text("base → dpo")
-    _settled(page)
+    settled(page)
     for link in ("Circuits", "Distributions", "Intensity", "Questions", "Timeline", "Methods", "Compare"):
         page.get_by_role("link", name=link).click()
         own = "" if link == "Compare" else f"{link}: "
         expect(page.get_by_role("heading", level=1)).to_have_text(f"{own}base → dpo")
         expect(page.get_by_text("(α = 0.1)")).to_be_visible()
-        _settled(page)
+        settled(page)
         expect(page).to_have_url(re.compile("pair=DPO"))
     assert not complaints
 
 
 def test_an_unknown_pair_in_the_link_is_named(shared: Server, browser: Browser) -> None:
-    page = _open(browser, f"{shared.url}/circuits?pair=Nonsense", Complaints())
+    page = open_page(browser, f"{shared.url}/circuits?pair=Nonsense", Complaints())
     expect(page.get_by_text("The link asks for the pair “Nonsense”")).to_be_visible()
     expect(page.get_by_role("heading", level=1)).to_have_text("Circuits: base → grpo")
 
@@ -250,11 +151,11 @@ def test_an_unknown_pair_in_the_link_is_named(shared: Server, browser: Browser) 
 
 
 def test_what_changed_and_how_sure_is_on_one_screen(shared: Server, browser: Browser) -> None:
-    page = _open(browser, shared.url, Complaints())
-    _settled(page)
-    expect(_plot(page, 2).locator(".main-svg").first).to_be_visible()
+    page = open_page(browser, shared.url, Complaints())
+    settled(page)
+    expect(plot(page, 2).locator(".main-svg").first).to_be_visible()
     for part in (page.get_by_role("heading", level=1), page.get_by_text("GRPO lowered intensity by"),
-                 *page.get_by_test_id("stMetric").all(), _plot(page, 0), _plot(page, 1), _plot(page, 2)):  # fmt: skip
+                 *page.get_by_test_id("stMetric").all(), plot(page, 0), plot(page, 1), plot(page, 2)):  # fmt: skip
         box = part.bounding_box()
         assert box is not None
         assert box["y"] >= 0
@@ -272,8 +173,8 @@ def _grid(page: Page) -> list[list[str]]:
 
 
 def test_the_leaderboard_sorts_by_number_and_its_rows_are_links(shared: Server, browser: Browser) -> None:
-    page = _open(browser, shared.url, Complaints())
-    _settled(page)
+    page = open_page(browser, shared.url, Complaints())
+    settled(page)
     table = page.get_by_test_id("stDataFrame").first
     page.get_by_role("heading", name="All pairs at all cuts").evaluate("it => it.scrollIntoView()")
     page.wait_for_timeout(500)
@@ -302,59 +203,59 @@ def test_the_leaderboard_sorts_by_number_and_its_rows_are_links(shared: Server, 
 
 def test_a_click_on_a_node_or_an_edge_or_a_cell_shows_its_values(shared: Server, browser: Browser) -> None:
     complaints = Complaints()
-    page = _open(browser, f"{shared.url}/circuits?edges=12", complaints)
+    page = open_page(browser, f"{shared.url}/circuits?edges=12", complaints)
     expect(page.locator(".js-plotly-plot .main-svg").first).to_be_visible()
-    _settled(page)
-    _click(page, _node(page, 1, "m3"))
-    _picked(page, "m3")
+    settled(page)
+    click(page, node(page, 1, "m3"))
+    picked(page, "m3")
     expect(page.get_by_text("strongest inputs")).to_be_visible()
     assert "pick=m3" in page.url
-    _click(page, _node(page, 0, "logits"))
-    _picked(page, "logits")
-    for marker in _plot(page).locator(".scatterlayer .points path.point").all()[:6]:
-        _click(page, marker)
-        _settled(page)
+    click(page, node(page, 0, "logits"))
+    picked(page, "logits")
+    for marker in plot(page).locator(".scatterlayer .points path.point").all()[:6]:
+        click(page, marker)
+        settled(page)
         if page.get_by_text("Difference of strength").count():
             break
     expect(page.get_by_text("Difference of strength")).to_be_visible()
     expect(page.get_by_text(re.compile("95 % interval"))).to_be_visible()
     expect(page.locator(".js-plotly-plot")).to_have_count(3)  # graph, the edge's questions, matrix
-    _settled(page)
+    settled(page)
     matrix = page.locator(".js-plotly-plot").last
     choice = page.get_by_role("combobox", name=re.compile("Node or edge"))
     before = choice.input_value()
-    _click(page, matrix.locator(".scatterlayer .points path.point").nth(100))
+    click(page, matrix.locator(".scatterlayer .points path.point").nth(100))
     expect(choice).not_to_have_value(before)
-    _settled(page)
+    settled(page)
     name = choice.input_value()
     assert "->" in name
     expect(page).to_have_url(re.compile("pick=[^&]*-%3E"))
-    _picked(page, name)
+    picked(page, name)
     assert page.locator(".js-plotly-plot").last.locator(".shapelayer path").count() == 3, "outlined in every panel"
     assert not complaints
 
 
 def test_the_selection_survives_a_filter_and_nothing_jumps(shared: Server, browser: Browser) -> None:
     complaints = Complaints()
-    page = _open(browser, f"{shared.url}/circuits?pick=m3", complaints)
-    _settled(page)
-    _picked(page, "m3")
+    page = open_page(browser, f"{shared.url}/circuits?pick=m3", complaints)
+    settled(page)
+    picked(page, "m3")
 
     def places() -> list[dict]:
-        parts = (_plot(page), _node(page, 0, "m3"), _node(page, 2, "input"), page.get_by_role("button", name="Filter"))
+        parts = (plot(page), node(page, 0, "m3"), node(page, 2, "input"), page.get_by_role("button", name="Filter"))
         return [{k: round(v) for k, v in (part.bounding_box() or {}).items() if k != "width"} for part in parts]
 
-    _at_rest(page)
+    at_rest(page)
     before = places()
     _slider(page, "Edges in each panel").press("ArrowRight")
-    _at_rest(page)
+    at_rest(page)
     assert places() == before
     page.get_by_role("button", name="Filter").click()
     page.get_by_role("button", name="mlp").or_(page.get_by_role("checkbox", name="mlp")).first.click()
     page.keyboard.press("Escape")
     expect(page.get_by_text("under 1 filters")).to_be_visible()
-    _picked(page, "m3")
-    _at_rest(page)
+    picked(page, "m3")
+    at_rest(page)
     assert places()[:3] == before[:3]
     assert "kinds=mlp" in page.url
     assert "pick=m3" in page.url
@@ -363,22 +264,22 @@ def test_the_selection_survives_a_filter_and_nothing_jumps(shared: Server, brows
 
 def _strong_edges(page: Page) -> int:
     """How many edges of the graph are drawn and not faded."""
-    lines = _plot(page).locator(".scatterlayer .lines path:not([style*='stroke-opacity: 0.12'])")
+    lines = plot(page).locator(".scatterlayer .lines path:not([style*='stroke-opacity: 0.12'])")
     return sum(d.count("M") for d in lines.evaluate_all("paths => paths.map(p => p.getAttribute('d'))"))
 
 
 def test_tracing_highlights_every_path_through_a_node(shared: Server, browser: Browser) -> None:
-    page = _open(browser, f"{shared.url}/circuits?pick=m3&panels=tuned&edges=30", Complaints())
-    _picked(page, "m3")
-    expect(_plot(page).locator(".scatterlayer .lines path[style*='stroke-opacity: 0.12']").first).to_be_attached()
+    page = open_page(browser, f"{shared.url}/circuits?pick=m3&panels=tuned&edges=30", Complaints())
+    picked(page, "m3")
+    expect(plot(page).locator(".scatterlayer .lines path[style*='stroke-opacity: 0.12']").first).to_be_attached()
     own = _strong_edges(page)
     page.get_by_text("Trace paths").click()
     expect(page).to_have_url(re.compile("trace=true"))
-    _settled(page)
+    settled(page)
     page.wait_for_timeout(700)
     assert 0 < own < _strong_edges(page) < 30
     page.goto(f"{shared.url}/circuits?panels=tuned&edges=30")
-    _settled(page)
+    settled(page)
     page.wait_for_timeout(700)
     assert _strong_edges(page) == 30
 
@@ -388,15 +289,15 @@ def test_tracing_highlights_every_path_through_a_node(shared: Server, browser: B
 
 def test_a_question_is_resolved_token_by_token_on_demand(server: Server, browser: Browser) -> None:
     complaints = Complaints()
-    page = _open(browser, f"{server.url}/questions?q=add-0026", complaints)
+    page = open_page(browser, f"{server.url}/questions?q=add-0026", complaints)
     expect(page.locator(".tokens .cut").first).to_be_visible()
     assert page.locator(".tokens .scored-base").count() == 5
     assert page.locator(".tokens .scored-tuned").count() == 5
     page.get_by_role("button", name="Compute token by token").click()
     expect(page.get_by_role("progressbar").first).to_be_visible()
     expect(page.get_by_text("The bars add up to the score")).to_be_visible(timeout=90_000)
-    _settled(page)
-    expect(_plot(page).locator(".barlayer .point").first).to_be_attached()
+    settled(page)
+    expect(plot(page).locator(".barlayer .point").first).to_be_attached()
     page.reload()
     expect(page.get_by_text("The bars add up to the score")).to_be_visible()
     assert not complaints
@@ -404,9 +305,9 @@ def test_a_question_is_resolved_token_by_token_on_demand(server: Server, browser
 
 def test_the_slider_moves_the_circuit_through_training(shared: Server, browser: Browser) -> None:
     complaints = Complaints()
-    page = _open(browser, f"{shared.url}/timeline", complaints)
+    page = open_page(browser, f"{shared.url}/timeline", complaints)
     expect(page.locator(".js-plotly-plot")).to_have_count(3)
-    _settled(page)
+    settled(page)
     _shown(page, "Step 120")
     _slider(page, "Training step").press("ArrowLeft")
     _shown(page, "Step 100 − base")
@@ -419,8 +320,8 @@ def test_the_slider_moves_the_circuit_through_training(shared: Server, browser: 
 
 def test_a_figure_and_its_numbers_can_be_taken_away(shared: Server, browser: Browser, tmp_path: Path) -> None:
     complaints = Complaints()
-    page = _open(browser, f"{shared.url}/distributions?part=Concentration", complaints)
-    _settled(page)
+    page = open_page(browser, f"{shared.url}/distributions?part=Concentration", complaints)
+    settled(page)
     found = {}
     for label, ending in {
         "Figure as interactive HTML": "html",
@@ -451,8 +352,8 @@ def test_a_figure_and_its_numbers_can_be_taken_away(shared: Server, browser: Bro
 
 def test_a_circuit_taken_away_comes_back(shared: Server, browser: Browser, tmp_path: Path) -> None:
     complaints = Complaints()
-    page = _open(browser, f"{shared.url}/circuits?edges=15", complaints)
-    _settled(page)
+    page = open_page(browser, f"{shared.url}/circuits?edges=15", complaints)
+    settled(page)
     shown = page.get_by_text("edges shown").inner_text().split()[0]
     page.get_by_role("button", name="Circuit as a file").click()
     with page.expect_download() as download:
@@ -462,7 +363,7 @@ def test_a_circuit_taken_away_comes_back(shared: Server, browser: Browser, tmp_p
     assert str(sum(edge["in_graph"] for edge in json.loads(file.read_text())["edges"].values())) == shown
     page.locator("input[type=file]").set_input_files(file)
     expect(page.get_by_text(f"Only the {shown} edges of the circuit in circuit.json are shown")).to_be_visible()
-    _settled(page)
+    settled(page)
     assert not complaints
 
 
@@ -477,9 +378,9 @@ AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_page_passes_the_accessibility_rules(shared: Server, browser: Browser, scheme: str) -> None:
     for path in (*PAGES, "circuits?pick=a5-%3Elogits", "distributions?part=Diversity", *STATES):
-        page = _open(browser, f"{shared.url}/{path}", Complaints(), scheme=scheme)
+        page = open_page(browser, f"{shared.url}/{path}", Complaints(), scheme=scheme)
         expect(page.get_by_role("heading", level=1)).to_be_visible()
-        _at_rest(page)
+        at_rest(page)
         page.evaluate(AXE)
         rules = "{runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa'], resultTypes: ['violations'], preload: false}"
         result = page.evaluate(f"axe.run({{exclude: [['.main-svg']]}}, {rules})")  # figures have a text of their own
@@ -491,9 +392,9 @@ def test_every_page_passes_the_accessibility_rules(shared: Server, browser: Brow
 
 @pytest.mark.parametrize("path", list(PAGES))
 def test_the_keyboard_reaches_every_control(shared: Server, browser: Browser, path: str) -> None:
-    page = _open(browser, f"{shared.url}/{path}", Complaints())
+    page = open_page(browser, f"{shared.url}/{path}", Complaints())
     expect(page.get_by_role("heading", level=1)).to_be_visible()
-    _at_rest(page)
+    at_rest(page)
     page.evaluate(
         """() => {
             const kinds = "a[href], button, input, [role=slider], [role=combobox], [role=tab], [role=radio]";
@@ -525,9 +426,9 @@ def test_the_keyboard_reaches_every_control(shared: Server, browser: Browser, pa
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pages_fit_a_phone_and_both_schemes(shared: Server, browser: Browser, path: str, scheme: str) -> None:
     complaints = Complaints()
-    page = _open(browser, f"{shared.url}/{path}?pair=PPO", complaints, width=390, scheme=scheme)
+    page = open_page(browser, f"{shared.url}/{path}?pair=PPO", complaints, width=390, scheme=scheme)
     expect(page.get_by_role("heading", level=1)).to_have_text(PAGES[path])
-    _settled(page)
+    settled(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert not complaints
 
@@ -537,7 +438,7 @@ def test_pages_fit_a_phone_and_both_schemes(shared: Server, browser: Browser, pa
 
 def test_an_impossible_view_says_why(server: Server, browser: Browser) -> None:
     complaints = Complaints()
-    page = _open(browser, f"{server.url}/?cohort=both+wrong", complaints)
+    page = open_page(browser, f"{server.url}/?cohort=both+wrong", complaints)
     page.get_by_role("button", name="Compute it").click()
     expect(page.get_by_text("No question is both wrong")).to_be_visible(timeout=60_000)
     assert not complaints
@@ -545,7 +446,7 @@ def test_an_impossible_view_says_why(server: Server, browser: Browser) -> None:
 
 def test_a_fresh_store_computes_itself_with_visible_progress(fresh_server: Server, browser: Browser) -> None:
     complaints = Complaints()
-    page = _open(browser, fresh_server.url, complaints)
+    page = open_page(browser, fresh_server.url, complaints)
     expect(page.get_by_text(re.compile("Being computed|has not been computed"))).to_be_visible()
     expect(page.get_by_role("progressbar").first).to_be_visible(timeout=60_000)
     expect(page.get_by_text("(α = 0.3)").first).to_be_visible(timeout=120_000)

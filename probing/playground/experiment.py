@@ -1,0 +1,139 @@
+"""What is asked of the playground and what comes back, as values that travel between processes and in links.
+
+An experiment is a question for both models of a pair, and changes that are made inside both while they answer: an edge,
+or all that a node writes, is removed or swapped with what the other model writes there on the same text. One token of
+the answers is looked at closely; each model's is the one at that place of its own answer, given its own answer before.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+from jaxtyping import Float
+
+from probing.errors import PersonError
+
+Kind = Literal["zero", "mean", "swap"]
+"""What stands in for what is taken away: nothing, what the writer writes on average, or what the other model's writes
+on the same text."""
+
+LONGEST_QUESTION = 200
+"""Characters of a question."""
+
+MOST_CHANGES = 24
+
+
+class PlaygroundError(PersonError):
+    """Something that the playground cannot do, or cannot do now."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing that is changed in both models; written `zero:m2->a5<q>`, `swap:a0`."""
+
+    kind: Kind
+    name: str
+    """An edge; or a writer, which stands for all edges out of it; or a block, which stands for all its heads."""
+
+    def __str__(self) -> str:
+        """As `of` reads it."""
+        return f"{self.kind}:{self.name}"
+
+    @staticmethod
+    def of(text: str) -> "Change":
+        """The change that is written so.
+
+        Raises:
+            PlaygroundError: it is no change. Whether a graph has the name is seen only where the graph is.
+        """
+        kind, _, name = text.partition(":")
+        if kind not in get_args(Kind) or not name:
+            raise PlaygroundError(f"“{text}” is no change.", "One is written zero:m2->a5<q>, mean:m3 or swap:a0.")
+        return Change(kind, name)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What both models of a pair are asked, and what is changed in them meanwhile."""
+
+    pair: str
+    question: str
+    changes: tuple[Change, ...] = ()
+    token: int = 0
+    """Which token of each answer is looked at closely, from 0; past an answer's end, its last."""
+
+    def __post_init__(self) -> None:
+        """Raise a PlaygroundError if it is out of bounds."""
+        if not self.question.strip():
+            raise PlaygroundError("There is no question.", "Type one.")
+        if len(self.question) > LONGEST_QUESTION:
+            raise PlaygroundError(
+                f"The question has {len(self.question)} characters.", f"{LONGEST_QUESTION} are the most."
+            )
+        if len(self.changes) > MOST_CHANGES:
+            raise PlaygroundError(f"There are {len(self.changes)} changes.", f"{MOST_CHANGES} are the most.")
+
+    def as_json(self) -> dict[str, Any]:
+        """What `from_json` takes."""
+        return {**asdict(self), "changes": [str(change) for change in self.changes]}
+
+    @staticmethod
+    def from_json(written: Mapping[str, Any]) -> "Experiment":
+        """The experiment that is written so."""
+        return Experiment(**{**written, "changes": tuple(map(Change.of, written["changes"]))})
+
+
+@dataclass(frozen=True)
+class Said:
+    """An answer, token by token."""
+
+    tokens: tuple[str, ...]
+    """The text that each adds; the one that ends the answer is the last, if the answer ends."""
+    probabilities: tuple[float, ...]
+    text: str
+    is_right: bool | None
+    """Whether it is the answer to the question; None where nobody knows."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What a model makes of the token that is looked at."""
+
+    token: str
+    probability: float
+    margin: float
+    """Its logit less that of the likeliest other token, in nats; negative where the model would say another."""
+    likeliest: tuple[tuple[str, float], ...]
+    """The likeliest tokens at that place and their probabilities, the likeliest first."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one model of the pair says."""
+
+    answer: Said
+    """With nothing changed."""
+    changed: Said | None
+    """The same under the changes; None if there are none."""
+    chosen: Chosen
+    without: Chosen | None
+    """The same token after the same text, under the changes; None if there are none."""
+    promised: float | None
+    """What the margin was promised to become less the margin, in nats: the sum of the changes' estimates (norms taken
+    exactly, of the margin, against what stands in)."""
+    scores: Float[np.ndarray, " edge"]
+    """Of every edge, for the token that is looked at: what removing the edge takes from its margin, in nats, by the
+    estimate (`norm-exact`, margin, against zero), in the graph's order."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What comes back."""
+
+    base: Side
+    tuned: Side
+    graph: Mapping[str, Any]
+    """The graph of both models, as `ResidualGraph.from_json` takes it."""
+    seconds: float
+    """How long the process took, without the time in which the experiment waited for its turn."""
