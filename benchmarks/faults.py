@@ -412,7 +412,7 @@ def owners_racing(folder: Path, rounds: int, truth: Truth) -> str:
 
 def hanging_worker(folder: Path, rounds: int, truth: Truth) -> str:
     """A worker stops in the middle of a job: it is killed, and the next one finishes the job."""
-    server = Server(folder / "store.duckdb", {"PROBING_PATIENCE": "20"})
+    server = Server(folder / "store.duckdb", {"PROBING_PATIENCE": "20", "PROBING_START": "nothing"})
     try:
         with closing(open_store(server.store)) as store:
             job = store.queue.submit(_spec(1).as_json())
