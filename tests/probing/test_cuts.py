@@ -1,4 +1,4 @@
-"""Where answers are cut: shares of the mean length and numbers of tokens, their keys, and cuts that come to the same."""
+"""Where answers are cut: shares of the mean length and numbers of tokens, their keys, and cuts that are the same."""
 
 import json
 import math
@@ -50,7 +50,7 @@ def test_tokens_are_so_many_whatever_the_mean_length(cut: Cut, mean: Fraction) -
 
 def test_cuts_stand_in_order_shares_before_tokens() -> None:
     order = [Cut(0.03), Cut(0.5), Cut(1.0), Cut(1, "tokens"), Cut(12, "tokens")]
-    assert sorted(reversed(order)) == order
+    assert sorted(order[::-1]) == order
 
 
 @pytest.mark.parametrize(
@@ -116,9 +116,7 @@ def test_cuts_that_score_the_same_tokens_are_one_row_and_one_table_line(tmp_path
     assert all((edges == scored[0]).all() for edges in scored), "the very same scores"
     assert (one.row(Cut(0.1)).at, one.row(Cut(0.5)).at) == (Cut(0.1), Cut(0.03))
     assert len(same_tokens([*rows, replace(rows[0], pair="ppo")])) == 3, "pairs stay apart"
-    lines = [
-        line.split(" | ")[:3] for line in report(store, load_registry(), ["grpo"]) if " → " in line and "| " in line
-    ]
+    lines = [line.split(" | ")[:3] for line in report(store, load_registry(), ["grpo"]) if "→" in line and "| " in line]
     assert lines[0][:2] == ["| 0.03, 0.1, 1 token", "1"]
     assert lines[1][:2] == ["| 3 tokens", "3"]
     assert len(lines) == 2
