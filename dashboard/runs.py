@@ -1,6 +1,7 @@
 """The queue as a person sees it: what to ask for, how far each job is, its log, and what it made."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -180,8 +181,11 @@ def queue(spec: Spec) -> None:
     st.toast(f"Job {job} is queued." if job not in before else f"Job {job} does just that already.")
 
 
-def show_forecast(spec: Spec) -> None:
-    """What a job would take, as `forecast` says it in a process of its own: pages never load a model library."""
+def show_forecast(spec: Spec, **settings: str) -> None:
+    """What a job would take, as `forecast` says it in a process of its own: pages never load a model library.
+
+    That process has this one's environment, with some `settings` in place of its own.
+    """
     asked = ["forecast", json.dumps(spec.as_json()), "--store", str(default_path().absolute())]
     with st.spinner("Measuring this machine …"):
         try:
@@ -191,6 +195,7 @@ def show_forecast(spec: Spec) -> None:
                 text=True,
                 timeout=120,
                 cwd=Path(__file__).resolve().parents[1],
+                env=os.environ | settings,
             )
         except subprocess.TimeoutExpired:
             st.warning("That took longer than two minutes, and was given up.", icon=":material/schedule:")

@@ -27,7 +27,7 @@ from probing.fitting import (
 from probing.jobs.numerics import numerics_of, scoring_dtype
 from probing.jobs.plan import SIDES, Numerics, Plan, Spec, evaluation_key, find_side
 from probing.jobs.tasks import Task
-from probing.models import DTYPES, describe, load_tokenizer, pick_device
+from probing.models import DTYPES, describe, load_tokenizer, pick_device, tokenizer_note
 from probing.pairs import Pair, QuestionSet, Registry, Shape
 from probing.questions import TEMPLATES, Question, load_questions, prompt_for
 from probing.rollouts import Answer, Criteria, Selected, select
@@ -84,6 +84,17 @@ class Forecast:
         return weights_note(base, tuned) if base is not None and tuned is not None else None
 
     @property
+    def tokenizers(self) -> str | None:
+        """Whether both models have the same tokenizer, where both are here."""
+        found = [model.checkpoint for model in self.models.values() if model.checkpoint is not None]
+        if len(found) < len(SIDES):
+            return None
+        try:
+            return tokenizer_note(*map(load_tokenizer, found)) or "the same for both models"
+        except ModelError as error:
+            return str(error)
+
+    @property
     def asked(self) -> int | None:
         """How many questions there are."""
         return len(self.questions) or self.question_set.size
@@ -96,6 +107,8 @@ class Forecast:
             yield f"{side:10} {self._model(model)}"
         if note := self.note:
             yield f"note       {note}"
+        if said := self.tokenizers:
+            yield f"tokenizers {said}"
         known = f"{self.asked:,}" if self.asked else "an unknown number of"
         yield (
             f"questions  {self.question_set.title}: {known} questions, answers of at most {pair.max_new_tokens:,} "

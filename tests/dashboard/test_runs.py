@@ -56,7 +56,7 @@ def test_a_job_is_queued_once_and_cancelled_and_tried_again(empty: Path) -> None
     app = _button(app, "Queue it")
     assert "Job 1 is queued." in _texts(app)
     assert Spec.from_json(service.store().queue.job(1).spec) == Spec(
-        "grpo", "addition", (0.1, 0.5), Criteria(n=20), method=Method("heads", loss="margin")
+        "grpo", "addition", (Cut(0.1), Cut(0.5)), Criteria(n=20), method=Method("heads", loss="margin")
     )
     app = _button(app, "Queue it")
     assert "Job 1 does just that already." in _texts(app)
