@@ -5,7 +5,7 @@ can be uploaded, and sentences leave out in which folders things lie.
 """
 
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +43,18 @@ class Draft:
     """The fields of a question set that it alone names."""
     uploaded: bytes | None = None
     """What the file of its questions is to hold."""
-    problems: list[str] = field(default_factory=list)
-    """What stands against it, a sentence each; what has not been typed yet is none."""
+    refused: bool = False
+    """Whether something stands against it, which has been said; what has not been typed yet does not."""
 
     @property
-    def complete(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether all that it needs has been typed."""
         return all(self.pair[name] for name in ("title", "base", "tuned", "algorithm", "kind", "questions"))
+
+    def refuse(self, error: PersonError) -> None:
+        """Say what stands against it, below what was typed last."""
+        self.refused = True
+        st.caption(f":red[:material/error: {as_text(public(str(error)))}]")
 
     def placed(self, folder: Path) -> dict[str, Any] | None:
         """Its question set, with what was uploaded written into a folder."""
@@ -69,7 +74,8 @@ def form() -> Draft:
     algorithm, kind = right.columns(2)
     draft.pair["algorithm"] = algorithm.text_input("Algorithm", "GRPO", key="add_algorithm", max_chars=40).strip()
     draft.pair["kind"] = kind.text_input("Kind", "online RL", key="add_kind", max_chars=40).strip()
-    for column, side, words in ((left, "base", "Base model"), (right, "tuned", "Tuned model")):
+    sides = (("base", "Base model"), ("tuned", "Tuned model"))
+    for column, (side, words) in zip(st.columns(2), sides, strict=True):
         with column:
             draft.pair[side] = _model(draft, side, words)
     with st.container(border=True):
@@ -80,11 +86,11 @@ def form() -> Draft:
     draft.pair["max_new_tokens"] = int(
         right.number_input("Longest answer", 1, 32_768, 256, key="add_longest", help="In tokens.")
     )
-    if draft.complete:
+    if draft.is_complete:
         try:
             own_pairs.checked(draft.pair, draft.questions)
         except PersonError as error:
-            draft.problems.append(str(error))
+            draft.refuse(error)
     return draft
 
 
@@ -99,8 +105,7 @@ def _model(draft: Draft, side: str, words: str) -> str:
     try:
         found = look(name)
     except PersonError as error:
-        draft.problems.append(str(error))
-        st.caption(f":material/error: {as_text(public(str(error)))}")
+        draft.refuse(error)
         return name
     after = "; the forecast below asks the hub for it" if found == "a hub id" else ""
     st.caption(f":material/check: {as_text(public(found))}{after}")
@@ -138,10 +143,9 @@ def _questions(draft: Draft) -> None:
     try:
         count = _count(fields, draft.uploaded)
     except PersonError as error:
-        draft.problems.append(str(error))
-        st.caption(f":material/error: {as_text(public(str(error)))}")
+        draft.refuse(error)
         return
-    st.caption(f":material/check: {count:,} questions")
+    st.caption(f":material/check: {count:,} question{'s' * (count != 1)}")
     if draft.pair["title"]:
         draft.pair["questions"] = [own_pairs.named(fields["title"])]
 
@@ -186,15 +190,8 @@ def _template(draft: Draft) -> str:
     try:
         check_template(text)
     except PersonError as error:
-        draft.problems.append(str(error))
+        draft.refuse(error)
     return text
-
-
-def say_problems(draft: Draft) -> None:
-    """What stands against a draft as a whole."""
-    if draft.complete:
-        for problem in dict.fromkeys(draft.problems):
-            st.error(as_text(public(problem)), icon=":material/error:")
 
 
 def show_forecast(draft: Draft) -> None:

@@ -75,7 +75,7 @@ def rows(view: View, edge: str) -> pd.DataFrame:
     for same in compared:
         row = trained(same)
         of = {"pair": row.pair, "cut": same.words}
-        title, cut = pairs[row.pair].title, f"cut {same.words}"
+        title, cut = pairs[row.pair].title, same.heading
         here = {"kind": _ROWS[view.at not in same.cuts], "group": cut, "label": title, **of, "step": None}
         cuts += [here | {"side": side, "run": getattr(row, f"{side}_run")} for side in BOTH]
         runs = data.runs_of(row.comparison_key)

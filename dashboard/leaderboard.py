@@ -47,7 +47,7 @@ def rows(view: View) -> list[dict[str, Any]]:
         accuracy = f"{before.removesuffix(' %')} → {after}"
         pattern = in_short(told) + (" (earlier version)" if is_outdated(row) else "")
         made = _row(view, pair, row.at, same.words, pattern, told)
-        found.append(made | {"Tokens": row.cut, "Accuracy": accuracy})
+        found.append(made | {"at": same.cuts[0], "Tokens": row.cut, "Accuracy": accuracy})
     for pair in registry.pairs.values():
         found += [_published_row(view, pair, row) for row in view.published(pair)]
     order = list(registry.pairs)

@@ -78,6 +78,7 @@ def _resamples(definition: Definition, view: View) -> str:
 def parameters(definition: Definition, view: View) -> None:
     """The choices in force that the metrics and the selection leave open."""
     selection = view.comparison.settings["selection"]
+    share = f"{view.at.words}, " if view.at.unit == "alpha" else ""
     rows = {
         "bins of the histogram": f"{definition.bins}, equal width",
         "its range": f"0 to {range_of(definition)}, shared by them; the last bin has all that is above",
@@ -91,7 +92,7 @@ def parameters(definition: Definition, view: View) -> None:
         "what reads in attention": GRANULARITY_NAMES[view.graph.granularity],
         "cohort": COHORT_NAMES[view.cohort],
         "T̄": f"{view.comparison.mean_length:.2f} tokens ({selection['mean_length']} of the two models' mean lengths)",
-        "cut": f"{view.at.words}: the {first(view.cut)} of an answer, of shorter ones all",
+        "cut": f"{share}the {first(view.cut)} of an answer; shorter ones stay whole",
         "answer lengths kept": f"{selection['beta']:g} T̄ to {selection['gamma']:g} T̄, "
         f"differing by at most {selection['delta']:g} of their mean",
         "questions drawn": f"{view.counts['selected']} of {view.counts['alike']} eligible, seed {selection['seed']}",

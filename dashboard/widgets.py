@@ -180,7 +180,7 @@ def _queue() -> None:
 
 def first_tokens(view: View) -> str:
     """How much of each answer is scored."""
-    tokens = f"first {view.cut} answer token{'s' * (view.cut != 1)}"
+    tokens = "first answer token" if view.cut == 1 else f"first {view.cut} answer tokens"
     return tokens if view.at.unit == "tokens" else f"{tokens} ({view.at.words})"
 
 

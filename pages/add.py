@@ -22,13 +22,10 @@ if said := st.session_state.pop("add_said", None):
     st.error(as_text(public(said)), icon=":material/error:")
 
 draft = adding.form()
-adding.say_problems(draft)
-ready = draft.complete and not draft.problems
+ready = draft.is_complete and not draft.refused
 with st.container(horizontal=True):
     asked = st.button("What would it take?", icon=":material/schedule:", disabled=not ready)
-    st.button(
-        "Add it", type="primary", icon=":material/add:", disabled=not ready, on_click=adding.save, args=(draft,)
-    )  # fmt: skip
+    st.button("Add it", icon=":material/add:", disabled=not ready, on_click=adding.save, args=(draft,))
 if asked:
     adding.show_forecast(draft)
 

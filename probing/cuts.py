@@ -101,16 +101,16 @@ def listed(cuts: Sequence[Cut]) -> str:
     return ", ".join(filter(None, (_shares(cuts, "α "), *(cut.words for cut in cuts if cut.unit == "tokens"))))
 
 
-def as_one(cuts: Sequence[Cut], tokens: int | None) -> str:
+def as_one(cuts: Sequence[Cut], tokens: int | None, sign: str = "") -> str:
     """Cuts that all come to the same number of tokens, where that is known: `0.03, 0.1: first token`.
 
-    A cut that is given in tokens says nothing else than that.
+    A cut that is given in tokens says nothing else than that. The `sign` of shares stands before them.
     """
     if tokens is None:
         return ", ".join(map(str, cuts))
-    return ": ".join(filter(None, (_shares(cuts), first(tokens))))
+    return ": ".join(filter(None, (_shares(cuts, sign), first(tokens))))
 
 
-def _shares(cuts: Sequence[Cut], sign: str = "") -> str:
+def _shares(cuts: Sequence[Cut], sign: str) -> str:
     shares = [str(cut) for cut in cuts if cut.unit == "alpha"]
     return sign + ", ".join(shares) if shares else ""

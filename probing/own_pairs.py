@@ -129,15 +129,19 @@ def as_toml(tables: Mapping[str, Any]) -> str:
         if not isinstance(entries, Mapping):
             raise PairError(f"'{kind}' should be a table.", "Take it out of the file.")
         texts = {name: entry for name, entry in entries.items() if not isinstance(entry, Mapping)}
-        lines += [f"[{_value(kind)}]", *_fields(texts), ""] if texts else []
+        lines += [f"[{_key(kind)}]", *_fields(texts), ""] if texts else []
         for name, entry in entries.items():
             if name not in texts:
-                lines += [f"[{_value(kind)}.{_value(name)}]", *_fields(entry), ""]
+                lines += [f"[{_key(kind)}.{_key(name)}]", *_fields(entry), ""]
     return "\n".join(lines)
 
 
 def _fields(fields: Mapping[str, Any]) -> list[str]:
-    return [f"{_value(key)} = {_value(value)}" for key, value in fields.items()]
+    return [f"{_key(key)} = {_value(value)}" for key, value in fields.items()]
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _value(name)
 
 
 def _value(value: Any) -> str:

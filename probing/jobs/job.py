@@ -11,6 +11,7 @@ from functools import lru_cache, partial
 from typing import Any
 
 from probing.attribution import Attributor, References, find_references
+from probing.checkpoints import Checkpoint
 from probing.errors import RolloutError, SelectionError
 from probing.fitting import batch_by_batch, batch_that_fits, cache_bytes, free_bytes, shape_of
 from probing.jobs.evaluating import evaluate
@@ -34,6 +35,11 @@ find_weights_note = lru_cache(maxsize=4)(weights_note)  # of equal models it rea
 
 
 @lru_cache(maxsize=4)
+def _tokenizer_note(base: Checkpoint, tuned: Checkpoint) -> str | None:
+    """What differs between the tokenizers of a pair."""
+    return tokenizer_note(load_tokenizer(base), load_tokenizer(tuned))
+
+
 @dataclass(frozen=True)
 class Job:
     """A job under way."""
@@ -120,8 +126,7 @@ class Job:
         key = plan.comparison_key(criteria)
         if not self.store.comparisons.saved(key):
             models = [plan.checkpoints[side] for side in SIDES]
-            tokenizers = tokenizer_note(*map(load_tokenizer, models))
-            notes = (find_weights_note(*models), selected.warning if selected else None, tokenizers)
+            notes = (find_weights_note(*models), selected.warning if selected else None, _tokenizer_note(*models))
             warning = " ".join(filter(None, notes)) or None
             self.store.comparisons.save(
                 key, plan.pair.name, plan.question_set.name, (plan.rollout_key("base"), plan.rollout_key("tuned")),

@@ -116,6 +116,11 @@ class SameTokens:
         """All cuts, and to how many tokens they come: `0.03, 0.1: first token`."""
         return as_one(self.cuts, self.rows[0].cut)
 
+    @property
+    def heading(self) -> str:
+        """The same where no heading says what it is: `α 0.03, 0.1: first token`."""
+        return as_one(self.cuts, self.rows[0].cut, "α ")
+
     def row(self, at: Cut) -> ComparisonRow:
         """The comparison that stands for all: that of a cut in view, if it is one of them."""
         return next((row for row in self.rows if row.at == at), self.rows[0])

@@ -193,7 +193,7 @@ def test_an_edge_is_followed_through_every_pair_cut_and_step(full: Path) -> None
     (table,) = [table.value for table in app.dataframe if "Where" in table.value]
     steps = {name: len(pair.steps) for name, pair in load_registry().pairs.items() if name in ("grpo", "ppo")}
     assert len(table) == 8 * 3 * 2 + sum(steps.values())
-    this, least, most = "cut 0.3: first 5 tokens", "cut 0.03, 0.1: first token", "cut 0.5: first 8 tokens"
+    this, least, most = "α 0.3: first 5 tokens", "α 0.03, 0.1: first token", "α 0.5: first 8 tokens"
     assert list(table["Where"].drop_duplicates()) == [this, least, most, f"GRPO, {this}", f"PPO, {this}"]
     for pair, title, alpha, where in (("dpo", "DPO", 0.3, this), ("seed3", "Third seed", 0.03, least)):
         row = _row(pair, alpha)

@@ -297,7 +297,7 @@ def test_the_methods_page_says_with_what_the_numbers_were_made(full: Path) -> No
     app = _open("methods", alpha=0.5)
     parameters, made = (d.value for d in app.dataframe)
     in_force = dict(zip(parameters["Parameter"], parameters["In force"], strict=True))
-    assert in_force["cut"] == "α = 0.5, the first 8 tokens of an answer"
+    assert in_force["cut"] == "α = 0.5, the first 8 tokens of an answer; shorter ones stay whole"
     assert in_force["questions drawn"].startswith("100 of ")
     by_name = made.set_index("")
     assert by_name.loc["device", "base"] == "cpu"

@@ -69,7 +69,8 @@ def test_cuts_in_words() -> None:
     assert [Cut(1, "tokens").words, str(Cut(1, "tokens"))] == ["first token", "1 token"]
     assert listed([Cut(0.03), share, tokens]) == "α 0.03, 0.1, first 3 tokens"
     assert as_one([Cut(0.03), share, Cut(1, "tokens")], 1) == "0.03, 0.1: first token"
-    assert as_one([tokens], 3) == "first 3 tokens"
+    assert as_one([tokens], 3, "α ") == "first 3 tokens"
+    assert as_one([Cut(0.03), share], 1, "α ") == "α 0.03, 0.1: first token"
     assert as_one([share], None) == "0.1"
 
 

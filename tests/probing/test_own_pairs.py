@@ -69,11 +69,11 @@ def test_what_somebody_wrote_by_hand_stays_and_a_name_that_is_registered_is_refu
     own_path().write_text('[templates]\nshout = "{q}!"\n\n[pairs.hand]\n' + "".join(own_pairs.as_toml({"pairs": {
         "hand": PAIR | {"title": "By hand", "template": "shout", "shape": {
             "layers": 1, "width": 8, "mlp": 8, "heads": 1, "kv_heads": 1, "head_width": 8, "vocabulary": 9}}}}
-    ).partition("[\"pairs\".\"hand\"]\n")[2]))  # fmt: skip
+    ).partition("[pairs.hand]\n")[2]))  # fmt: skip
     own_pairs.add(PAIR)
     hand = load_registry().pair("hand")
     assert (hand.template, hand.shape and hand.shape.layers) == ("{q}!", 1)
-    text = own_path().read_text().replace('"hand"', '"grpo"')
+    text = own_path().read_text().replace("[pairs.hand]", "[pairs.grpo]")
     own_path().write_text(text)
     with pytest.raises(PairError, match="'grpo', which is there already"):
         load_registry()
