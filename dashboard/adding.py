@@ -5,6 +5,7 @@ can be uploaded, and sentences leave out in which folders things lie.
 """
 
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,8 +110,15 @@ def _model(draft: Draft, side: str, words: str) -> str:
         return name
     after = "; the forecast below asks the hub for it" if found == "a hub id" else ""
     st.caption(f":material/check: {as_text(public(found))}{after}")
-    path = Path(name).expanduser()
-    return str(path.absolute()) if path.exists() else name
+    return name if found == "a hub id" or name.startswith("package:") else _whole(name)
+
+
+def _whole(path: str) -> str:
+    """The whole path of something on this machine."""
+    found = Path(path)
+    with suppress(RuntimeError):  # there is no such user
+        found = found.expanduser()
+    return str(found.absolute())
 
 
 def _questions(draft: Draft) -> None:
@@ -130,7 +138,7 @@ def _questions(draft: Draft) -> None:
     grading, *columns = st.columns(4)
     fields = {
         "title": f"{draft.pair['title']} questions",
-        "file": str(Path(path).expanduser().absolute()) if path else "",
+        "file": _whole(path) if path else "",
         "grading": grading.selectbox(
             "Grading", list(GRADERS), 1, key="add_grading", help="How an answer is held against the reference."
         ),

@@ -220,7 +220,6 @@ def _note_unknown(registry: Registry) -> None:
     asked = {name: st.query_params.get(name) for name in known}
     if (cut := _cut_in(asked["alpha"])) is not None:  # any that makes sense can be computed
         known["alpha"].append(str(cut))
-        asked["alpha"] = str(cut)
     unknown = {name: value for name, value in asked.items() if value and value not in known[name]}
     if unknown:
         name, value = next(iter(unknown.items()))

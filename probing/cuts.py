@@ -45,7 +45,7 @@ class Cut:
 
     def __str__(self) -> str:
         """As it stands in an address or a list: `0.3`, `3 tokens`."""
-        return f"{self.amount:g}" if self.unit == "alpha" else counted(int(self.amount))
+        return repr(float(self.amount)).removesuffix(".0") if self.unit == "alpha" else counted(int(self.amount))
 
     @property
     def words(self) -> str:

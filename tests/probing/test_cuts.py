@@ -24,10 +24,11 @@ from probing.store import open_store
 from probing.store.records import ComparisonRow, RunRow, same_tokens
 
 SHARES = st.integers(1, 10_000).map(lambda parts: Cut(parts / 10_000))
+ANY_SHARE = st.floats(0, 1, exclude_min=True).map(Cut)
 TOKENS = st.integers(1, MOST_TOKENS).map(lambda count: Cut(count, "tokens"))
 
 
-@given(SHARES | TOKENS)
+@given(SHARES | ANY_SHARE | TOKENS)
 def test_a_cut_comes_back_from_what_json_and_an_address_hold(cut: Cut) -> None:
     assert Cut.from_json(json.loads(json.dumps(cut.as_json()))) == cut
     assert Cut.from_json(str(cut)) == cut
