@@ -1,6 +1,7 @@
 """The queue as a person sees it: what to ask for, how far each job is, its log, and what it made."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from dashboard.view import (
     method_of,
 )
 from dashboard.words import as_text
+from probing.cuts import Cut, listed
 from probing.errors import PersonError
 from probing.jobs.plan import Spec, is_outdated, spec_of
 from probing.jobs.shipped import SAMPLES, is_of
@@ -68,10 +70,10 @@ def form() -> Spec:
     )
     alphas = st.segmented_control(
         "Cuts α",
-        ALPHAS,
+        [cut.as_json() for cut in sorted({*ALPHAS, choice.at})],
         selection_mode="multi",
-        default=list(ALPHAS),
-        format_func=lambda a: f"{a:g}",
+        default=[cut.as_json() for cut in sorted({*ALPHAS, choice.at})],
+        format_func=lambda cut: str(Cut.from_json(cut)),
         key="run_alphas",
     )
     left, right = st.columns(2)
@@ -82,7 +84,7 @@ def form() -> Spec:
         key="run_dtype",
         help="auto: float32; on a GPU models answer in their own dtype, and are scored in it if float32 is too large.",
     )
-    cuts = tuple(sorted(alphas)) or ALPHAS
+    cuts = tuple(sorted(map(Cut.from_json, alphas))) or ALPHAS
     selection = Criteria(n=int(count), cohort=choice.cohort)  # type: ignore[arg-type]
     with st.expander("Method", icon=":material/function:"):
         method = _method()
@@ -160,7 +162,7 @@ def renewal() -> None:
         return
     st.info(
         f"An earlier version of this program computed **{as_text(view.pair.title)}**, questions "
-        f"{COHORT_NAMES[view.cohort]}, α = {view.alpha:g}. What is still right of it is used again.",
+        f"{COHORT_NAMES[view.cohort]}, {view.at.words}. What is still right of it is used again.",
         icon=":material/history:",
     )
     if st.button("Compute it again", icon=":material/replay:"):
@@ -179,8 +181,11 @@ def queue(spec: Spec) -> None:
     st.toast(f"Job {job} is queued." if job not in before else f"Job {job} does just that already.")
 
 
-def show_forecast(spec: Spec) -> None:
-    """What a job would take, as `forecast` says it in a process of its own: pages never load a model library."""
+def show_forecast(spec: Spec, **settings: str) -> None:
+    """What a job would take, as `forecast` says it in a process of its own: pages never load a model library.
+
+    That process has this one's environment, with some `settings` in place of its own.
+    """
     asked = ["forecast", json.dumps(spec.as_json()), "--store", str(default_path().absolute())]
     with st.spinner("Measuring this machine …"):
         try:
@@ -190,6 +195,7 @@ def show_forecast(spec: Spec) -> None:
                 text=True,
                 timeout=120,
                 cwd=Path(__file__).resolve().parents[1],
+                env=os.environ | settings,
             )
         except subprocess.TimeoutExpired:
             st.warning("That took longer than two minutes, and was given up.", icon=":material/schedule:")
@@ -231,9 +237,9 @@ def describe(job: JobRow) -> str:
     spec = job.spec
     pair = load_registry().pairs.get(spec["pair"])
     parts = [pair.title if pair else spec["pair"], spec["questions"]]
-    if spec["alphas"]:
+    if cuts := Spec.from_json(spec).cuts:
         parts += [COHORT_NAMES.get(spec["selection"]["cohort"], spec["selection"]["cohort"])]
-        parts += [f"α {', '.join(f'{alpha:g}' for alpha in spec['alphas'])}", f"{spec['selection']['n']} questions"]
+        parts += [listed(cuts), f"{spec['selection']['n']} questions"]
     parts += Spec.from_json(spec).method.words
     if spec.get("timeline"):
         parts.append("every checkpoint")
@@ -310,7 +316,7 @@ def details(job: JobRow) -> None:
     if spec.also:
         _show_measured(spec, {row.comparison_key for row in made})
     for row in made:
-        with st.expander(f"Provenance, α = {row.alpha:g}"):
+        with st.expander(f"Provenance, {row.at.words}"):
             tables.provenance(data.provenance(row.base_run or "", row.tuned_run or ""))
 
 
@@ -318,7 +324,7 @@ def _show_measured(spec: Spec, comparisons: set[str]) -> None:
     """What there is of what a job was to measure beside scores."""
     rows = [
         {
-            "Measured": task.words + (f", α {row.alpha:g}" if row.alpha is not None else ""),
+            "Measured": task.words + "".join(f", {cut.short}" for cut in row.cuts),
             "Units": f"{row.measured} of {row.units}",
             "Questions": row.questions,
             "Seconds": row.seconds,
@@ -338,12 +344,12 @@ def _show_measured(spec: Spec, comparisons: set[str]) -> None:
 def _made_by(spec: Spec) -> list[ComparisonRow]:
     """The finished comparisons that a job asked for."""
     asked = spec.pair, spec.questions, spec.selection.cohort, spec.method
-    newest: dict[float, ComparisonRow] = {}
+    newest: dict[Cut, ComparisonRow] = {}
     for row in data.comparison_rows():
         of = row.pair, row.question_set, row.cohort, method_of(row).present
-        if row.ready and of == asked and row.alpha in spec.alphas:
-            newest.setdefault(row.alpha, row)
-    return sorted(newest.values(), key=lambda row: row.alpha)
+        if row.ready and of == asked and row.at in spec.cuts:
+            newest.setdefault(row.at, row)
+    return sorted(newest.values(), key=lambda row: row.at)
 
 
 def log_of(path: Path, job: int) -> Iterator[str]:

@@ -29,6 +29,7 @@ page = st.navigation(
         st.Page("../pages/evidence.py", title="Evidence", icon=":material/fact_check:"),
         st.Page("../pages/transplant.py", title="Transplant", icon=":material/swap_horiz:"),
         st.Page("../pages/runs.py", title="Runs", icon=":material/queue:"),
+        st.Page("../pages/add.py", title="Add a pair", icon=":material/add_circle:"),
         st.Page("../pages/methods.py", title="Methods", icon=":material/menu_book:"),
     ]
 )

@@ -9,6 +9,7 @@ from dashboard.pattern import Told
 from dashboard.theme import between, number, percent
 from dashboard.view import COHORT_NAMES, GRANULARITY_NAMES, View
 from dashboard.words import CHECKS_MEANING, interval, relative_interval
+from probing.cuts import first
 from probing.edge_tables import strongest
 from probing.jobs.tasks import BOTH
 from probing.metrics import (
@@ -21,7 +22,7 @@ from probing.metrics import (
     range_of,
 )
 from probing.rollouts import COHORTS
-from probing.store.records import ComparisonRow, RunRow
+from probing.store.records import ComparisonRow, RunRow, same_tokens
 
 
 def cohorts(view: View) -> None:
@@ -77,6 +78,7 @@ def _resamples(definition: Definition, view: View) -> str:
 def parameters(definition: Definition, view: View) -> None:
     """The choices in force that the metrics and the selection leave open."""
     selection = view.comparison.settings["selection"]
+    share = f"{view.at.words}, " if view.at.unit == "alpha" else ""
     rows = {
         "bins of the histogram": f"{definition.bins}, equal width",
         "its range": f"0 to {range_of(definition)}, shared by them; the last bin has all that is above",
@@ -90,7 +92,7 @@ def parameters(definition: Definition, view: View) -> None:
         "what reads in attention": GRANULARITY_NAMES[view.graph.granularity],
         "cohort": COHORT_NAMES[view.cohort],
         "T̄": f"{view.comparison.mean_length:.2f} tokens ({selection['mean_length']} of the two models' mean lengths)",
-        "cut": f"α = {selection['alpha']:g}, the first {view.cut} tokens of an answer",
+        "cut": f"{share}the {first(view.cut)} of an answer; shorter ones stay whole",
         "answer lengths kept": f"{selection['beta']:g} T̄ to {selection['gamma']:g} T̄, "
         f"differing by at most {selection['delta']:g} of their mean",
         "questions drawn": f"{view.counts['selected']} of {view.counts['alike']} eligible, seed {selection['seed']}",
@@ -156,10 +158,13 @@ def top_movers(view: View, table: pd.DataFrame) -> None:
 
 
 def over_cuts(comparisons: list[ComparisonRow], metric: str) -> pd.DataFrame:
-    """A metric at the cut of each comparison: columns `alpha`, `base`, `tuned`, `ci_low`, `ci_high`."""
+    """A metric at the cut of each comparison, those that score the same tokens being one point: columns `cut` (in
+    words), `tokens`, `base`, `tuned`, `ci_low`, `ci_high`."""
     fields = ("base", "tuned", "difference", "ci_low", "ci_high")
     rows = []
-    for row in comparisons:
+    for same in same_tokens(comparisons):
+        row = same.rows[0]
         compared = data.compared(row.comparison_key)[metric]
-        rows.append({"alpha": row.alpha, **{field: getattr(compared, field) for field in fields}})
-    return pd.DataFrame(rows)
+        at = {"cut": same.words, "tokens": row.cut}
+        rows.append({**at, **{field: getattr(compared, field) for field in fields}})
+    return pd.DataFrame(rows).sort_values("tokens", kind="stable", ignore_index=True)

@@ -64,8 +64,8 @@ def _say_why(view: View) -> None:
 
 
 def _missing(view: View) -> Spec:
-    alphas = ALPHAS if view.alpha in ALPHAS else (view.alpha,)
-    return Spec(view.pair.name, view.question_set, alphas, Criteria(cohort=view.cohort))  # type: ignore[arg-type]
+    cuts = ALPHAS if view.at in ALPHAS else (view.at,)
+    return Spec(view.pair.name, view.question_set, cuts, Criteria(cohort=view.cohort))  # type: ignore[arg-type]
 
 
 def _offer(spec: Spec, label: str, urgent: bool = False) -> None:
@@ -85,7 +85,7 @@ def _wait(view: View) -> None:
     if now.state != "computing":
         st.rerun()
     st.info(
-        f"Being computed: **{as_text(view.pair.arrow)}**, questions {COHORT_NAMES[view.cohort]}, α = {view.alpha:g}. "
+        f"Being computed: **{as_text(view.pair.arrow)}**, questions {COHORT_NAMES[view.cohort]}, {view.at.words}. "
         "This page opens by itself when it is done.",
         icon=":material/progress_activity:",
     )
@@ -107,7 +107,7 @@ def offer_more(view: View, label: str, why: str | None = None, **wanted: Any) ->
     which a person waits: it is done first."""
     spec = spec_of(view.comparison, **wanted)
     same = {"pair": spec.pair, "questions": spec.questions, "method": spec.method, **wanted}
-    _offer_or_wait(spec, lambda: newest_job(same, view.cohort, view.alpha), label, why)
+    _offer_or_wait(spec, lambda: newest_job(same, view.cohort, view.at), label, why)
 
 
 def offer_job(spec: Spec, label: str, why: str) -> None:
@@ -178,13 +178,19 @@ def _queue() -> None:
 # -- what pages show ---------------------------------------------------------------------------------------------------
 
 
+def first_tokens(view: View) -> str:
+    """How much of each answer is scored."""
+    tokens = "first answer token" if view.cut == 1 else f"first {view.cut} answer tokens"
+    return tokens if view.at.unit == "tokens" else f"{tokens} ({view.at.words})"
+
+
 def subtitle(view: View) -> None:
     """What a page is about: the pair's nature, the questions, the cut, and rules that are not the paper's."""
     counts = view.counts
     parts = [
         as_text(f"{view.pair.algorithm}, {view.pair.kind}"),
         f"{counts['selected']} questions ({COHORT_NAMES[view.cohort]})",
-        f"first {view.cut} answer tokens (α = {view.alpha:g})",
+        first_tokens(view),
     ]
     own = rules(view.comparison)
     st.caption(" · ".join(parts if own == PAPER else [*parts, as_text(own)]))

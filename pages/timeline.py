@@ -9,6 +9,7 @@ from dashboard.edge_filter import EdgeFilter, together
 from dashboard.figures import timeline, wiring
 from dashboard.figures.wiring import Pick, Scale
 from dashboard.panels import PANELS
+from dashboard.view import same, trained
 from dashboard.widgets import chart, offer_more, ready_view, subtitle
 from dashboard.words import as_text
 
@@ -16,7 +17,8 @@ view = ready_view()
 st.title(f"Timeline: {as_text(view.pair.arrow)}")
 subtitle(view)
 
-steps = data.steps(view.key)
+key = trained(same(view)).comparison_key
+steps = data.steps(key)
 wanted = view.pair.steps
 if not wanted:
     st.info(
@@ -39,10 +41,10 @@ st.caption(
     "answers to the questions of the finished pair, whether right or wrong. Bars: the 95 % interval of the difference "
     "to the base. Dotted: base and tuned."
 )
-series = timeline.series(steps, {side: data.compared(view.key, side) for side in steps["side"]})
+series = timeline.series(steps, {side: data.compared(key, side) for side in steps["side"]})
 with st.container(key="wide-metrics"):
     chart(
-        partial(timeline.metrics, series, data.compared(view.key)),
+        partial(timeline.metrics, series, data.compared(key)),
         "timeline",
         "Accuracy and metrics against the training step, with intervals.",
         series,
@@ -50,8 +52,7 @@ with st.container(key="wide-metrics"):
 
 
 tables = {
-    int(step): data.edge_table(view.key, view.graph, side)
-    for step, side in zip(steps["step"], steps["side"], strict=True)
+    int(step): data.edge_table(key, view.graph, side) for step, side in zip(steps["step"], steps["side"], strict=True)
 }
 
 

@@ -121,9 +121,10 @@ def intensity_against_loss(questions: pd.DataFrame) -> go.Figure:
 
 
 def over_cuts(cuts: pd.DataFrame, metric: str) -> go.Figure:
-    """A metric of both models at every cut: columns `alpha`, `base`, `tuned`, `ci_low`, `ci_high`."""
-    figure = both_against(cuts, "alpha", "α %{x}")
-    figure.update_xaxes(title="cut α", tickvals=cuts["alpha"], rangemode="tozero")
+    """A metric of both models at every cut: columns `cut` (words), `tokens`, `base`, `tuned`, `ci_low`, `ci_high`."""
+    figure = both_against(cuts, "tokens", "%{text}").update_traces(text=cuts["cut"])
+    words = [escape(cut).replace(": ", ":<br>") for cut in cuts["cut"]]
+    figure.update_xaxes(title="cut", tickvals=cuts["tokens"], ticktext=words, rangemode="tozero")
     figure.update_yaxes(title=with_unit(METRICS[metric].label, METRICS[metric].unit), rangemode="tozero")
     return style(figure, 380)
 

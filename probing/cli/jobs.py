@@ -8,6 +8,7 @@ from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING
 
 from probing.cli.shared import method_of, opened, progress_bar
+from probing.cuts import Cut, listed
 from probing.errors import PersonError, StoreError
 from probing.pairs import Registry, load_registry
 from probing.rollouts import ALPHAS, Criteria
@@ -26,7 +27,7 @@ def probe(arguments: argparse.Namespace) -> None:
     spec = Spec(
         pair.name,
         arguments.questions or pair.questions[0],
-        tuple(arguments.alpha or ALPHAS),
+        tuple(arguments.cuts or ALPHAS),
         Criteria(
             beta=arguments.beta,
             gamma=arguments.gamma,
@@ -42,7 +43,6 @@ def probe(arguments: argparse.Namespace) -> None:
         method=method_of(arguments),
         also=tuple(task for tasks in arguments.also for task in tasks),
     )
-    spec.selections()  # refuses cuts that make no sense before anything is queued
     if arguments.dry_run:
         _print_forecast(spec, registry, arguments)
     else:
@@ -128,26 +128,27 @@ def _probe(spec: "Spec", registry: Registry, arguments: argparse.Namespace) -> N
 def _print_comparisons(store: Store, plan: "Plan") -> None:
     from probing.metrics import INTENSITY, LOSS
     from probing.report import evaluated
+    from probing.store.records import ComparisonRow, same_tokens
 
     table, kept = store.comparisons.table().set_index("comparison_key"), store.summaries.metrics()
     summaries = kept[kept["side"] == "tuned"].set_index(["comparison_key", "metric"])
-    for selection in plan.spec.selections():
-        key = plan.comparison_key(selection)
+    keys = [plan.comparison_key(selection) for selection in plan.spec.selections()]
+    for key, selection in zip(keys, plan.spec.selections(), strict=True):
         row = table.loc[key]
         if isinstance(row["failure"], str):
-            print(f"α {selection.alpha:g}: {row['failure']}")
+            print(f"{selection.at.short}: {row['failure']}")
             continue
         intensity, loss = (summaries.loc[(key, metric.key)] for metric in (INTENSITY, LOSS))
         print(
-            f"α {selection.alpha:g}: intensity {intensity['base']:.3g} -> {intensity['tuned']:.3g} "
+            f"{selection.at.short}: intensity {intensity['base']:.3g} -> {intensity['tuned']:.3g} "
             f"(difference {intensity['difference']:+.3g}, 95 % interval {intensity['ci_low']:+.3g} to "
             f"{intensity['ci_high']:+.3g}), loss {loss['base']:.3g} -> {loss['tuned']:.3g}"
         )
         if isinstance(row["warning"], str):
             print(f"       {row['warning']}")
     if plan.spec.also:
-        keys = [plan.comparison_key(selection) for selection in plan.spec.selections()]
-        print("", *evaluated(store, plan.pair.name, plan.question_set.name, keys), sep="\n")
+        rows = [ComparisonRow.of({**table.loc[key], "comparison_key": key}) for key in keys]
+        print("", *evaluated(store, plan.pair.name, plan.question_set.name, same_tokens(rows)), sep="\n")
 
 
 def forecast(arguments: argparse.Namespace) -> None:
@@ -189,11 +190,11 @@ def jobs(arguments: argparse.Namespace) -> None:
         return
     for row in table.itertuples():
         spec = json.loads(row.spec)
-        cuts = " ".join(f"{alpha:g}" for alpha in spec.get("alphas", ()))
+        cuts = listed([Cut.from_json(cut) for cut in spec.get("alphas", ())])
         far = f"{row.stage} {row.done}/{row.total}" if row.status == "running" else row.message
         also = "".join(f" + {kind}" for kind in dict.fromkeys(task["kind"] for task in spec.get("also", ())))
         print(f"{row.job_id:>5}  {row.status:10} {spec.get('pair', ''):12} {spec.get('questions', ''):14} "
-              f"α {cuts}{also}  {far}".rstrip())  # fmt: skip
+              f"{cuts}{also}  {far}".rstrip())  # fmt: skip
 
 
 def cancel(arguments: argparse.Namespace) -> None:

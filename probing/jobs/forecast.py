@@ -27,7 +27,7 @@ from probing.fitting import (
 from probing.jobs.numerics import numerics_of, scoring_dtype
 from probing.jobs.plan import SIDES, Numerics, Plan, Spec, evaluation_key, find_side
 from probing.jobs.tasks import Task
-from probing.models import DTYPES, describe, load_tokenizer, pick_device
+from probing.models import DTYPES, describe, load_tokenizer, pick_device, tokenizer_note
 from probing.pairs import Pair, QuestionSet, Registry, Shape
 from probing.questions import TEMPLATES, Question, load_questions, prompt_for
 from probing.rollouts import Answer, Criteria, Selected, select
@@ -84,6 +84,17 @@ class Forecast:
         return weights_note(base, tuned) if base is not None and tuned is not None else None
 
     @property
+    def tokenizers(self) -> str | None:
+        """Whether both models have the same tokenizer, where both are here."""
+        found = [model.checkpoint for model in self.models.values() if model.checkpoint is not None]
+        if len(found) < len(SIDES):
+            return None
+        try:
+            return tokenizer_note(*map(load_tokenizer, found)) or "the same for both models"
+        except ModelError as error:
+            return str(error)
+
+    @property
     def asked(self) -> int | None:
         """How many questions there are."""
         return len(self.questions) or self.question_set.size
@@ -96,6 +107,8 @@ class Forecast:
             yield f"{side:10} {self._model(model)}"
         if note := self.note:
             yield f"note       {note}"
+        if said := self.tokenizers:
+            yield f"tokenizers {said}"
         known = f"{self.asked:,}" if self.asked else "an unknown number of"
         yield (
             f"questions  {self.question_set.title}: {known} questions, answers of at most {pair.max_new_tokens:,} "
@@ -115,18 +128,18 @@ class Forecast:
             line, seconds = self._answers(side)
             total += seconds
             yield f"answers    {side}: {line}"
-        if len(spec.alphas) > 1:
-            yield f"           one set of answers serves all {len(spec.alphas)} cuts"
-        for alpha in spec.alphas:
+        if len(spec.cuts) > 1:
+            yield f"           one set of answers serves all {len(spec.cuts)} cuts"
+        for selection in spec.selections():
             for side in SIDES:
-                line, seconds = self._scores(alpha, side)
+                line, seconds = self._scores(selection, side)
                 total += seconds
-                yield f"α {alpha:<8g} {side}: {line}"
+                yield f"{selection.at.short:<10} {side}: {line}"
         for task in spec.also:
-            for selection in [None] if task.of_pair else spec.selections():
-                line, seconds = self._evaluation(task, selection)
+            for of in [None] if task.of_pair else spec.selections():
+                line, seconds = self._evaluation(task, of)
                 total += seconds
-                cut = f", α {selection.alpha:g}" if selection is not None else ""
+                cut = f", {of.at.short}" if of is not None else ""
                 yield f"also       {task.words}{cut}: {line}"
         yield f"in all     at most {duration(total)}, if every answer were as long as it may be"
 
@@ -201,8 +214,7 @@ class Forecast:
             return None
         return self.store.rollouts.answers(base), self.store.rollouts.answers(tuned)
 
-    def _scores(self, alpha: float, side: str) -> tuple[str, float]:
-        selection = next(s for s in self.spec.selections() if s.alpha == alpha)
+    def _scores(self, selection: Criteria, side: str) -> tuple[str, float]:
         run = self._runs(selection).get(side)
         known = run or (self.plan and self.plan.comparison_key(selection))
         key = f" [{known}]" if known else ""
@@ -228,8 +240,8 @@ class Forecast:
 
     def _positions(self, selection: Criteria | None) -> int:
         """Tokens of a long sample at a cut, or of a long answer as a whole."""
-        alpha = selection.alpha if selection is not None else 1
-        return self.prompt + max(1, int(alpha * self.pair.max_new_tokens))
+        longest = self.pair.max_new_tokens
+        return self.prompt + (min(longest, selection.at.tokens_of(longest)) if selection is not None else longest)
 
     def _evaluation(self, task: Task, selection: Criteria | None) -> tuple[str, float]:
         key = self._evaluation_key(task, selection)

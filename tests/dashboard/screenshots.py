@@ -24,6 +24,7 @@ PAGES = {
     "timeline": "timeline",
     "evidence": "evidence",
     "runs": "runs",
+    "add": "add",
     "methods": "methods",
 }
 

@@ -16,6 +16,7 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard import roles, service
 from dashboard.runs import describe, log_of, progress
+from probing.cuts import Cut
 from probing.errors import PairError, StoreError
 from probing.jobs.numerics import make_plan
 from probing.jobs.plan import SIDES, Spec
@@ -55,7 +56,7 @@ def test_a_job_is_queued_once_and_cancelled_and_tried_again(empty: Path) -> None
     app = _button(app, "Queue it")
     assert "Job 1 is queued." in _texts(app)
     assert Spec.from_json(service.store().queue.job(1).spec) == Spec(
-        "grpo", "addition", (0.1, 0.5), Criteria(n=20), method=Method("heads", loss="margin")
+        "grpo", "addition", (Cut(0.1), Cut(0.5)), Criteria(n=20), method=Method("heads", loss="margin")
     )
     app = _button(app, "Queue it")
     assert "Job 1 does just that already." in _texts(app)
@@ -112,7 +113,7 @@ def test_a_job_that_is_done_lists_what_it_measured(empty: Path) -> None:
 
 
 def test_a_running_job_shows_how_far_it_is(empty: Path) -> None:
-    job = service.store().queue.submit(Spec("ppo", "addition", (0.3,)).as_json())
+    job = service.store().queue.submit(Spec("ppo", "addition", (Cut(0.3),)).as_json())
     service.store().queue.claim("worker")
     service.store().queue.report(job, "worker", "base answers", 0, 500)
     service.store().queue.report(job, "worker", "base answers", 128, 500)
@@ -342,7 +343,7 @@ def test_the_queue_of_a_hosted_server_is_bounded(empty: Path, monkeypatch: pytes
     monkeypatch.setenv("PROBING_MODE", "hosted")
     monkeypatch.setenv("PROBING_ADMIN_TOKEN", "right")
     monkeypatch.setattr(roles, "person", lambda: "somebody")
-    jobs = [Spec("grpo", "addition", (0.3,), Criteria(n=n)) for n in range(1, roles.QUEUE_LIMIT + 2)]
+    jobs = [Spec("grpo", "addition", (Cut(0.3),), Criteria(n=n)) for n in range(1, roles.QUEUE_LIMIT + 2)]
     for spec in jobs[: roles.PERSON_LIMIT]:
         roles.submit(spec)
     with pytest.raises(roles.NotAllowedError, match="You have 3 jobs"):

@@ -15,6 +15,7 @@ from scipy.stats import spearmanr
 
 from probing.ablation import loss_without
 from probing.attribution import Attributor
+from probing.cuts import Cut
 from probing.errors import TaskError
 from probing.extraction import SHARES, circuits
 from probing.graph import Edge, ResidualGraph
@@ -55,8 +56,8 @@ def _scores(store: Store) -> Scores:
 def test_what_is_kept_is_what_the_literal_twin_loses_without_an_edge(store: Store) -> None:
     plan = small.plan()
     (row,) = map(EvaluationRow.of, store.evaluations.table().to_dict("records"))
-    assert (row.evaluation_key, row.kind, row.pair, row.side, row.alpha) == (
-        small.key(store, CHECK), "ablation", "small", "tuned", 0.3,
+    assert (row.evaluation_key, row.kind, row.pair, row.side, row.cuts) == (
+        small.key(store, CHECK), "ablation", "small", "tuned", (Cut(0.3),),
     )  # fmt: skip
     assert row.finished is not None
     assert row.provenance is not None
@@ -311,7 +312,7 @@ def test_a_task_of_the_pair_has_all_questions_and_both_models_and_lets_the_secon
 ) -> None:
     monkeypatch.setitem(tasks.KINDS, "distance", Distance)
     monkeypatch.setitem(measuring._PREPARE, Distance, _distance)
-    models, plan = Models(), small.plan(replace(SPEC, alphas=(0.3, 0.5), also=tasks.parse("distance")))
+    models, plan = Models(), small.plan(replace(SPEC, cuts=(Cut(0.3), Cut(0.5)), also=tasks.parse("distance")))
     Job(store, models, plan, lambda *_: None).do()
     rows = [EvaluationRow.of(row) for row in store.evaluations.table().to_dict("records") if row["kind"] == "distance"]
     assert [(row.pair, row.comparison_key, row.side, row.units) for row in rows] == [("small", None, None, 3)]
