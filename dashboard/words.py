@@ -11,6 +11,7 @@ import pandas as pd
 from dashboard.theme import FAINT, NEUTRAL, between, number, percent
 from probing import evidence
 from probing.graph import BIAS, ResidualGraph
+from probing.method import Method
 from probing.metrics import FALSE_DISCOVERIES, LOW_COVERAGE, Comparison, coverage, measured_size
 
 _METHOD = Path(__file__).resolve().parents[1] / "docs" / "method.md"
@@ -174,6 +175,16 @@ def bins_verdict(by_bins: dict[int, Comparison]) -> str:
         return "Complexity did not move beyond question noise with any number of bins."
     still = [str(bins) for bins, sign in signs.items() if not sign]
     return f"Complexity {'rose' if up else 'fell'}, but not beyond question noise with {listed(still)} bins."
+
+
+def share_of_zero(method: Method) -> str:
+    """What is added where the signs of scores are shown, for a method whose scores into a reader sum to zero."""
+    if not method.sums_to_zero:
+        return ""
+    return (
+        " Scores into one reader behind a norm sum to zero: a sign says how a writer pulls against the others, and some "
+        "are negative whatever the model does."
+    )
 
 
 def folded(graph: ResidualGraph) -> str:

@@ -256,7 +256,8 @@ def test_an_estimate_that_reality_speaks_against_is_crossed_and_says_so() -> Non
     found = {panel: list(table["edge"][wiring.contradicted(table, panel)]) for panel in PANELS}
     assert found == {"base": ["m0->m1"], "tuned": ["input->m0"], "difference": ["input->m0", "m0->m1"]}
     figure = wiring.graph({"tuned": table}, graph, Scale.of(table), Pick())
-    (cross,) = [trace for trace in figure.data if trace.marker.symbol == "x-thin"]
+    cross, of_key = [trace for trace in figure.data if trace.marker.symbol == "x-thin"]
+    assert of_key.name == "really otherwise than estimated"
     assert cross.marker.line.color == CHECKS["opposite"].colour
     assert len(cross.x) == 1
     (clicked,) = [trace for trace in figure.data if trace.customdata is not None and trace.mode == "markers"]
