@@ -182,8 +182,8 @@ def share_of_zero(method: Method) -> str:
     if not method.sums_to_zero:
         return ""
     return (
-        " Scores into one reader behind a norm sum to zero: a sign says how a writer pulls against the others, and some "
-        "are negative whatever the model does."
+        " Scores into one reader behind a norm sum to zero: a sign says how a writer pulls against the others, and "
+        "some are negative whatever the model does."
     )
 
 

@@ -48,9 +48,9 @@ with graphs:
         )
     rules = f" under {chosen.active} filters" if chosen.active else ""
     st.caption(
-        f"{len(shown)} edges shown{rules}. Click a node, or the middle of an edge. Widths are on one scale for base and "
-        "tuned, and on another for the difference. Dotted: removing the edge would lower the loss; in the difference, "
-        f"q is above 0.05 over all edges.{share_of_zero(view.method)}{folded(graph)}"
+        f"{len(shown)} edges shown{rules}. Click a node, or the middle of an edge. Widths are on one scale for base "
+        "and tuned, and on another for the difference. Dotted: removing the edge would lower the loss; in the "
+        f"difference, q is above 0.05 over all edges.{share_of_zero(view.method)}{folded(graph)}"
     )
     checking.legend(shown)
     exchange.downloads(view, table, shown)
@@ -64,7 +64,7 @@ st.caption(
     "root of the strength, so that weak edges show; base and tuned share a scale, the difference has its own. Click a "
     "cell to pick its edge, here and above." + (_FOLDED if folds(graph) else "")
 )
-wide = len(names) > 1 or not matrix.is_labelled(graph, unfolded, PANELS)
+wide = len(names) > 1 or not matrix.is_labelled(graph, unfolded, tuple(PANELS))
 with st.container(key="wide-matrix" if wide else "narrow-matrix"):
     chart(
         partial(matrix.panels, values.cells(graph, unfolded), graph, unfolded, names, pick),
