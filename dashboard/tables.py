@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from dashboard import data, exports
+from dashboard import data
 from dashboard.pattern import Told
 from dashboard.theme import between, number, percent
 from dashboard.view import COHORT_NAMES, GRANULARITY_NAMES, View, address

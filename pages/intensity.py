@@ -98,7 +98,7 @@ if movers.open:
         chart(
             partial(strips.movers, np.abs(tuned) - np.abs(base), rows, data.pair_scores(*view.keys)[0].ids),
             "movers",
-            "Differences of strength of the edges that changed most, a dot for each question, with means and intervals.",
+            "Differences of strength of the edges that changed most, a dot for each question, with their means.",
             rows,
         )
         tables.top_movers(view, rows)
