@@ -33,6 +33,26 @@ For what this program computed, cite it as *RL Circuit Explorer* with the versio
 of the runs, which stand in the table above: with them anybody can compute the same numbers again.
 """
 
+BIBTEX = """@inproceedings{zhang2026reinforcement,
+  title = {Reinforcement Learning Fine-Tuning Enhances Activation Intensity and Diversity
+           in the Internal Circuitry of {LLMs}},
+  author = {Zhang, Honglin and Hao, Qianyue and Xu, Fengli and Li, Yong},
+  booktitle = {International Conference on Learning Representations},
+  year = {2026},
+  eprint = {2509.21044},
+  archivePrefix = {arXiv},
+  url = {https://arxiv.org/abs/2509.21044}
+}
+
+@software{rlcircuitexplorer,
+  title = {{RL Circuit Explorer}},
+  author = {{The authors of RL Circuit Explorer}},
+  year = {2026},
+  note = {State the version of the code, and the identities of the runs (page Methods)}
+}
+"""
+"""Of the paper whose method this is, and of this program."""
+
 _ACTIVE = re.compile(r"[\\`*_\[\]<>$~&|#!^]|^[-+]|^\d+(?=[.)])")
 """What Markdown makes more of than characters, anywhere or at the beginning of a line."""
 

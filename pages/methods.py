@@ -4,7 +4,7 @@ import streamlit as st
 
 from dashboard import data, tables
 from dashboard.widgets import ready_view, subtitle
-from dashboard.words import CITATION, as_text, section, share_of_zero
+from dashboard.words import BIBTEX, CITATION, as_text, section, share_of_zero
 from probing.metrics import METRICS, Definition, interval_of
 
 view = ready_view()
@@ -47,3 +47,4 @@ tables.provenance(data.provenance(*view.keys))
 
 st.subheader("How to cite")
 st.markdown(CITATION)
+st.code(BIBTEX, language="bibtex")

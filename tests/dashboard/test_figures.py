@@ -501,14 +501,6 @@ def test_a_table_as_parquet_comes_back(table: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(pd.read_parquet(io.BytesIO(exports.as_parquet(table))), table)
 
 
-@pytest.mark.skipif(exports.chrome() is None, reason="no Chromium on this machine")
-def test_a_figure_as_an_image(table: pd.DataFrame) -> None:
-    assert exports.as_image(spread.lorenz(table), "png").startswith(b"\x89PNG")
-    svg = exports.as_image(spread.lorenz(table), "svg")
-    assert svg.startswith(b"<svg")
-    assert b"share of all strength" in svg
-
-
 def test_names_from_question_files_are_no_markup_in_figures_and_plain_in_what_is_taken_away() -> None:
     names = ["<a href='x'>q</a>", "q2"]
     figure = strips.pairs(np.ones(2), np.zeros(2), names, "nats", 200)
