@@ -9,7 +9,7 @@ from dashboard.cells import folds
 from dashboard.figures import matrix, wiring
 from dashboard.panels import PANELS, TOGETHER, usual
 from dashboard.widgets import chart, ready_view, subtitle
-from dashboard.words import as_text, folded, share_of_zero
+from dashboard.words import as_text, folded
 
 _FOLDED = (
     " They are too many for a cell each: the heads of a block share rows and columns unless it is open above, and "
@@ -24,7 +24,7 @@ subtitle(view)
 
 values = checking.values(view)
 table = values.table
-chosen = edge_filter.controls(table, graph, exchange.members(graph), share_of_zero(view.method))
+chosen = edge_filter.controls(table, graph, exchange.members(graph), values.of_signs)
 graphs, panel = st.columns([2.9, 1], gap="medium")
 with panel:
     pick = inspector.picker(graph, data.edge_table(view.key, graph))
@@ -50,7 +50,7 @@ with graphs:
     st.caption(
         f"{len(shown)} edges shown{rules}. Click a node, or the middle of an edge. Widths are on one scale for base "
         "and tuned, and on another for the difference. Dotted: removing the edge would lower the loss; in the "
-        f"difference, q is above 0.05 over all edges.{share_of_zero(view.method)}{folded(graph)}"
+        f"difference, q is above 0.05 over all edges.{values.of_signs}{folded(graph)}"
     )
     checking.legend(shown)
     exchange.downloads(view, table, shown)
