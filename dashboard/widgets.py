@@ -14,7 +14,7 @@ from dashboard.drawing import drawn
 from dashboard.pattern import Told, badge
 from dashboard.service import is_read_only, public
 from dashboard.theme import CHART, number
-from dashboard.view import COHORT_NAMES, PAPER, View, current, newest_job, rules, unknown
+from dashboard.view import COHORT_NAMES, PAPER, View, current, current_choice, newest_job, rules, unknown
 from dashboard.words import as_text, coverage_note, interval, relative_interval
 from probing.jobs.plan import Spec, is_outdated, spec_of
 from probing.metrics import COMPLEXITY, METRICS, Comparison, Definition
@@ -262,7 +262,8 @@ def chart(
     it; by default what its traces draw.
     """
     figure = drawn(draw, st.context.theme.type == "dark")
-    event = st.plotly_chart(figure, key=f"chart-{key}", config=CHART, alt=alt, **options)
+    camera = {"toImageButtonOptions": {"format": "svg", "filename": exports.file_name(current_choice(), key)}}
+    event = st.plotly_chart(figure, key=f"chart-{key}", config=CHART | camera, alt=alt, **options)
     if export:
-        exports.offer(key, (lambda: exports.numbers_of(figure)) if numbers is None else numbers, figure)
+        exports.offer(key, (lambda: exports.numbers_of(figure)) if numbers is None else numbers, figure, alt)
     return event

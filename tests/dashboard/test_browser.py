@@ -326,6 +326,7 @@ def test_a_figure_and_its_numbers_can_be_taken_away(shared: Server, browser: Bro
     for label, ending in {
         "Figure as interactive HTML": "html",
         "Figure as SVG": "svg",
+        "Figure as PDF": "pdf",
         "Figure as PNG": "png",
         "Numbers as CSV": "csv",
         "Numbers as Parquet": "parquet",
@@ -333,7 +334,7 @@ def test_a_figure_and_its_numbers_can_be_taken_away(shared: Server, browser: Bro
         page.get_by_role("button", name="Export").nth(1).click()
         with page.expect_download(timeout=60_000) as download:
             page.get_by_role("button", name=label).click()
-        assert download.value.suggested_filename == f"lorenz.{ending}"
+        assert download.value.suggested_filename == f"grpo_addition_both-correct_a0.3_lorenz.{ending}"
         found[ending] = tmp_path / download.value.suggested_filename
         download.value.save_as(found[ending])
         page.keyboard.press("Escape")

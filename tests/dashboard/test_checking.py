@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pandas as pd
@@ -151,9 +152,11 @@ def test_where_nobody_may_compute_what_was_kept_is_shown_and_that_is_said(
 def test_circuits_can_be_drawn_of_what_really_happens(full: Path) -> None:
     app = _open("circuits", values="really removed", edges=10)
     assert not app.exception
-    assert "Width: mean |change of the loss without the edge|" in _text(app)
+    assert "sum to zero" not in _text(app), "real effects do not"
     assert not [m for m in app.markdown if m.value.startswith("Estimates held")], "there are none"
     figure = _spec(app.get("plotly_chart")[0])
+    title = figure["layout"]["legend2"]["title"]["text"].replace("<br>", " ")
+    assert title == "Width: mean |change of the loss without the edge|"
     drawn = {c[0] for trace in figure["data"] if trace.get("customdata") for c in trace["customdata"]}
     exact = _row(method="exact")
     for side in SIDES:
@@ -174,7 +177,9 @@ def test_movers_say_whether_reality_bears_their_estimates_out(full: Path) -> Non
     scores = store.runs.scores(row["tuned_run"])
     found = evidence.checked(scores, evidence.removed(store, row["tuned_run"], "nll"), Definition(resamples=2000))
     expected = dict(zip(found["edge"], found["verdict"], strict=True))
-    assert list(table["Tuned checked"]) == [expected[edge] for edge in table["Edge"]]
+    assert list(table["Tuned checked"]) == [
+        expected[parse_qs(urlsplit(link).query)["pick"][0]] for link in table["Edge"]
+    ]
 
 
 def test_token_by_token_is_not_offered_where_nobody_knows_it(full: Path) -> None:
@@ -256,7 +261,8 @@ def test_an_estimate_that_reality_speaks_against_is_crossed_and_says_so() -> Non
     found = {panel: list(table["edge"][wiring.contradicted(table, panel)]) for panel in PANELS}
     assert found == {"base": ["m0->m1"], "tuned": ["input->m0"], "difference": ["input->m0", "m0->m1"]}
     figure = wiring.graph({"tuned": table}, graph, Scale.of(table), Pick())
-    (cross,) = [trace for trace in figure.data if trace.marker.symbol == "x-thin"]
+    cross, of_key = [trace for trace in figure.data if trace.marker.symbol == "x-thin"]
+    assert of_key.name == "really otherwise than estimated"
     assert cross.marker.line.color == CHECKS["opposite"].colour
     assert len(cross.x) == 1
     (clicked,) = [trace for trace in figure.data if trace.customdata is not None and trace.mode == "markers"]
