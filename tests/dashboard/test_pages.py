@@ -355,40 +355,6 @@ def test_every_metric_has_a_histogram_and_a_curve_over_the_cuts(full: Path) -> N
         assert not app.exception, label
 
 
-def test_questions_can_be_searched_filtered_and_opened(full: Path) -> None:
-    app = _open("questions")
-    assert len(app.dataframe[0].value) == 100
-    app.text_input(key="search").set_value("add-003").run()
-    few = app.dataframe[0].value
-    assert 0 < len(few) < 10
-    assert app.subheader[0].value == "Question add-0007", "what is open stays open"
-    app.text_input(key="search").set_value("no question has this").run()
-    assert not app.exception
-    assert "No question is like that" in app.info[0].value
-    app.text_input(key="search").set_value("").run()
-    app.toggle(key="scored").set_value(False).run()
-    assert len(app.dataframe[0].value) == 500
-    app.selectbox(key="graded").select("only the tuned correct").run()
-    wrong = app.dataframe[0].value
-    assert wrong["base"].str.startswith("✗").all()
-    app.selectbox(key="q").select(wrong["id"].iloc[0]).run()
-    assert "belongs to another cohort" in _text(app)
-    assert not app.get("plotly_chart")
-
-
-def test_token_by_token_is_computed_on_demand_and_adds_up(full: Path) -> None:
-    app = _open("questions")
-    next(button for button in app.button if button.label == "Compute token by token").click().run()
-    assert not app.exception
-    store = service.store()
-    job = int(store.queue.jobs()["job_id"].max())
-    assert follow(store, job, lambda stage, done, total: None).status == "done"
-    app = _open("questions", element="a5->logits")
-    assert not app.exception
-    assert "The bars add up" in _text(app)
-    assert len(app.get("plotly_chart")) == 2
-
-
 def test_the_timeline_ends_where_the_pair_does(full: Path) -> None:
     app = _open("timeline", pair="grpo")
     assert not app.exception
