@@ -355,36 +355,6 @@ def test_every_metric_has_a_histogram_and_a_curve_over_the_cuts(full: Path) -> N
         assert not app.exception, label
 
 
-def test_the_timeline_ends_where_the_pair_does(full: Path) -> None:
-    app = _open("timeline", pair="grpo")
-    assert not app.exception
-    assert len(app.get("plotly_chart")) == 3
-    app.select_slider(key="step").set_value(20).run()
-    assert not app.exception
-    store = service.store()
-    metrics = store.summaries.metrics().set_index(["comparison_key", "side", "metric"])["tuned"]
-    table = _by_the_papers_method()["comparison_key"]
-    for pair, last in (("grpo", "step-000120"), ("ppo", "step-000100")):
-        key = table[pair, 0.3]
-        assert metrics[key, last, "activation_intensity"] == pytest.approx(
-            metrics[key, "tuned", "activation_intensity"], rel=1e-5
-        )
-
-
-def test_a_pair_without_checkpoints_says_how_to_name_some(full: Path) -> None:
-    app = _open("timeline", pair="dpo")
-    assert "This pair has no checkpoints" in app.info[0].value
-
-
-def test_a_cut_without_a_timeline_offers_to_compute_it(full: Path) -> None:
-    app = _open("timeline", pair="grpo", alpha=0.5)
-    assert "0 of 10 checkpoints" in app.info[0].value
-    next(button for button in app.button if button.label == "Compute the timeline").click().run()
-    assert not app.exception
-    spec = json.loads(service.store().queue.jobs()["spec"][0])
-    assert (spec["timeline"], spec["alphas"]) == (True, [0.5])
-
-
 def test_few_questions_are_said_to_be_few(full: Path) -> None:
     _compute(Spec("grpo", "addition", (Cut(0.3),), Criteria(n=1, seed=3)))
     for page in PAGES:
