@@ -1,11 +1,8 @@
 """The queue as a person sees it: what to ask for, how far each job is, its log, and what it made."""
 
-import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +10,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dashboard import data, roles, tables
+from dashboard import cohorts, data, roles, tables
+from dashboard.forecasting import forecaster
 from dashboard.service import is_hosted, public
 from dashboard.view import (
     COHORT_NAMES,
@@ -22,6 +20,7 @@ from dashboard.view import (
     PATH_NAMES,
     REFERENCE_NAMES,
     TEXT_NAMES,
+    address,
     current,
     current_choice,
     method_of,
@@ -62,6 +61,7 @@ LOG_LINES = 200
 
 def form() -> Spec:
     """The controls of a new job; its pair, questions and cohort are those of the sidebar."""
+    forecaster().warm_up()
     choice = current_choice()
     questions = load_registry().question_set(choice.question_set).title
     st.markdown(
@@ -182,29 +182,46 @@ def queue(spec: Spec) -> None:
 
 
 def show_forecast(spec: Spec, **settings: str) -> None:
-    """What a job would take, as `forecast` says it in a process of its own: pages never load a model library.
-
-    That process has this one's environment, with some `settings` in place of its own.
-    """
-    asked = ["forecast", json.dumps(spec.as_json()), "--store", str(default_path().absolute())]
+    """What a job would take, where some `settings` of the environment stand in place of this process's own."""
     with st.spinner("Measuring this machine …"):
         try:
-            run = subprocess.run(
-                [sys.executable, "-m", "probing", *asked],
-                capture_output=True,
-                text=True,
-                timeout=120,
-                cwd=Path(__file__).resolve().parents[1],
-                env=os.environ | settings,
-            )
-        except subprocess.TimeoutExpired:
-            st.warning("That took longer than two minutes, and was given up.", icon=":material/schedule:")
+            told = forecaster().ask(spec, **settings)
+        except PersonError as error:
+            st.error(as_text(public(str(error))))
             return
-    if run.returncode:
-        said = run.stderr.strip().splitlines()
-        st.error(as_text(public(said[-1])) if said else "It could not be planned.")
-        return
-    st.code(public(run.stdout), language=None, wrap_lines=True)
+    st.code(public(told), language=None, wrap_lines=True)
+
+
+def may_be_asked(spec: Spec) -> bool:
+    """Whether there is something to compute; says why where there is not, and leads to what has been computed."""
+    if nothing := cohorts.why_empty(spec.pair, spec.questions, spec.selection.cohort):
+        st.info(f"{nothing} Choose another cohort.", icon=":material/filter_alt_off:")
+        return False
+    made = [row for row in _made_by(spec) if _is_asked(spec, row)]
+    lacking = {*spec.cuts} - {row.at for row in made}
+    if not made:
+        return True
+    done = not lacking and _is_measured(spec, made)
+    links = (f"[{row.at.words}]({address('compare', replace(current(), at=row.at, row=row))})" for row in made)
+    said = "**Already computed**; open it" if done else "Already computed"
+    st.markdown(f":material/check_circle: {said}: {' · '.join(links)}")
+    return not done
+
+
+def _is_asked(spec: Spec, row: ComparisonRow) -> bool:
+    """Whether a comparison is by the very rules that a job asks for, and this version of the program's."""
+    made = row.settings
+    selection = replace(spec.selection, at=row.at)
+    same = Criteria.from_json(made["selection"]) == selection and made.get("answers") != "imported"
+    return same and spec.dtype in ("auto", made.get("scored", {}).get("dtype")) and not is_outdated(row)
+
+
+def _is_measured(spec: Spec, made: list[ComparisonRow]) -> bool:
+    """Whether all that a job would measure beside scores is there, of the pair or of each comparison."""
+    rows = [row for row in data.evaluation_rows() if (row.pair, row.question_set) == (spec.pair, spec.questions)]
+    finished = [row for row in rows if row.finished is not None]
+    subjects = [{row.comparison_key} for row in made]
+    return all(any(is_of(row, task, of) for row in finished) for task in spec.also for of in subjects)
 
 
 def active_jobs() -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from dashboard import data, exports, roles, seeds
+from dashboard import cohorts, data, exports, roles, seeds
 from dashboard.drawing import drawn
 from dashboard.pattern import Told, badge
 from dashboard.service import is_read_only, public
@@ -53,6 +53,8 @@ def _say_why(view: View) -> None:
         said = as_text(public(view.job.message)) if view.job is not None else ""
         st.error(f"This comparison could not be computed. {said}", icon=":material/error:")
         _offer(_missing(view), "Try again")
+    elif nothing := cohorts.why_empty(view.pair.name, view.question_set, view.cohort):
+        st.info(f"{nothing} Choose another cohort.", icon=":material/filter_alt_off:")
     else:
         st.info(
             f"This comparison has not been computed yet. {as_text(view.pair.about)}", icon=":material/hourglass_empty:"

@@ -2,9 +2,12 @@
 
 import argparse
 import json
+import os
+import select
 import signal
 import sys
 from contextlib import closing, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from probing.cli.shared import method_of, opened, progress_bar
@@ -152,7 +155,11 @@ def _print_comparisons(store: Store, plan: "Plan") -> None:
 
 
 def forecast(arguments: argparse.Namespace) -> None:
-    """Say what a job would take, given as the store keeps it: every setting of it counts."""
+    """Say what a job would take, given as the store keeps it: every setting of it counts. Without one, answer for the
+    dashboard what it asks line by line."""
+    if arguments.spec is None:
+        _answer_forecasts()
+        return
     from probing.jobs.plan import Spec
 
     try:
@@ -162,14 +169,46 @@ def forecast(arguments: argparse.Namespace) -> None:
     _print_forecast(spec, load_registry(), arguments)
 
 
+_IDLE = 600.0
+"""Seconds without a question after which nobody is expected to ask for another forecast."""
+
+
+def _answer_forecasts() -> None:
+    """Answer each line of the input, a spec, the path of its store and settings, with a line; end with the input, or when idle.
+
+    Models' configs are read as they are needed; what takes long is loaded before the first question comes.
+    """
+    from probing.jobs.forecast import forecast as lay_out  # noqa: F401 - loads what takes long
+    from probing.jobs.plan import Spec
+
+    while select.select([sys.stdin], [], [], _IDLE)[0] and (line := sys.stdin.readline()):
+        asked, own = json.loads(line), dict(os.environ)
+        os.environ.update(asked["settings"])
+        try:
+            lines = _forecast(Spec.from_json(asked["spec"]), load_registry(), Path(asked["store"]))
+            told = {"forecast": "\n".join(lines)}
+        except PersonError as error:
+            told = {"error": error.what, "remedy": error.remedy}
+        for name in asked["settings"]:
+            del os.environ[name]
+        os.environ.update(own)
+        print(json.dumps(told), flush=True)
+
+
 def _print_forecast(spec: "Spec", registry: Registry, arguments: argparse.Namespace) -> None:
-    from probing.jobs.forecast import forecast as lay_out
     from probing.store import default_path
 
-    there = (arguments.store or default_path()).exists()
-    with closing(opened(arguments)) if there else nullcontext() as store:
-        for line in lay_out(spec, registry, store).lines():
-            print(line)
+    for line in _forecast(spec, registry, arguments.store or default_path()):
+        print(line)
+
+
+def _forecast(spec: "Spec", registry: Registry, path: Path) -> list[str]:
+    """What a job would take with what a store has, which is not made where there is none."""
+    from probing.jobs.forecast import forecast as lay_out
+    from probing.store import open_store
+
+    with closing(open_store(path)) if path.exists() else nullcontext() as store:
+        return list(lay_out(spec, registry, store).lines())
 
 
 def prepare(arguments: argparse.Namespace) -> None:

@@ -163,7 +163,7 @@ def parser() -> argparse.ArgumentParser:
     stored(c)
 
     c = command("forecast", jobs.forecast)
-    c.add_argument("spec", metavar="JSON")
+    c.add_argument("spec", metavar="JSON", nargs="?")
     stored(c)
 
     stored(command("prepare", jobs.prepare))

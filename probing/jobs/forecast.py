@@ -4,9 +4,10 @@ Where a config cannot be read (no network, a gated model), the shape that the re
 is known, that is said. Times are upper bounds: every answer is taken to reach its longest length.
 """
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 
@@ -294,9 +295,15 @@ def forecast(spec: Spec, registry: Registry, store: Store | None) -> Forecast:
         if question_set.file is not None:
             raise
         note = f" ({error.what})"
-    speed = measure_speed(pick_device(spec.device), DTYPES[numerics.scores])
+    speed = _speed(pick_device(spec.device), DTYPES[numerics.scores], int(time.monotonic() / 60))
     prompt = _long_prompt(questions, pair, models["base"].checkpoint)
     return Forecast(spec, pair, question_set, questions, note, models, numerics, speed, store, prompt)
+
+
+@lru_cache(maxsize=4)
+def _speed(device: torch.device, dtype: torch.dtype, minute: int) -> Speed:
+    """A device's speed, measured once a minute: whoever compares settings need not wait for it each time."""
+    return measure_speed(device, dtype)
 
 
 def _numerics(spec: Spec, models: list[Model]) -> Numerics:

@@ -15,6 +15,7 @@ from prometheus_client import REGISTRY
 from streamlit.testing.v1 import AppTest
 
 from dashboard import roles, service
+from dashboard.forecasting import ForecastError, forecaster
 from dashboard.runs import describe, log_of, progress
 from probing.cuts import Cut
 from probing.errors import PairError, StoreError
@@ -31,9 +32,11 @@ from tests.conftest import ROOT
 from tests.waiting import until
 
 
-def _open() -> AppTest:
-    app = AppTest.from_file(str(ROOT / "dashboard" / "shell.py"), default_timeout=60).run()
-    return app.switch_page("../pages/runs.py").run()
+def _open(**state: object) -> AppTest:
+    app = AppTest.from_file(str(ROOT / "dashboard" / "shell.py"), default_timeout=60)
+    for key, value in state.items():
+        app.session_state[key] = value
+    return app.run().switch_page("../pages/runs.py").run()
 
 
 def _button(app: AppTest, label: str) -> AppTest:
@@ -158,6 +161,54 @@ def test_nothing_of_a_job_is_lost_on_its_way_to_the_forecast(empty: Path) -> Non
         "of all questions, without a cut"
     )
     assert re.findall(r"\[(\w+)\]", shown) == [*(plan.rollout_key(side) for side in SIDES), *compared]
+
+
+def test_one_process_answers_every_forecast_and_ends_with_its_input(empty: Path) -> None:
+    asked = forecaster()
+    assert "100 questions of at most" in asked.ask(Spec("grpo", "addition", (0.3,)))
+    first = asked._process
+    assert first is not None
+    assert first.stdin is not None
+    with pytest.raises(ForecastError, match="There is no pair 'nope'"):
+        asked.ask(Spec("nope", "addition"))
+    began = time.monotonic()
+    assert "grpo: base → grpo" in asked.ask(Spec("grpo", "addition"))
+    assert time.monotonic() - began < 3, "nothing is loaded again"
+    assert asked._process is first
+    first.stdin.close()  # as the server's end does
+    assert first.wait(timeout=60) == 0
+    asked.warm_up()
+    assert asked._process is not first
+    assert asked._process is not None
+    asked._process.kill()
+    asked._process.wait(timeout=60)
+
+
+def test_what_has_been_computed_is_opened_and_not_offered_again(full: Path) -> None:
+    def links(app: AppTest) -> list[str]:
+        (said,) = [text.value for text in app.markdown if "lready computed" in text.value]
+        address = r"/compare\?pair=GRPO&questions=Addition&cohort=both\+correct&alpha="
+        return re.findall(rf"\[α = ([\d.]+)\]\({address}\1\)", said)
+
+    app = _open()
+    assert links(app) == ["0.03", "0.1", "0.3", "0.5"]
+    assert "**Already computed**; open it" in _texts(app)
+    assert not app.button
+    app.toggle(key="run_circuits").set_value(True).run()
+    app.segmented_control(key="run_alphas").set_value([0.3]).run()
+    assert not app.button, "its circuits were run too"
+    app.segmented_control(key="run_alphas").set_value([0.3, 0.5]).run()
+    assert [button.label for button in app.button] == ["What would it take?", "Queue it"]
+    assert links(app) == ["0.3", "0.5"], "and at the other cut they were not"
+    app.number_input(key="run_samples").set_value(99).run()
+    assert [button.label for button in app.button] == ["What would it take?", "Queue it"]
+    assert "lready computed" not in _texts(app)
+
+
+def test_a_cohort_without_questions_is_not_queued(full: Path) -> None:
+    app = _open(cohort="both_wrong")
+    assert "No question is both wrong" in app.info[0].value
+    assert not app.button
 
 
 def test_a_job_that_is_done_shows_with_what_it_was_made(full: Path) -> None:
