@@ -34,6 +34,9 @@ _FARTHEST = 1.72
 
 _NODE = "#53606d"
 
+MARKED = "#cf3f5b"
+"""What stands on nodes and edges that are marked."""
+
 _PART = 16
 """The size of the nodes of a block's parts, at most."""
 
@@ -193,6 +196,22 @@ def _nodes(graph: ResidualGraph, places: Places, pick: Pick) -> go.Scatter:
     )
 
 
+def _marks(edges: pd.DataFrame, places: Places, marked: Mapping[str, str]) -> list[go.Scatter]:
+    """Symbols on the nodes and on the middles of the edges that have one; a dashed line along such an edge."""
+    mine = np.flatnonzero(edges["edge"].isin(marked.keys()))
+    at = {name: places.at[places.stands[name]] for name in marked if name in places.stands}
+    traces = []
+    if len(mine):
+        x, y = _curves(edges, places)
+        middles = zip(x[mine, len(_STEPS) // 2], y[mine, len(_STEPS) // 2], strict=True)
+        at |= dict(zip(edges["edge"].iloc[mine], middles, strict=True))
+        traces.append(_lines(x[mine], y[mine], color=MARKED, width=2, dash="dash"))
+    symbols = [marked[name] for name in at]
+    marker = {"symbol": symbols, "size": 15, "color": MARKED, "line": {"color": MARKED, "width": 3}}
+    where = {"x": [x for x, _ in at.values()], "y": [y for _, y in at.values()]}
+    return [*traces, go.Scatter(**where, mode="markers", marker=marker, hoverinfo="skip", showlegend=False)]
+
+
 def _about(graph: ResidualGraph, name: str) -> str:
     """A node's name, and what it is where that does not say it."""
     if len(parts := graph.parts(name)) > 1:
@@ -235,8 +254,12 @@ def graph(
     scale: Scale,
     pick: Pick,
     titles: Mapping[str, str] | None = None,
+    marked: Mapping[str, str] | None = None,
 ) -> go.Figure:
-    """The panels side by side: the edges that each shows, in the same places; base and tuned on the same scale."""
+    """The panels side by side: the edges that each shows, in the same places; base and tuned on the same scale.
+
+    `marked` are nodes, blocks and edges on which a symbol stands, by its name in Plotly.
+    """
     places = Places.of(model, pick.unfolded(model))
     margin = 0.9 * places.size / places.unit
     names = [(titles or {}).get(panel, panel.capitalize()) for panel in panels]
@@ -251,6 +274,7 @@ def graph(
             top = scale.difference if panel == "difference" else scale.strength
             traces += _edges(edges, panel, top, pick, model, places)
         traces.append(_nodes(model, places, pick))
+        traces += _marks(edges, places, marked) if marked else []
         for trace in traces:
             figure.add_trace(trace, row=1, col=column)
     figure.update_xaxes(visible=False, range=[-0.75, 1.75])
