@@ -20,10 +20,12 @@ def _strip(page: Page) -> str:
 
 
 def _says(page: Page, text: str) -> None:
+    """Wait until the answers have a text; for the first, until the process has started."""
     page.wait_for_function(
         "text => [...document.querySelector('.js-plotly-plot')?.querySelectorAll('.scatterlayer text') ?? []]"
         ".map(one => one.textContent).join('').includes(text)",
         arg=text,
+        timeout=120_000,
     )
 
 
@@ -51,7 +53,7 @@ def test_a_problem_an_edge_and_a_link_that_holds_them(shared: Server, browser: B
     complaints = Complaints()
     page = open_page(browser, f"{shared.url}/play", complaints)
     box = page.get_by_role("textbox", name="A problem for both models")
-    expect(box).to_have_value("388+243=", timeout=60_000)
+    expect(box).to_have_value("388+243=", timeout=120_000)
     _says(page, "11␣13␣05␣531■")
     box.fill("678+789=")
     box.press("Enter")
@@ -84,7 +86,7 @@ def test_a_problem_an_edge_and_a_link_that_holds_them(shared: Server, browser: B
 def test_it_fits_a_phone_and_passes_the_accessibility_rules(shared: Server, browser: Browser, scheme: str) -> None:
     complaints = Complaints()
     page = open_page(browser, f"{shared.url}/play?changes=swap+m1&target=a0-%3Em0", complaints, 390, scheme)
-    expect(page.get_by_text("tuned under the changes")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("tuned under the changes")).to_be_visible(timeout=120_000)
     at_rest(page)
     assert page.evaluate("document.querySelector('[data-testid=stMain]').scrollWidth") <= 390
     page.evaluate(AXE)
