@@ -126,16 +126,14 @@ def test_what_is_changed_is_marked_in_the_graph() -> None:
     assert edges["base_effect"].to_numpy() == pytest.approx(PLAIN.base.scores)
     assert not edges["changed"].any()
     panels = {"base": edges, "tuned": edges}
-    marked = wiring.graph(
-        panels, GRAPH, wiring.Scale.of(edges), wiring.Pick(), marked={"a0->m0": "x-thin", "a1": "square"}
-    )
+    marks = {"a0->m0": "x-thin", "m0->logits": "diamond", "a1": "square"}
+    marked = wiring.graph(panels, GRAPH, wiring.Scale.of(edges), wiring.Pick(), marked=marks)
     symbols = [trace for trace in marked.data if trace.marker.color == wiring.MARKED]
-    assert [list(trace.marker.symbol) for trace in symbols] == [["square", "x-thin"]] * 2
-    (middles,) = [
-        t for t in marked.data[: len(marked.data) // 2] if t.customdata is not None and len(t.x) == len(edges)
-    ]
-    place = list(edges["edge"]).index("a0->m0")
-    assert (symbols[0].x[1], symbols[0].y[1]) == pytest.approx((middles.x[place], middles.y[place]))
+    assert [list(trace.marker.symbol) for trace in symbols] == [["square", "x-thin", "diamond"]] * 2
+    middles, *_ = [t for t in marked.data if t.customdata is not None and len(t.x) == len(edges)]
+    place = [list(edges["edge"]).index(name) for name in ("a0->m0", "m0->logits")]
+    assert list(symbols[0].x[1:]) == pytest.approx(list(np.array(middles.x)[place]))
+    assert list(symbols[0].y[1:]) == pytest.approx(list(np.array(middles.y)[place]))
 
 
 def test_the_shared_address_holds_the_experiment() -> None:
