@@ -22,6 +22,7 @@ page = st.navigation(
     [
         st.Page("../pages/compare.py", title="Compare", icon=":material/compare_arrows:", default=True),
         st.Page("../pages/circuits.py", title="Circuits", icon=":material/account_tree:"),
+        st.Page("../pages/play.py", title="Play", icon=":material/science:"),
         st.Page("../pages/distributions.py", title="Distributions", icon=":material/bar_chart:"),
         st.Page("../pages/intensity.py", title="Intensity", icon=":material/bolt:"),
         st.Page("../pages/questions.py", title="Questions", icon=":material/quiz:"),

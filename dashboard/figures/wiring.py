@@ -36,6 +36,9 @@ _FARTHEST = 1.72
 
 _NODE = "#53606d"
 
+MARKED = "#cf3f5b"
+"""What stands on nodes and edges that are marked."""
+
 _PART = 16
 """The size of the nodes of a block's parts, at most."""
 
@@ -249,6 +252,22 @@ def _ports(places: Places) -> list[go.Scatter]:
     return [_lines(rails[:, :, 0], rails[:, :, 1], color=_PORT, width=2), ports]
 
 
+def _marks(edges: pd.DataFrame, places: Places, marked: Mapping[str, str]) -> list[go.Scatter]:
+    """Symbols on the nodes and on the middles of the edges that have one; a dashed line along such an edge."""
+    mine = np.flatnonzero(edges["edge"].isin(marked.keys()))
+    at = {name: places.at[places.stands[name]] for name in marked if name in places.stands}
+    traces = []
+    if len(mine):
+        x, y = _curves(edges, places)
+        middles = zip(x[mine, len(_STEPS) // 2], y[mine, len(_STEPS) // 2], strict=True)
+        at |= dict(zip(edges["edge"].iloc[mine], middles, strict=True))
+        traces.append(_lines(x[mine], y[mine], color=MARKED, width=2, dash="dash"))
+    symbols = [marked[name] for name in at]
+    marker = {"symbol": symbols, "size": 15, "color": MARKED, "line": {"color": MARKED, "width": 3}}
+    where = {"x": [x for x, _ in at.values()], "y": [y for _, y in at.values()]}
+    return [*traces, go.Scatter(**where, mode="markers", marker=marker, hoverinfo="skip", showlegend=False)]
+
+
 def _about(graph: ResidualGraph, name: str) -> str:
     """A node's name, and what it is where that does not say it."""
     if len(parts := graph.parts(name)) > 1:
@@ -291,8 +310,12 @@ def graph(
     scale: Scale,
     pick: Pick,
     titles: Mapping[str, str] | None = None,
+    marked: Mapping[str, str] | None = None,
 ) -> go.Figure:
-    """The panels side by side: the edges that each shows, in the same places; base and tuned on the same scale."""
+    """The panels side by side: the edges that each shows, in the same places; base and tuned on the same scale.
+
+    `marked` are nodes, blocks and edges on which a symbol stands, by its name in Plotly.
+    """
     places = Places.of(model, pick.unfolded(model))
     margin = 0.9 * places.size / places.unit
     names = [(titles or {}).get(panel, panel.capitalize()) for panel in panels]
@@ -306,6 +329,7 @@ def graph(
         if len(edges):
             traces += _edges(edges, panel, scale.top(panel), pick, model, places)
         traces += [_nodes(model, places, pick), *_ports(places)]
+        traces += _marks(edges, places, marked) if marked else []
         for trace in traces:
             figure.add_trace(trace, row=1, col=column)
     figure.update_xaxes(visible=False, range=[-0.75, 1.75])

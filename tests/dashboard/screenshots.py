@@ -17,6 +17,7 @@ from tests.conftest import ROOT
 PAGES = {
     "compare": "",
     "circuits": "circuits",
+    "play": "play?changes=remove+a0-%3Em0",
     "transplant": "transplant?block=a0",
     "distributions": "distributions",
     "intensity": "intensity",
