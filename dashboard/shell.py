@@ -5,7 +5,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard import view
+from dashboard import glossary, view
+from dashboard.lessons.texts import lessons
 from dashboard.service import public
 from dashboard.widgets import queue_status
 from dashboard.words import as_text
@@ -17,6 +18,7 @@ ASSETS = Path(__file__).parent / "assets"
 
 st.set_page_config(page_title="RL Circuit Explorer", page_icon=str(ASSETS / "icon.svg"), layout="wide")
 st.html(ASSETS / "style.css")
+glossary.mark_everywhere()
 
 page = st.navigation(
     [
@@ -32,6 +34,8 @@ page = st.navigation(
         st.Page("../pages/runs.py", title="Runs", icon=":material/queue:"),
         st.Page("../pages/add.py", title="Add a pair", icon=":material/add_circle:"),
         st.Page("../pages/methods.py", title="Methods", icon=":material/menu_book:"),
+        *(st.Page(of.page, title=f"{of.number} {of.title}", icon=":material/school:") for of in lessons()),
+        st.Page("../pages/glossary.py", title="Glossary", icon=":material/dictionary:"),
     ]
 )
 try:
