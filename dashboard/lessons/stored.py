@@ -22,10 +22,10 @@ def told() -> list[Told]:
         alike = [
             row
             for row in data.comparison_rows()
-            if row.ready and (row.alpha, row.cohort, rules(row)) == (usual.alpha, usual.cohort, named)
+            if row.ready and (row.at, row.cohort, rules(row)) == (usual.at, usual.cohort, named)
         ]
         own = next((row for row in alike if row.pair == pair.name), None)
         if own is not None and (compared := data.compared(own.comparison_key)):
-            bands = seeds.bands_of(seeds_among(alike, pair, usual.alpha))
+            bands = seeds.bands_of(seeds_among(alike, pair, usual.at))
             found.append(Told(method_of(own), compared, bands))
     return found

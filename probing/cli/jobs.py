@@ -174,7 +174,7 @@ _IDLE = 600.0
 
 
 def _answer_forecasts() -> None:
-    """Answer each line of the input, a spec, the path of its store and settings, with a line, until it ends or rests.
+    """Answer each line of the input, a spec, its store's path and settings, with a line; end with it, or when idle.
 
     Models' configs are read as they are needed; what takes long is loaded before the first question comes.
     """

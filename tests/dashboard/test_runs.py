@@ -135,10 +135,10 @@ def test_what_a_job_would_take_is_measured(empty: Path) -> None:
 
 
 def test_nothing_of_a_job_is_lost_on_its_way_to_the_forecast(empty: Path) -> None:
-    criteria = Criteria(0.1, 0.4, 1.6, 0.6, 7, 43, "mean", "base_only")
+    criteria = Criteria(Cut(0.1), 0.4, 1.6, 0.6, 7, 43, "mean", "base_only")
     method = Method("blocks", "norm-exact", "mean", "margin", "shared")
     spec = Spec(
-        "ppo", "addition", (0.1, 0.2), criteria, "cpu", "bfloat16", "eager", True, "q", True, "made", method,
+        "ppo", "addition", (Cut(0.1), Cut(0.2)), criteria, "cpu", "bfloat16", "eager", True, "q", True, "made", method,
         (Check("base", 7),),
     )  # fmt: skip
     for part, usual in ((criteria, Criteria()), (spec, Spec("grpo", "carry"))):
@@ -165,7 +165,7 @@ def test_nothing_of_a_job_is_lost_on_its_way_to_the_forecast(empty: Path) -> Non
 
 def test_one_process_answers_every_forecast_and_ends_with_its_input(empty: Path) -> None:
     asked = forecaster()
-    assert "100 questions of at most" in asked.ask(Spec("grpo", "addition", (0.3,)))
+    assert "100 questions of at most" in asked.ask(Spec("grpo", "addition", (Cut(0.3),)))
     first = asked._process
     assert first is not None
     assert first.stdin is not None
