@@ -86,14 +86,14 @@ class Forecast:
 
     @property
     def tokenizers(self) -> str | None:
-        """Whether both models have the same tokenizer, where both are here."""
+        """Whether both models have the same tokenizer, where both can be read."""
         found = [model.checkpoint for model in self.models.values() if model.checkpoint is not None]
         if len(found) < len(SIDES):
             return None
         try:
             return tokenizer_note(*map(load_tokenizer, found)) or "the same for both models"
-        except ModelError as error:
-            return str(error)
+        except ModelError:
+            return None
 
     @property
     def asked(self) -> int | None:
