@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
-from probing.cli import circuits, jobs, results, scoring, zoo
+from probing.cli import circuits, jobs, playground, results, scoring, zoo
 from probing.cuts import Cut, Unit
 from probing.errors import SelectionError, TaskError
 from probing.extraction import SHARES, Best, Extraction
@@ -210,6 +210,9 @@ def parser() -> argparse.ArgumentParser:
     c = command("worker", jobs.worker)
     c.add_argument("--parent", type=int, help=argparse.SUPPRESS)  # given to the process that is watched
     stored(c)
+
+    c = command("playground", playground.serve)
+    c.add_argument("--allow-large", action="store_true", help="answer with any pair, not only with small ones")
 
     c = command("snapshot", results.snapshot)
     c.add_argument("--out", type=Path, metavar="FILE", help="default: a new file in the folder *.snapshots beside it")
