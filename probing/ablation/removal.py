@@ -1,7 +1,7 @@
 """Edges that are removed from a pass over a batch: every later block runs on what that leaves."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -183,14 +183,14 @@ def run_without(
 
 @contextmanager
 def run_with(attributor: Attributor, samples: Sequence[Sample], ways: Iterable[Removed]) -> Iterator[Predictions]:
-    """The same with edges removed in several ways; what stands in is that for these very samples.
+    """The same with edges removed in several ways, or in none; what stands in is that for these very samples.
 
     Raises:
         SequenceError: a sample that this model cannot score.
     """
     walked, granularity = attributor.architecture.graph, attributor.graph.granularity
     parts = [Removed(walked.parts_of(way.edges, granularity), way.stand_ins) for way in ways]
-    hooks = rewriting(attributor.architecture, Removal(walked, parts))
+    hooks = rewriting(attributor.architecture, Removal(walked, parts)) if parts else nullcontext()
     with torch.no_grad(), attributor.running(samples, hooks) as said:
         yield said
 

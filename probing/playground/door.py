@@ -180,7 +180,7 @@ class _Process:
         while b"\n" not in self._read:
             ready, _, _ = select.select([out], [], [], max(0.0, until - time.monotonic()))
             if not ready:
-                raise _Lost(f"has said nothing for {seconds:.0f} seconds")
+                raise _Lost(f"has said nothing for {seconds:g} s")
             part = os.read(out, 1 << 16)
             if not part:
                 raise _Lost("has ended")

@@ -7,7 +7,7 @@ is written by model. An experiment that was done is kept whole.
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -60,6 +60,15 @@ class Recent:
         return self._kept[key]
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A question as a model reads it, and what it answers with nothing changed."""
+
+    question: str
+    prompt: tuple[int, ...]
+    answer: Decoded
+
+
 @dataclass
 class Engine:
     """Does one experiment after the other."""
@@ -97,12 +106,14 @@ class Engine:
                 "The two models of this pair have other tokens or widths, so neither can write for the other.",
                 "Remove instead, by zero or mean.",
             )
-        prompts = [self._prompt(speaker, experiment.question) for speaker in (base, tuned)]
-        sides = (
-            self._side(speaker, other, prompt, experiment, kinds)
-            for speaker, other, prompt in zip((base, tuned), (tuned, base), prompts, strict=True)
-        )
-        return Outcome(next(sides), next(sides), graph, 0.0)
+        for_base, for_tuned = (self._asked(speaker, experiment.question) for speaker in (base, tuned))
+        place = experiment.token
+        if place is None:
+            place = where_they_part(for_base.answer.tokens, for_tuned.answer.tokens)
+        return Outcome(
+            self._side(base, tuned, for_base, place, kinds), self._side(tuned, base, for_tuned, place, kinds), place,
+            graph, 0.0,
+        )  # fmt: skip
 
     # -- models ----------------------------------------------------------------------------------------------------
 
@@ -146,36 +157,38 @@ class Engine:
 
     # -- one model -------------------------------------------------------------------------------------------------
 
-    def _side(
-        self, speaker: Speaker, other: Speaker, prompt: tuple[int, ...], experiment: Experiment, kinds: dict[int, Kind]
-    ) -> Side:
-        known = self._recent("answers")
-        clean = known.get((speaker.key, prompt), lambda: speaker.decode(prompt))
-        place = min(experiment.token, len(clean.tokens) - 1)
+    def _asked(self, speaker: Speaker, question: str) -> Asked:
+        prompt = self._prompt(speaker, question)
+        key = (speaker.key, prompt, speaker.pair.max_new_tokens, speaker.pair.stop)
+        return Asked(question, prompt, self._recent("answers").get(key, lambda: speaker.answer(prompt)))
+
+    def _side(self, speaker: Speaker, other: Speaker, asked: Asked, place: int, kinds: dict[int, Kind]) -> Side:
+        prompt, clean = asked.prompt, asked.answer
+        place = min(place, len(clean.tokens) - 1)
         sample = speaker.sample(prompt, clean.tokens, place, 1)
         chosen = clean.tokens[place]
 
         def estimates(kind: Kind) -> Float[np.ndarray, " edge"]:
             references = self._references(kind, speaker, other)
             method = Method(path="norm-exact", loss="margin", reference=references.kind)
-            key = (speaker.key, other.key, prompt, place, kind)
+            key = (speaker.key, other.key, sample, kind, speaker.pair)
             return self._recent("estimates").get(
                 key, lambda: speaker.attributor.score([sample], method, references).edges[0]
             )
 
         scores = estimates("zero")
         side = Side(
-            self._said(speaker, clean, experiment.question), None,
+            self._said(speaker, clean, asked.question), None,
             self._chosen(speaker, chosen, clean.logits[place]), None, None, scores,
         )  # fmt: skip
         if not kinds:
             return side
         by_kind = {kind: [edge for edge, one in kinds.items() if one == kind] for kind in dict.fromkeys(kinds.values())}
         ways = [Way(edges, self._references(kind, speaker, other)) for kind, edges in by_kind.items()]
-        changed = speaker.decode(prompt, clean.tokens, ways)
+        changed = speaker.answer_without(prompt, ways, clean.tokens)
         return replace(
             side,
-            changed=self._said(speaker, changed, experiment.question),
+            changed=self._said(speaker, changed, asked.question),
             without=self._chosen(speaker, chosen, speaker.says(sample, ways)[0]),
             promised=-float(sum(estimates(kind)[edges].sum(dtype=float) for kind, edges in by_kind.items())),
         )
@@ -223,6 +236,11 @@ class Engine:
             float(logits[token] - others.max()),
             tuple(zip(names, likeliest.values.tolist(), strict=True)),
         )
+
+
+def where_they_part(one: Sequence[int], other: Sequence[int]) -> int:
+    """The first place at which two answers differ; 0 if they do not."""
+    return next((place for place, both in enumerate(zip(one, other, strict=False)) if len(set(both)) > 1), 0)
 
 
 def kinds_of(changes: Iterable[Change], graph: ResidualGraph) -> dict[int, Kind]:

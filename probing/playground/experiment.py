@@ -61,8 +61,9 @@ class Experiment:
     pair: str
     question: str
     changes: tuple[Change, ...] = ()
-    token: int = 0
-    """Which token of each answer is looked at closely, from 0; past an answer's end, its last."""
+    token: int | None = 0
+    """Which token of each answer is looked at closely, from 0; past an answer's end, its last. None is the first at
+    which the two answers with nothing changed differ, or 0."""
 
     def __post_init__(self) -> None:
         """Raise a PlaygroundError if it is out of bounds."""
@@ -74,6 +75,8 @@ class Experiment:
             )
         if len(self.changes) > MOST_CHANGES:
             raise PlaygroundError(f"There are {len(self.changes)} changes.", f"{MOST_CHANGES} are the most.")
+        if self.token is not None and self.token < 0:
+            raise PlaygroundError(f"There is no token {self.token}.", "They are counted from 0.")
 
     def as_json(self) -> dict[str, Any]:
         """What `from_json` takes."""
@@ -156,6 +159,8 @@ class Outcome:
 
     base: Side
     tuned: Side
+    token: int
+    """Which token of each answer was looked at; past an answer's end, its last."""
     graph: ResidualGraph
     """Of both models; attention blocks read as queries, keys and values."""
     seconds: float
@@ -164,7 +169,7 @@ class Outcome:
     def as_json(self) -> dict[str, Any]:
         """What `from_json` takes."""
         sides = {"base": self.base.as_json(), "tuned": self.tuned.as_json()}
-        return {**sides, "graph": self.graph.as_text(), "seconds": self.seconds}
+        return {**sides, "token": self.token, "graph": self.graph.as_text(), "seconds": self.seconds}
 
     @staticmethod
     def from_json(row: Mapping[str, Any]) -> "Outcome":
@@ -173,5 +178,5 @@ class Outcome:
         Raises:
             ValueError, TypeError, KeyError, AttributeError: it is none.
         """
-        base, tuned = (Side.from_json(row[side]) for side in ("base", "tuned"))
-        return Outcome(base, tuned, ResidualGraph.from_text(row["graph"]), float(row["seconds"]))
+        sides = {side: Side.from_json(row[side]) for side in ("base", "tuned")}
+        return Outcome(**{**row, **sides, "graph": ResidualGraph.from_text(row["graph"])})

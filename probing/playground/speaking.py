@@ -1,10 +1,10 @@
-"""One model that answers with some of its edges removed, token by token as a loop would, in fewer passes.
+"""One model that answers, as it is and with some of its edges removed.
 
 An answer under changes cannot go on from what was computed for the token before: what stands in, and what is left, is
 made anew in each pass. So a *draft* of the whole answer is read in one pass, which tells at every place what the model
 would say there. Its tokens are right up to the first that the model does not say; what it said from there on is the
 next draft. Each token that is kept was said after exactly what is kept before it, which is what a loop of one pass for
-each token does; a good draft, the answer with nothing changed, needs few passes (Santilli et al. 2023,
+each token does; a good draft, such as the answer with nothing changed, needs few passes (Santilli et al. 2023,
 arXiv:2305.10427).
 """
 
@@ -22,7 +22,7 @@ from probing.attribution import Attributor, References, StandIns
 from probing.errors import ModelError
 from probing.graph import ResidualGraph
 from probing.method import Reference
-from probing.models import ended, vocabulary_digest
+from probing.models import answer, ended, vocabulary_digest
 from probing.pairs import Pair
 from probing.sequences import Sample
 
@@ -106,8 +106,14 @@ class Speaker:
             raise ModelError("With these changes, what the model says is not finite.", "Change less.")
         return logits
 
-    def decode(self, prompt: tuple[int, ...], draft: Sequence[int] = (), ways: Sequence[Way] = ()) -> Decoded:
-        """The greedy answer with some edges removed; a draft near to it makes it come soon.
+    def answer(self, prompt: tuple[int, ...]) -> Decoded:
+        """The greedy answer with nothing removed."""
+        model = self.attributor.model
+        [(tokens, text)] = answer(model, self.tokenizer, [prompt], self.pair.max_new_tokens, self.pair.stop)
+        return Decoded(tokens, text, self.says(self.sample(prompt, tokens, 0, len(tokens))))
+
+    def answer_without(self, prompt: tuple[int, ...], ways: Sequence[Way], draft: Sequence[int]) -> Decoded:
+        """The greedy answer with some edges removed, found sooner the nearer a draft is to it.
 
         Raises:
             ModelError: as `says` does.
