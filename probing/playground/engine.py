@@ -106,7 +106,8 @@ class Engine:
                 "The two models of this pair have other tokens or widths, so neither can write for the other.",
                 "Remove instead, by zero or mean.",
             )
-        for_base, for_tuned = (self._asked(speaker, experiment.question) for speaker in (base, tuned))
+        for_base = self._asked(base, experiment.question)
+        for_tuned = self._asked(tuned, experiment.question, for_base.answer.tokens)
         place = experiment.token
         if place is None:
             place = where_they_part(for_base.answer.tokens, for_tuned.answer.tokens)
@@ -157,10 +158,15 @@ class Engine:
 
     # -- one model -------------------------------------------------------------------------------------------------
 
-    def _asked(self, speaker: Speaker, question: str) -> Asked:
+    def _asked(self, speaker: Speaker, question: str, draft: Sequence[int] = ()) -> Asked:
+        """A question with its answer, which may be near to a draft."""
         prompt = self._prompt(speaker, question)
+
+        def answered() -> Decoded:
+            return speaker.answer_by(draft, prompt) if draft else speaker.answer(prompt)
+
         key = (speaker.key, prompt, speaker.pair.max_new_tokens, speaker.pair.stop)
-        return Asked(question, prompt, self._recent("answers").get(key, lambda: speaker.answer(prompt)))
+        return Asked(question, prompt, self._recent("answers").get(key, answered))
 
     def _side(self, speaker: Speaker, other: Speaker, asked: Asked, place: int, kinds: dict[int, Kind]) -> Side:
         prompt, clean = asked.prompt, asked.answer
@@ -185,11 +191,12 @@ class Engine:
             return side
         by_kind = {kind: [edge for edge, one in kinds.items() if one == kind] for kind in dict.fromkeys(kinds.values())}
         ways = [Way(edges, self._references(kind, speaker, other)) for kind, edges in by_kind.items()]
-        changed = speaker.answer_without(prompt, ways, clean.tokens)
+        there = speaker.says(speaker.sample(prompt, clean.tokens, 0, len(clean.tokens)), ways)
+        changed = speaker.answer_by(there.argmax(-1).tolist(), prompt, ways)
         return replace(
             side,
             changed=self._said(speaker, changed, asked.question),
-            without=self._chosen(speaker, chosen, speaker.says(sample, ways)[0]),
+            without=self._chosen(speaker, chosen, there[place]),
             promised=-float(sum(estimates(kind)[edges].sum(dtype=float) for kind, edges in by_kind.items())),
         )
 

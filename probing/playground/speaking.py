@@ -4,8 +4,8 @@ An answer under changes cannot go on from what was computed for the token before
 made anew in each pass. So a *draft* of the whole answer is read in one pass, which tells at every place what the model
 would say there. Its tokens are right up to the first that the model does not say; what it said from there on is the
 next draft. Each token that is kept was said after exactly what is kept before it, which is what a loop of one pass for
-each token does; a good draft, such as the answer with nothing changed, needs few passes (Santilli et al. 2023,
-arXiv:2305.10427).
+each token does; a good draft, such as what is said at every place of the answer with nothing changed, or of the other
+model's answer, needs few passes (Santilli et al. 2023, arXiv:2305.10427).
 """
 
 from collections.abc import Sequence
@@ -112,7 +112,7 @@ class Speaker:
         [(tokens, text)] = answer(model, self.tokenizer, [prompt], self.pair.max_new_tokens, self.pair.stop)
         return Decoded(tokens, text, self.says(self.sample(prompt, tokens, 0, len(tokens))))
 
-    def answer_without(self, prompt: tuple[int, ...], ways: Sequence[Way], draft: Sequence[int]) -> Decoded:
+    def answer_by(self, draft: Sequence[int], prompt: tuple[int, ...], ways: Sequence[Way] = ()) -> Decoded:
         """The greedy answer with some edges removed, found sooner the nearer a draft is to it.
 
         Raises:

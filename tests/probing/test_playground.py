@@ -81,7 +81,8 @@ def test_an_answer_under_changes_is_that_of_a_loop_of_one_pass_for_each_token(
             assert side.changed is not None
             assert side.changed.text == speaker.tokenizer.decode(tokens, skip_special_tokens=True)
             np.testing.assert_allclose(side.changed.probabilities, shares, rtol=1e-4, atol=1e-6)
-            assert speaker.answer_without(prompt, ways, tokens[:3] + [4] * 40).tokens == tuple(tokens), "by any draft"
+            for draft in ([], tokens[:3] + [4] * 40):
+                assert speaker.answer_by(draft, prompt, ways).tokens == tuple(tokens)
 
 
 def test_an_answer_with_nothing_changed_is_the_models(engine: Engine, speakers: tuple[Speaker, Speaker]) -> None:
