@@ -86,6 +86,11 @@ def first(door: Door) -> tuple[float, float]:
     return found[0], found[1]
 
 
+def worked() -> float:
+    """Seconds that processors have worked for the process behind the door."""
+    return sum(sum(child.cpu_times()[:2]) for child in psutil.Process().children())
+
+
 def row(name: str, seconds: list[float]) -> str:
     """How long half, and nearly all, of some answers took."""
     over = sum(one > LIMIT for one in seconds) / len(seconds)
@@ -109,6 +114,7 @@ def main() -> int:
     try:
         start, means = first(door)
         print(f"first answer of all {start:.1f} s, first that needs means {means:.1f} s")
+        used = worked()
         ends = time.monotonic() + (20.0 if arguments.quick else arguments.seconds)
         people = [
             threading.Thread(target=person, args=(door, f"person {i}", arguments.think, ends, waited))
@@ -118,13 +124,14 @@ def main() -> int:
             one.start()
         for one in people:
             one.join()
-        memory = sum(child.memory_info().rss for child in psutil.Process().children())
+        used, memory = worked() - used, sum(child.memory_info().rss for child in psutil.Process().children())
     finally:
         door.close()
     every = waited.typed + waited.changed
     print(f"{arguments.people} people, who think for {arguments.think:g} s on average:")
     print(row("a new question", waited.typed), row("a change", waited.changed), row("all", every), sep="\n")
     print(row("all, without the queue", waited.computing))
+    print(f"processor time of an answer: {used / len(every) * 1000:.0f} ms on average")
     print(f"{len(waited.errors)} errors {waited.errors[:1] or ''}; the process holds {memory / 2**20:.0f} MiB")
     median = statistics.median(every)
     if waited.errors or median > LIMIT:

@@ -93,7 +93,10 @@ class Door:
     def close(self) -> None:
         """End the process; nobody is answered any more."""
         self._closed.set()
-        self._end()
+        if (process := self._process) is not None:
+            process.kill()
+        with self._turns.mine(however_many=True):
+            self._end()
 
     def _wake(self) -> None:
         try:
@@ -119,7 +122,7 @@ class Door:
             if self._process is not mine:
                 return
             if time.monotonic() >= self._last + self._limits.idle:
-                with self._turns.mine():
+                with self._turns.mine(however_many=True):
                     if self._process is mine and time.monotonic() >= self._last + self._limits.idle:
                         self._end()
                         return
@@ -191,9 +194,13 @@ class _Process:
         except ValueError as error:
             raise _Lost("said something that is no answer") from error
 
-    def end(self) -> None:
-        """End it, whatever it does."""
+    def kill(self) -> None:
+        """Have it ended, whatever it does; who waits for its answer learns so."""
         self._process.kill()
+
+    def end(self) -> None:
+        """End it, and let go of what leads to it."""
+        self.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             try:
@@ -212,11 +219,15 @@ class _Turns:
         self._waiting: deque[object] = deque()
 
     @contextmanager
-    def mine(self) -> Iterator[None]:
-        """Inside, nobody else is."""
+    def mine(self, however_many: bool = False) -> Iterator[None]:
+        """Inside, nobody else is.
+
+        Raises:
+            PlaygroundError: too many wait.
+        """
         me = object()
         with self._change:
-            if len(self._waiting) > self._most:
+            if len(self._waiting) > self._most and not however_many:
                 raise PlaygroundError(
                     f"The playground is busy: {self._most} questions are before yours.", "Try again in a few seconds."
                 )

@@ -3,6 +3,7 @@
 What else would be printed goes to stderr, as logs do. It ends when its stdin does: whoever started it is gone.
 """
 
+import gc
 import json
 import logging
 import os
@@ -21,6 +22,7 @@ def serve(allow_large: bool) -> None:
     engine = Engine(allow_large)
     with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8") as out:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        gc.freeze()  # what is imported stays: to look through it for garbage takes as long as an answer, now and then
         _say(out, {"ready": True})
         for line in sys.stdin:
             _say(out, _reply(engine, line))

@@ -497,6 +497,19 @@ def test_small_models_are_kept_beside_each_other_and_a_large_one_makes_room(monk
     assert models.provenance()["dtype"] == "bfloat16", "that of the last"
 
 
+def test_as_many_large_models_are_kept_as_one_wants_beside_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    models, plan = Models(large=2), _plan()
+    how = (plan.numerics, "float32", "projections", _quiet)
+    small = models.load(plan.checkpoints["base"], plan.numerics, "float64", "projections", _quiet)
+    monkeypatch.setattr(loading, "SMALL", 1)
+    base, tuned = (models.load(plan.checkpoints[side], *how) for side in SIDES)
+    for _ in range(2):
+        assert models.load(plan.checkpoints["base"], *how) is base
+        assert models.load(plan.checkpoints["tuned"], *how) is tuned
+    assert len(models._loaded) == 2, "the first counts as large by now"
+    assert small not in models._loaded.values()
+
+
 def test_a_worker_that_rests_lets_its_model_go_and_loads_it_when_it_is_asked_again() -> None:
     models, plan = Models(), _plan()
     models.let_go()

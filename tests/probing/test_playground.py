@@ -371,6 +371,27 @@ def test_whatever_else_is_behind_the_door_there_is_a_sentence(script: str, sente
     assert door._process is None
 
 
+def test_a_door_that_closes_tells_who_waits() -> None:
+    door = _talking("echo {}; read x; exec sleep 60")
+    told: list[str] = []
+
+    def ask(who: str) -> None:
+        try:
+            door.ask(_experiment(), who)
+        except PlaygroundError as error:
+            told.append(str(error))
+
+    threads = [threading.Thread(target=ask, args=(str(number),)) for number in range(5)]
+    for thread in threads:
+        thread.start()
+    until(lambda: door.is_warm and len(door._turns._waiting) == 5)
+    door.close()
+    for thread in threads:
+        thread.join()
+    assert sorted("has ended" in one for one in told) == [False] * 4 + [True]
+    assert sum("closed" in one for one in told) == 4
+
+
 def test_a_process_that_nobody_asks_is_ended_and_none_is_started_behind_a_closed_door() -> None:
     door = _talking('echo {}; while read x; do echo \'{"error": ["Heard.", ""]}\'; done', idle=0.4)
     for _ in range(2):
