@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from probing.jobs.supervisor import ROOT, opened_log
+from probing.pairs import load_registry
 from probing.playground.experiment import Experiment, Outcome, PlaygroundError
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,9 @@ class Limits:
     start: float = 120.0
     """Seconds that the process may take to start."""
     answer: float = 60.0
-    """Seconds that an experiment may take, a model that is loaded for it included."""
+    """Seconds that an experiment with small models may take, loading them included."""
+    answer_of_large: float = 600.0
+    """The same with others."""
     idle: float = 1800.0
     """Seconds without an experiment after which the process is ended."""
 
@@ -66,16 +69,18 @@ class Door:
         `who` asks is a text that tells people apart.
 
         Raises:
+            PairError: there is no such pair.
             PlaygroundError: it is no experiment for these models, too many wait, this person asks too often, or the
                 process does not answer.
         """
+        small = load_registry().pair(experiment.pair).is_small
         with self._visits.by(who), self._turns.mine():
             if self._closed.is_set():
                 raise PlaygroundError("The playground is closed.", "The server is stopping.")
             try:
                 process = self._running()
-                reply = process.ask(experiment.as_json(), self._limits.answer)
-                return _outcome(reply)
+                seconds = self._limits.answer if small else self._limits.answer_of_large
+                return _outcome(process.ask(experiment.as_json(), seconds))
             except _Lost as error:
                 log.warning("the playground's process: %s", error)
                 self._end()
