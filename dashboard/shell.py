@@ -7,6 +7,7 @@ import streamlit as st
 
 from dashboard import view
 from dashboard.service import public
+from dashboard.site import COMPARE, FRONT, SECTIONS
 from dashboard.widgets import queue_status
 from dashboard.words import as_text
 from probing.errors import PersonError
@@ -18,24 +19,20 @@ ASSETS = Path(__file__).parent / "assets"
 st.set_page_config(page_title="RL Circuit Explorer", page_icon=str(ASSETS / "icon.svg"), layout="wide")
 st.html(ASSETS / "style.css")
 
-page = st.navigation(
-    [
-        st.Page("../pages/compare.py", title="Compare", icon=":material/compare_arrows:", default=True),
-        st.Page("../pages/circuits.py", title="Circuits", icon=":material/account_tree:"),
-        st.Page("../pages/distributions.py", title="Distributions", icon=":material/bar_chart:"),
-        st.Page("../pages/intensity.py", title="Intensity", icon=":material/bolt:"),
-        st.Page("../pages/questions.py", title="Questions", icon=":material/quiz:"),
-        st.Page("../pages/timeline.py", title="Timeline", icon=":material/timeline:"),
-        st.Page("../pages/evidence.py", title="Evidence", icon=":material/fact_check:"),
-        st.Page("../pages/transplant.py", title="Transplant", icon=":material/swap_horiz:"),
-        st.Page("../pages/runs.py", title="Runs", icon=":material/queue:"),
-        st.Page("../pages/methods.py", title="Methods", icon=":material/menu_book:"),
-    ]
-)
+pages = {
+    entry: st.Page(entry.script, title=entry.title, icon=entry.icon, default=entry is FRONT)
+    for entries in SECTIONS.values()
+    for entry in entries
+}
+page = st.navigation({name: [pages[entry] for entry in entries] for name, entries in SECTIONS.items()}, expanded=True)
+entry = next(entry for entry, made in pages.items() if made.url_path == page.url_path)
+if entry is FRONT and view.is_asked_for():
+    st.switch_page(COMPARE.script, query_params=st.query_params.to_dict())  # which was at this address once
 try:
     with st.sidebar:
-        st.markdown("### RL Circuit Explorer")
-        view.controls()
+        if entry.of_a_pair:
+            st.markdown("### RL Circuit Explorer")
+            view.controls()
         queue_status()
     page.run()
 except PersonError as error:

@@ -167,6 +167,15 @@ def controls() -> None:
         )
 
 
+SHARED = ("pair", "questions", "cohort", "alpha", "variant")
+"""What the shared controls are called in an address."""
+
+
+def is_asked_for() -> bool:
+    """Whether somebody arrives by a link to a view."""
+    return "arrived" not in st.session_state and any(name in st.query_params for name in SHARED)
+
+
 def _alphas(pair: str) -> list[float]:
     """The paper's cuts, and others at which the pair has been computed."""
     table = data.comparisons()

@@ -38,13 +38,14 @@ def ready_view() -> View:
         st.warning(message, icon=":material/link_off:")
     view = current()
     if view.state != "ready":
-        _say_why(view)
+        st.title(as_text(view.pair.arrow))
+        say_why(view)
         st.stop()
     return view
 
 
-def _say_why(view: View) -> None:
-    st.title(as_text(view.pair.arrow))
+def say_why(view: View) -> None:
+    """What is the matter with a view that is not ready, and what can be done about it."""
     if view.state == "computing":
         _wait(view)
     elif view.state == "impossible":

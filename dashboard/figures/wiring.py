@@ -87,7 +87,7 @@ class Scale:
         )
 
 
-def _curves(edges: pd.DataFrame, places: Places) -> tuple[np.ndarray, np.ndarray]:
+def curves(edges: pd.DataFrame, places: Places) -> tuple[np.ndarray, np.ndarray]:
     """Points of a quadratic curve for each edge, [edge, step] for x and for y."""
     start = np.array([places.at[places.stands[name]] for name in edges["writer"]])
     end = np.array([places.at[places.stands[name]] for name in edges["node"]])
@@ -134,7 +134,7 @@ def _colours(edges: pd.DataFrame, panel: str) -> pd.Series:
 
 def _edges(edges: pd.DataFrame, panel: str, top: float, pick: Pick, graph: ResidualGraph, places: Places) -> list:
     """The traces of a panel's edges: the faded ones, the others, the picked one, and what can be clicked."""
-    x, y = _curves(edges, places)
+    x, y = curves(edges, places)
     size = edges[PANELS[panel]].abs()
     width = np.minimum(len(_WIDTHS) - 1, (len(_WIDTHS) * size / top).astype(int)) if top > 0 else 0 * size
     dotted = ~edges["changed"] if panel == "difference" else edges[EFFECTS[panel]] < 0

@@ -15,7 +15,8 @@ from benchmarks.start import BUSY
 from tests.conftest import ROOT
 
 PAGES = {
-    "compare": "",
+    "start": "",
+    "compare": "compare",
     "circuits": "circuits",
     "transplant": "transplant?block=a0",
     "distributions": "distributions",

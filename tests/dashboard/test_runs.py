@@ -204,7 +204,7 @@ def test_viewers_of_a_hosted_server_look_and_do_not_queue(empty: Path, monkeypat
     assert not app.exception
     assert [button.label for button in app.button] == ["Unlock"]
     assert "everybody may look" in _texts(app)
-    compare = AppTest.from_file(str(ROOT / "dashboard" / "shell.py"), default_timeout=60).run()
+    compare = app.switch_page("../pages/compare.py").run()
     assert not compare.button
     assert "only those who have signed in" in _texts(compare)
 

@@ -1,0 +1,89 @@
+"""What the pages are called, how they are grouped, and what this is in a sentence."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+SAYS = "See what reinforcement learning does to the inside of a language model."
+"""What this is: the first sentence of README.md."""
+
+_PAGES = Path(__file__).resolve().parents[1] / "pages"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A page as the navigation has it."""
+
+    name: str
+    """The name of its script, and where it is not the front page, its address."""
+    title: str
+    icon: str
+    of_a_pair: bool = True
+    """Whether it shows what the shared controls choose."""
+
+    @property
+    def script(self) -> str:
+        """Its script, as Streamlit takes it."""
+        return f"../pages/{self.name}.py"
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it has been written."""
+        return (_PAGES / f"{self.name}.py").exists()
+
+
+FRONT = Entry("front", "Start", ":material/home:", of_a_pair=False)
+COMPARE = Entry("compare", "Compare", ":material/compare_arrows:")
+
+_SECTIONS = {
+    "": (FRONT,),
+    "What changed": (
+        COMPARE,
+        Entry("circuits", "Circuits", ":material/account_tree:"),
+        Entry("intensity", "Intensity", ":material/bolt:"),
+        Entry("distributions", "Distributions", ":material/bar_chart:"),
+        Entry("questions", "Questions", ":material/quiz:"),
+        Entry("timeline", "Timeline", ":material/timeline:"),
+    ),
+    "Is it real": (
+        Entry("evidence", "Evidence", ":material/fact_check:"),
+        Entry("transplant", "Transplant", ":material/swap_horiz:"),
+        Entry("methods", "Methods", ":material/menu_book:"),
+    ),
+    "Try it": (Entry("play", "Play", ":material/science:"),),
+    "Learn": (
+        Entry("lesson1", "1 The residual stream", ":material/school:", of_a_pair=False),
+        Entry("lesson2", "2 An edge", ":material/school:", of_a_pair=False),
+        Entry("lesson3", "3 Check it", ":material/school:", of_a_pair=False),
+        Entry("lesson4", "4 Before and after RL", ":material/school:", of_a_pair=False),
+        Entry("lesson5", "5 Is it real", ":material/school:", of_a_pair=False),
+        Entry("lesson6", "6 Find your own", ":material/school:", of_a_pair=False),
+        Entry("glossary", "Glossary", ":material/dictionary:", of_a_pair=False),
+    ),
+    "Compute": (Entry("runs", "Runs", ":material/queue:"),),
+}
+
+SECTIONS = {name: there for name, pages in _SECTIONS.items() if (there := [page for page in pages if page.is_there])}
+"""The navigation: every page that is there, under what a newcomer would look for."""
+
+
+@dataclass(frozen=True)
+class Door:
+    """One of the ways in from the front page."""
+
+    to: Entry
+    label: str
+    about: str
+
+
+def _page(name: str) -> Entry:
+    return next(page for pages in _SECTIONS.values() for page in pages if page.name == name)
+
+
+_DOORS = (
+    Door(COMPARE, "Compare", "Which edges of the model changed, by how much, and how sure that is."),
+    Door(_page("play"), "Play", "Type a problem, watch both models answer, take an edge away and see what changes."),
+    Door(_page("lesson1"), "Learn", "Six short lessons, from the residual stream to an exercise that is checked."),
+)
+
+DOORS = [door for door in _DOORS if door.to.is_there]
+"""The ways in that lead somewhere."""
