@@ -38,13 +38,10 @@ def picture() -> None:
     pair, row = shown
     moments = _moments(row, tuple(data.steps(row.comparison_key)["side"]))
     assert row.graph is not None
-    moves = st.session_state.get("moves", True)
-    dark = st.context.theme.type == "dark"
-    image, still = (_as_source(moving.circuit(row.graph, moments, dark, moving=how)) for how in (moves, False))
-    st.html(
-        f'<picture><source media="(prefers-reduced-motion: reduce)" srcset="{still}">'
-        f'<img src="{image}" alt="{escape(moving.in_words(moments))}" style="width: 100%; max-height: 68vh"></picture>'
-    )
+    dark, alt = st.context.theme.type == "dark", escape(moving.in_words(moments))
+    for kind, moves in {"moving": st.session_state.get("moves", True), "still": False}.items():
+        source = _as_source(moving.circuit(row.graph, moments, dark, moves))
+        st.html(f'<img class="circuit {kind}" src="{source}" alt="{alt}">')
     st.caption(
         f"{as_text(pair.arrow)}: the strongest edges of a small language model while {as_text(pair.algorithm)} trains "
         "it. A line's width is the edge's share of all strength; orange has grown since the base, blue has shrunk."
