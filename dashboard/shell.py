@@ -20,10 +20,13 @@ st.set_page_config(page_title="RL Circuit Explorer", page_icon=str(ASSETS / "ico
 st.html(ASSETS / "style.css")
 
 pages = {
-    entry: st.Page(entry.script, title=entry.title, icon=entry.icon, default=entry is FRONT)
+    entry: st.Page(
+        entry.script, title=entry.title, icon=entry.icon, default=entry is FRONT,
+        visibility="visible" if entry.listed else "hidden",
+    )
     for entries in SECTIONS.values()
     for entry in entries
-}
+}  # fmt: skip
 page = st.navigation({name: [pages[entry] for entry in entries] for name, entries in SECTIONS.items()}, expanded=True)
 entry = next(entry for entry, made in pages.items() if made.url_path == page.url_path)
 if entry is FRONT and view.is_asked_for():

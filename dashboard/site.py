@@ -19,6 +19,8 @@ class Entry:
     icon: str
     of_a_pair: bool = True
     """Whether it shows what the shared controls choose."""
+    listed: bool = True
+    """Whether the navigation shows it; otherwise other pages lead to it."""
 
     @property
     def script(self) -> str:
@@ -51,12 +53,8 @@ _SECTIONS = {
     ),
     "Try it": (Entry("play", "Play", ":material/science:"),),
     "Learn": (
-        Entry("lesson1", "1 The residual stream", ":material/school:", of_a_pair=False),
-        Entry("lesson2", "2 An edge", ":material/school:", of_a_pair=False),
-        Entry("lesson3", "3 Check it", ":material/school:", of_a_pair=False),
-        Entry("lesson4", "4 Before and after RL", ":material/school:", of_a_pair=False),
-        Entry("lesson5", "5 Is it real", ":material/school:", of_a_pair=False),
-        Entry("lesson6", "6 Find your own", ":material/school:", of_a_pair=False),
+        Entry("lesson1", "Lessons", ":material/school:", of_a_pair=False),
+        *(Entry(f"lesson{n}", f"Lesson {n}", ":material/school:", of_a_pair=False, listed=False) for n in range(2, 7)),
         Entry("glossary", "Glossary", ":material/dictionary:", of_a_pair=False),
     ),
     "Compute": (Entry("runs", "Runs", ":material/queue:"),),
