@@ -37,7 +37,6 @@ _WATCH = """() => {
   new MutationObserver(() => { window.changed = performance.now(); }).observe(
     document, {subtree: true, childList: true, attributes: true, characterData: true});
 }"""
-
 """Notes when something was last done, which at first is the navigation, and when the page last changed."""
 
 _SETTLED = """() => {
