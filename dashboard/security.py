@@ -23,8 +23,11 @@ _ROOT = "window.__streamlit = {BACKEND_BASE_URL: new URL('.', window.location.hr
 """Says where the server's root is, as the page's own links see it: on `/circuits` Streamlit's client would first ask
 for `/circuits/_stcore/health`, and be told that there is no such thing."""
 
-_OWN = [(Path(__file__).parent / "assets" / name).read_text(encoding="utf-8") for name in ("history.js", "drawer.js")]
-"""What Streamlit's client leaves out: steps of the browser's history, and a drawer that closes."""
+_OWN = [
+    (Path(__file__).parent / "assets" / name).read_text(encoding="utf-8")
+    for name in ("history.js", "drawer.js", "sections.js")
+]
+"""What Streamlit's client leaves out: steps of the browser's history, a drawer that closes, sections with a name."""
 
 
 def _page() -> str:
