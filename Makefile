@@ -47,6 +47,7 @@ benchmark: .venv/dev
 	$(BIN)/python -m benchmarks.planted
 	$(BIN)/python -m benchmarks.audit
 	$(BIN)/python -m benchmarks.pages
+	$(BIN)/python -m benchmarks.playground
 	$(BIN)/python -m benchmarks.start
 
 proof: .venv/dev

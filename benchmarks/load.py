@@ -64,10 +64,7 @@ def links() -> list[tuple[str, str]]:
     titles = sorted({registry.pairs[spec.pair].title for spec in shipped(registry)})
     pages = ("", "compare", "circuits", "distributions", "intensity", "questions", "timeline", "methods")
     return [
-        (page, urlencode({"pair": title, "alpha": f"{alpha:g}"}))
-        for page in pages
-        for title in titles
-        for alpha in ALPHAS
+        (page, urlencode({"pair": title, "alpha": str(cut)})) for page in pages for title in titles for cut in ALPHAS
     ]
 
 

@@ -25,6 +25,7 @@ import psutil
 from benchmarks import serving
 from benchmarks.load import Seen, visit
 from benchmarks.pages import percentile
+from probing.cuts import Cut
 from probing.jobs.plan import Spec
 from probing.rollouts import Criteria
 from probing.store import open_store
@@ -48,12 +49,12 @@ def _errand(store: Path, number: int, folder: Path) -> None:
     kind = number % 5
     if kind == 0:
         with closing(open_store(store)) as opened:
-            opened.queue.submit(Spec("grpo", "addition", (0.3,), Criteria(n=20, seed=number)).as_json())
+            opened.queue.submit(Spec("grpo", "addition", (Cut(0.3),), Criteria(n=20, seed=number)).as_json())
     elif kind == 1:
         _command(store, "jobs")
     elif kind == 2:
         with closing(open_store(store)) as opened:
-            job = opened.queue.submit(Spec("ppo", "addition", (0.1,), Criteria(n=20, seed=number)).as_json())
+            job = opened.queue.submit(Spec("ppo", "addition", (Cut(0.1),), Criteria(n=20, seed=number)).as_json())
             opened.queue.end(job, "cancelled", "Cancelled.")
     elif kind == 3:
         with closing(open_store(store)) as opened:

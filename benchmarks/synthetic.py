@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from probing.cuts import Cut
 from probing.graph import Heads, ResidualGraph, graph_of
 from probing.jobs.plan import SIDES
 from probing.method import Method
-from probing.rollouts import ALPHAS, Answer, Criteria, select
+from probing.rollouts import ALPHAS, DEFAULT_CUT, Answer, Criteria, select
 from probing.scores import Scores
 from probing.store import Store, open_store
 from probing.store.spool import AnswerBatch, ScoreBatch
@@ -30,7 +31,7 @@ class Extent:
 
     pairs: tuple[str, ...]
     sets: tuple[str, ...]
-    cuts: tuple[float, ...]
+    cuts: tuple[Cut, ...]
     graph: ResidualGraph
 
 
@@ -38,7 +39,7 @@ MANY = Extent(("grpo", "ppo", "dpo", "control"), ("easy", "middle", "hard"), ALP
 """Forty million scores."""
 
 OF_HEADS = Extent(
-    ("grpo",), ("easy",), (Criteria().alpha,), graph_of(LAYERS, granularity="heads", heads=(Heads(32, 8),) * LAYERS)
+    ("grpo",), ("easy",), (DEFAULT_CUT,), graph_of(LAYERS, granularity="heads", heads=(Heads(32, 8),) * LAYERS)
 )
 """A hundred and sixty million, of 805 681 edges; comparing them takes some minutes."""
 
@@ -93,13 +94,13 @@ def _fill(store: Store, extent: Extent, pair: str, questions: str, rng: np.rando
         )
         store.batches.ingest()
         store.rollouts.finish(key, {}, 1.0)
-    for alpha in extent.cuts:
-        selection = Criteria(alpha=alpha)
+    for cut in extent.cuts:
+        selection = Criteria(cut)
         selected = select(_answers("base"), _answers("tuned"), selection)
-        comparison = f"{pair}-{questions}-{alpha:g}"
+        comparison = f"{pair}-{questions}-{cut}"
         settings: dict[str, Any] = {
             "rollouts": list(rollouts),
-            "selection": vars(selection),
+            "selection": selection.as_json(),
             "method": Method(extent.graph.granularity).as_json(),
         }
         store.comparisons.save(comparison, pair, questions, (rollouts[0], rollouts[1]), settings, selected)

@@ -12,7 +12,7 @@ from dashboard.figures.wiring import contradicted
 from dashboard.theme import between, number
 from dashboard.view import LOSS_NAMES, View, really
 from dashboard.widgets import offer_more
-from dashboard.words import CHECKS, CHECKS_MEANING, check_badge, with_intervals
+from dashboard.words import CHECKS, CHECKS_MEANING, check_badge, share_of_zero, with_intervals
 from probing import evidence
 from probing.graph import Edge, ResidualGraph
 from probing.jobs.tasks import BOTH, OneEdge
@@ -41,12 +41,18 @@ class Values:
     """What a strength is the mean of, without its sign."""
     comparison: str | None = None
     """That has them; None if only some edges are known."""
+    of_signs: str = ""
+    """What has to be known where signs are shown."""
 
     def cells(self, graph: ResidualGraph, unfolded: frozenset[str]) -> pd.DataFrame:
         """The cells of the matrix of every edge."""
         if self.comparison is None:
             return cells_of(self.table, graph, unfolded)
         return data.cells(self.comparison, graph, unfolded)
+
+
+def _estimated(view: View) -> Values:
+    return Values(edges(view), "|score|", view.key, share_of_zero(view.method))
 
 
 _ESTIMATES, _REAL = "estimates", "really removed"
@@ -63,13 +69,13 @@ def values(view: View) -> Values:
         label_visibility="collapsed", help="What scores say, or what the loss does when each edge is removed, alone.",
     )  # fmt: skip
     if chosen != _REAL:
-        return Values(edges(view), "|score|", view.key)
+        return _estimated(view)
     if (exact := really(view)) is not None:
         return Values(data.edge_table(exact.comparison_key, view.graph), _OF_EFFECTS, exact.comparison_key)
     known = data.effect_table(view.keys, view.method.loss, view.graph)
     if known.empty:
         st.info("No edge has been removed from both models here. Pick one and check it.", icon=":material/search:")
-        return Values(edges(view), "|score|", view.key)
+        return _estimated(view)
     st.caption(
         f"Of {len(known)} of the {view.graph.size} edges it is known in both models what really happens without them. "
         "The others are left out."

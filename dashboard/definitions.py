@@ -4,7 +4,7 @@ They are ordinary comparisons by other methods, of the same questions by the sam
 offered, and where only some edges were really removed, the real intensity is estimated from them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 
@@ -16,7 +16,7 @@ from dashboard.figures import forest
 from dashboard.pattern import Told, agreement
 from dashboard.seeds import bands
 from dashboard.theme import percent
-from dashboard.view import View, by_method, method_of
+from dashboard.view import View, by_method, method_of, titles
 from dashboard.widgets import chart, offer_more
 from dashboard.words import section
 from probing.jobs.shipped import DEFINITIONS, MARGIN
@@ -66,7 +66,9 @@ def show(view: View, found: Sequence[Told], others: Sequence[View] = ()) -> None
     """Whether the definitions of a view agree, and the three metrics by each, of other pairs too."""
     if said := agreement(found):
         st.markdown(said)
-    rows = _rows([(view, in_order(found, view)), *((other, in_order(told(other), other)) for other in others)])
+    views = [view, *others]
+    definitions = [in_order(found, view), *(in_order(told(other), other) for other in others)]
+    rows = _rows(dict(zip(titles(views), definitions, strict=True)))
     for column, metric in zip(st.columns(len(PATTERN), gap="medium"), PATTERN, strict=True):
         with column:
             chart(
@@ -92,16 +94,16 @@ def _estimated(rows: pd.DataFrame) -> bool:
     return bool(rows["estimated"].any())
 
 
-def _rows(found: Sequence[tuple[View, Sequence[Told]]]) -> pd.DataFrame:
-    """A row for each pair, definition and metric of the pattern."""
+def _rows(found: Mapping[str, Sequence[Told]]) -> pd.DataFrame:
+    """A row for each view by its title, definition and metric of the pattern."""
     rows = []
-    for view, definitions in found:
+    for title, definitions in found.items():
         for of in definitions:
             for metric in PATTERN:
                 change, band = of.compared.get(metric), of.bands.get(metric)
                 if change is None:
                     continue
-                named = {"pair": view.pair.title, "definition": of.name, "metric": metric}
+                named = {"pair": title, "definition": of.name, "metric": metric}
                 band_ends = {"seeds_low": band and band.low, "seeds_high": band and band.high}
                 how = {"exact": of.method.path == "exact", "estimated": of.estimated}
                 rows.append({**named, **asdict(change), **band_ends, **how})

@@ -79,8 +79,8 @@ def together(table: pd.DataFrame, panels: Mapping[str, pd.DataFrame]) -> pd.Data
     return table.loc[sorted(set().union(*(shown.index for shown in panels.values())))]
 
 
-def controls(table: pd.DataFrame, graph: ResidualGraph, only: frozenset[str] | None) -> EdgeFilter:
-    """The controls, in a row; each is bound to the URL."""
+def controls(table: pd.DataFrame, graph: ResidualGraph, only: frozenset[str] | None, of_signs: str = "") -> EdgeFilter:
+    """The controls, in a row; each is bound to the URL. `of_signs` is what has to be known of the sign of an effect."""
     how, amount, rules = st.columns([1.1, 2.4, 0.8], vertical_alignment="bottom")
     with how:
         by = st.segmented_control(
@@ -122,7 +122,7 @@ def controls(table: pd.DataFrame, graph: ResidualGraph, only: frozenset[str] | N
             )
         sign = st.segmented_control(
             "Effect", list(SIGNS), default="any", required=True, key="sign", bind="query-params",
-            help="Helps: removing the edge would raise the loss. In the difference, of the tuned model.",
+            help="Helps: removing the edge would raise the loss. In the difference, of the tuned model." + of_signs,
         )  # fmt: skip
         changed = st.pills(
             "Change", CHANGES, selection_mode="multi", key="changed", bind="query-params",

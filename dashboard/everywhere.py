@@ -8,7 +8,7 @@ import streamlit as st
 from dashboard import data
 from dashboard.figures import everywhere as figures
 from dashboard.figures.wiring import Pick
-from dashboard.view import LOSS_NAMES, View, alike, seeds
+from dashboard.view import LOSS_NAMES, View, alike, seeds, trained
 from dashboard.widgets import chart
 from dashboard.words import with_intervals
 from probing.evidence import QUANTITIES
@@ -16,6 +16,7 @@ from probing.graph import is_edge, typeset
 from probing.jobs.plan import step_of_side
 from probing.jobs.tasks import BOTH
 from probing.pairs import load_registry
+from probing.store.records import same_tokens
 
 _KEY = "everywhere"
 _ROWS = ("this cut", "other cuts", "training")
@@ -63,16 +64,20 @@ def section(view: View, pick: Pick) -> None:
 
 def rows(view: View, edge: str) -> pd.DataFrame:
     """A row for each model of each comparison with a view's questions, graph and rules: of which of `_ROWS` it is
-    (`kind`), `group` and `label`, `pair`, `alpha`, `step`, `side`, `run`, and what `evidence.everywhere` says."""
+    (`kind`), `group` and `label`, `pair`, `cut`, `step`, `side`, `run`, and what `evidence.everywhere` says.
+
+    Comparisons that score the same tokens are one.
+    """
     pairs = load_registry().pairs
-    compared = [row for row in alike(view) if row.graph == view.graph and row.pair in pairs]
-    compared.sort(key=lambda row: (row.alpha != view.alpha, row.alpha, list(pairs).index(row.pair)))
+    compared = same_tokens(row for row in alike(view) if row.graph == view.graph and row.pair in pairs)
+    compared.sort(key=lambda same: (view.at not in same.cuts, same.words, list(pairs).index(same.rows[0].pair)))
     cuts, training = [], []
-    for row in compared:
-        of = {"pair": row.pair, "alpha": row.alpha}
-        cut, title = f"α = {row.alpha:g}", pairs[row.pair].title
-        at = {"kind": _ROWS[row.alpha != view.alpha], "group": cut, "label": title, **of, "step": None}
-        cuts += [at | {"side": side, "run": getattr(row, f"{side}_run")} for side in BOTH]
+    for same in compared:
+        row = trained(same)
+        of = {"pair": row.pair, "cut": same.words}
+        title, cut = pairs[row.pair].title, same.heading
+        here = {"kind": _ROWS[view.at not in same.cuts], "group": cut, "label": title, **of, "step": None}
+        cuts += [here | {"side": side, "run": getattr(row, f"{side}_run")} for side in BOTH]
         runs = data.runs_of(row.comparison_key)
         for side in data.steps(row.comparison_key)["side"]:
             step = step_of_side(side)

@@ -82,7 +82,7 @@ def _rivals(view: View) -> list[ComparisonRow]:
 
     def subject(row: ComparisonRow) -> tuple[Any, ...]:
         made = row.settings["selection"], row.base_rollout, row.tuned_rollout
-        return row.pair, row.question_set, row.cohort, row.alpha, *made
+        return row.pair, row.question_set, row.cohort, row.at, *made
 
     newest: dict[str, ComparisonRow] = {}
     for row in data.comparison_rows():

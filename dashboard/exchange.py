@@ -57,7 +57,7 @@ def members_in(file_id: str, _content: bytes, graph: ResidualGraph) -> frozenset
 
 def downloads(view: View, table: pd.DataFrame, shown: pd.DataFrame) -> None:
     """The shown circuit as a file, and a place to bring one back."""
-    name = f"{view.pair.name}-{view.alpha:g}"
+    name = f"{view.pair.name}-{str(view.at).replace(' ', '-')}"
     whole = len(table) == view.graph.size
     edges, size = set(shown["edge"]), view.graph.ungrouped().size
     with st.popover("Circuit as a file", icon=":material/account_tree:"):

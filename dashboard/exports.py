@@ -1,14 +1,12 @@
-"""What can be taken away from where one looks: a figure as HTML, SVG or PNG, the numbers behind it as CSV or Parquet.
+"""What can be taken away from where one looks: a figure as HTML, or as it is printed in a paper (SVG, PDF, PNG), with
+its caption and what to cite; the numbers behind it as CSV or Parquet.
 
-Files are made when they are asked for. Images need a Chrome or Chromium on the server; without one they are not
-offered.
+Files are made when they are asked for. Images need a Chrome or Chromium on the server; without one, the camera above
+each figure saves what the visitor's own browser draws.
 """
 
 import io
-import os
-import shutil
 from collections.abc import Callable
-from functools import lru_cache
 from html import unescape
 
 import numpy as np
@@ -16,62 +14,88 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from dashboard.theme import ink
-
-_CHROMES = ("chromium", "google-chrome", "google-chrome-stable", "chrome", "chromium-browser")
+from dashboard.paper import Form, Paper, chrome, on_white, printed
+from dashboard.view import COHORT_NAMES, Choice, current_choice
+from dashboard.words import BIBTEX
 
 _MOST_LINES = 100_000
 """Rows of a table that are written as text; a million would take half a minute, and no spreadsheet would open them."""
 
+_IMAGES: dict[Form, str] = {"svg": "image/svg+xml", "pdf": "application/pdf", "png": "image/png"}
 
-def offer(name: str, numbers: pd.DataFrame | Callable[[], pd.DataFrame], figure: go.Figure | None = None) -> None:
-    """A small menu of downloads; without a figure, the numbers only."""
 
-    def table() -> pd.DataFrame:
-        return numbers() if callable(numbers) else numbers
-
+def offer(
+    name: str, numbers: pd.DataFrame | Callable[[], pd.DataFrame], figure: go.Figure | None = None, about: str = ""
+) -> None:
+    """A small menu of downloads; without a figure, the numbers only. `about` says what the figure shows."""
     with st.container(horizontal=True, horizontal_alignment="right"):
         menu = st.popover("Export", icon=":material/download:", type="tertiary", key=f"export-{name}")
     with menu:
-        if figure is not None:
-            _button("Figure as interactive HTML", lambda: as_html(figure), f"{name}.html", "text/html")
-            if chrome():
-                _button("Figure as SVG", lambda: as_image(figure, "svg"), f"{name}.svg", "image/svg+xml")
-                _button("Figure as PNG", lambda: as_image(figure, "png"), f"{name}.png", "image/png")
-        if callable(numbers) or len(numbers) <= _MOST_LINES:
-            _button("Numbers as CSV", lambda: table().to_csv(index=False), f"{name}.csv", "text/csv")
-        _button("Numbers as Parquet", lambda: as_parquet(table()), f"{name}.parquet", "application/vnd.apache.parquet")
+        st.fragment(_menu)(name, numbers, figure, about)
+
+
+def _menu(name: str, numbers: pd.DataFrame | Callable[[], pd.DataFrame], figure: go.Figure | None, about: str) -> None:
+    def table() -> pd.DataFrame:
+        return numbers() if callable(numbers) else numbers
+
+    choice = current_choice()
+    file = file_name(choice, name)
+    if figure is not None:
+        _button("Figure as interactive HTML", lambda: as_html(figure), f"{file}.html", "text/html")
+        caption = caption_of(choice, about)
+        if chrome():
+            _images(name, file, figure, caption)
+        else:
+            st.caption("This server draws no images; the camera above the figure saves it as SVG.")
+        st.caption("Caption")
+        st.code(caption, language=None, wrap_lines=True)
+        _button("What to cite, as BibTeX", lambda: BIBTEX, f"{file}.bib", "application/x-bibtex")
+    if callable(numbers) or len(numbers) <= _MOST_LINES:
+        _button("Numbers as CSV", lambda: table().to_csv(index=False), f"{file}.csv", "text/csv")
+    _button("Numbers as Parquet", lambda: as_parquet(table()), f"{file}.parquet", "application/vnd.apache.parquet")
+
+
+def _images(name: str, file: str, figure: go.Figure, caption: str) -> None:
+    """The figure as images, of a size that is chosen here."""
+    wide, letters = st.columns(2)
+    usual = Paper()
+    with wide:
+        width = st.number_input("Width, mm", 40.0, 400.0, usual.width, 1.0, "%.0f", key=f"width-{name}")
+    with letters:
+        size = st.number_input("Letters, pt", 4.0, 16.0, usual.letters, 0.5, "%.1f", key=f"letters-{name}")
+    paper = Paper(width, size)
+    for form, kind in _IMAGES.items():
+        _button(
+            f"Figure as {form.upper()}",
+            lambda form=form: printed(figure, form, paper, caption),  # type: ignore[misc]
+            f"{file}.{form}",
+            kind,
+        )
 
 
 def _button(label: str, content: Callable[[], str | bytes], file: str, kind: str) -> None:
     st.download_button(label, content, file, kind, key=f"download-{file}", on_click="ignore", type="tertiary")
 
 
-@lru_cache(maxsize=1)
-def chrome() -> str | None:
-    """A browser that can draw images; `BROWSER_PATH`, or one of the usual names."""
-    named = os.environ.get("BROWSER_PATH")
-    return named or next((path for name in _CHROMES if (path := shutil.which(name))), None)
+def file_name(choice: Choice, name: str) -> str:
+    """Says of which pair, questions and cut a file is, without its ending: `grpo_addition_both-correct_a0.3_graph`."""
+    cohort = choice.cohort.replace("_", "-")
+    cut = f"a{choice.at}" if choice.at.unit == "alpha" else str(choice.at).replace(" ", "-")
+    return f"{choice.pair.name}_{choice.question_set}_{cohort}_{cut}_{name}"
 
 
-def _on_paper(figure: go.Figure) -> go.Figure:
-    """The figure on white, its words dark, whatever the page looks like."""
-    copy = go.Figure(figure)
-    copy.update_layout(template="plotly_white", paper_bgcolor="white", plot_bgcolor="white")
-    return ink(copy, dark=False)
+def caption_of(choice: Choice, about: str) -> str:
+    """What stands below a figure in a paper: what it shows, and of what."""
+    return (
+        f"{about} {choice.pair.arrow} ({choice.pair.algorithm}), questions {choice.question_set}, "
+        f"{COHORT_NAMES[choice.cohort]}, cut {choice.at.words}. Made with RL Circuit Explorer."
+    )
 
 
 def as_html(figure: go.Figure) -> str:
     """A page of its own that needs no network."""
     config = {"showSendToCloud": False, "displaylogo": False, "responsive": True}
-    return _on_paper(figure).to_html(include_plotlyjs=True, config=config)
-
-
-def as_image(figure: go.Figure, form: str) -> bytes:
-    """The figure as `svg` or `png`, drawn by the server's Chrome."""
-    os.environ.setdefault("BROWSER_PATH", chrome() or "")
-    height = int(figure.layout.height or 500)
-    return _on_paper(figure).to_image(format=form, width=max(900, height), height=height, scale=2)
+    return on_white(figure).to_html(include_plotlyjs=True, config=config)
 
 
 def as_parquet(table: pd.DataFrame) -> bytes:

@@ -12,7 +12,7 @@ from dashboard.widgets import say_why
 from dashboard.words import as_text
 from probing.jobs.plan import step_of_side
 from probing.pairs import Pair, load_registry
-from probing.rollouts import Criteria
+from probing.rollouts import DEFAULT_CUT, Criteria
 from probing.store.records import ComparisonRow
 
 
@@ -21,7 +21,7 @@ def _shown() -> tuple[Pair, ComparisonRow] | None:
     default, pairs = Criteria(), load_registry().pairs
     newest: dict[str, ComparisonRow] = {}
     for row in data.comparison_rows():
-        usual = (row.cohort, row.alpha, rules(row)) == (default.cohort, default.alpha, PAPER)
+        usual = (row.cohort, row.at, rules(row)) == (default.cohort, DEFAULT_CUT, PAPER)
         if row.ready and usual and row.pair in pairs:
             newest.setdefault(row.pair, row)
     found = [(pair, newest[name]) for name, pair in pairs.items() if name in newest]

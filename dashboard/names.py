@@ -8,7 +8,7 @@ import streamlit as st
 
 from dashboard.words import as_text
 from probing.edge_tables import strongest_of_both
-from probing.graph import ResidualGraph
+from probing.graph import ResidualGraph, is_edge
 
 _LISTED = 5000
 """Edges up to which all are listed; those of a larger graph are found by their names."""
@@ -22,25 +22,32 @@ _OF_NODE = 25
 
 
 def box(
-    label: str, graph: ResidualGraph, edges: pd.DataFrame, key: str, usual: str | None = None, **options: Any
+    label: str,
+    graph: ResidualGraph,
+    edges: pd.DataFrame,
+    key: str,
+    usual: str | None = None,
+    nodes: bool = True,
+    **options: Any,
 ) -> str | None:
-    """The name that is chosen, at first `usual`; None if it is none of this graph's, which is then said.
+    """The name that is chosen, at first `usual`; None if it is none of this graph's (or is one of its `nodes` where
+    those are not wanted), which is then said.
 
     `edges` is the whole edge table.
     """
-    listed = list(_nodes(graph))
-    index = None if usual is None else listed.index(usual)
+    listed = list(_nodes(graph)) if nodes else []
     chosen = st.session_state.get(key, usual)
     listed += graph.edges if graph.size <= _LISTED else suggested(graph, edges, chosen)
-    if chosen is not None and chosen not in listed:
-        listed.append(chosen)
+    listed += [name for name in dict.fromkeys((usual, chosen)) if name is not None and name not in listed]
+    index = None if usual is None else listed.index(usual)
     name = st.selectbox(
         label, listed, index=index, key=key, bind="query-params", accept_new_options=True, **options
     )  # fmt: skip
-    if name is None or graph.knows(name):
+    if name is None or (graph.knows(name) and (nodes or is_edge(name))):
         return name
+    none = "Nothing" if nodes else "No edge"
     st.warning(
-        f"Nothing in this graph is called “{as_text(name)}”. Its edges have names like `{_example(graph)}`.",
+        f"{none} in this graph is called “{as_text(name)}”. Its edges have names like `{_example(graph)}`.",
         icon=":material/search_off:",
     )
     return None

@@ -1,7 +1,23 @@
-"""The panels in which a circuit is drawn, and what each takes from an edge table."""
+"""The panels in which a circuit is drawn, and what each takes from an edge table, and which is shown first."""
+
+from collections.abc import Mapping
 
 PANELS = {"base": "base_strength", "tuned": "tuned_strength", "difference": "difference"}
 """What each panel draws: the column that decides which edges are strongest there."""
 
 EFFECTS = {"base": "base_effect", "tuned": "tuned_effect", "difference": "tuned_effect"}
 """Whose sign counts in each panel."""
+
+TOGETHER = "side by side"
+"""All of them."""
+
+
+def usual(headers: Mapping[str, str]) -> str:
+    """Which is shown first to a browser that sends such headers: on a phone, where three would have to be scrolled,
+    the difference.
+
+    The width of a window is not known here; phones say that they are some in `Sec-CH-UA-Mobile` or, where a browser
+    does not send that, by the word "Mobi" in `User-Agent`.
+    """
+    is_phone = headers.get("Sec-CH-UA-Mobile") == "?1" or "Mobi" in headers.get("User-Agent", "")
+    return "difference" if is_phone else TOGETHER

@@ -1,10 +1,8 @@
 """The queue as a person sees it: what to ask for, how far each job is, its log, and what it made."""
 
-import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,8 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from dashboard import data, roles, tables
+from dashboard import cohorts, data, roles, tables
+from dashboard.forecasting import forecaster
 from dashboard.service import is_hosted, public
 from dashboard.view import (
     COHORT_NAMES,
@@ -21,11 +20,13 @@ from dashboard.view import (
     PATH_NAMES,
     REFERENCE_NAMES,
     TEXT_NAMES,
+    address,
     current,
     current_choice,
     method_of,
 )
 from dashboard.words import as_text
+from probing.cuts import Cut, listed
 from probing.errors import PersonError
 from probing.jobs.plan import Spec, is_outdated, spec_of
 from probing.jobs.shipped import SAMPLES, is_of
@@ -60,6 +61,7 @@ LOG_LINES = 200
 
 def form() -> Spec:
     """The controls of a new job; its pair, questions and cohort are those of the sidebar."""
+    forecaster().warm_up()
     choice = current_choice()
     questions = load_registry().question_set(choice.question_set).title
     st.markdown(
@@ -68,10 +70,10 @@ def form() -> Spec:
     )
     alphas = st.segmented_control(
         "Cuts α",
-        ALPHAS,
+        [cut.as_json() for cut in sorted({*ALPHAS, choice.at})],
         selection_mode="multi",
-        default=list(ALPHAS),
-        format_func=lambda a: f"{a:g}",
+        default=[cut.as_json() for cut in sorted({*ALPHAS, choice.at})],
+        format_func=lambda cut: str(Cut.from_json(cut)),
         key="run_alphas",
     )
     left, right = st.columns(2)
@@ -82,7 +84,7 @@ def form() -> Spec:
         key="run_dtype",
         help="auto: float32; on a GPU models answer in their own dtype, and are scored in it if float32 is too large.",
     )
-    cuts = tuple(sorted(alphas)) or ALPHAS
+    cuts = tuple(sorted(map(Cut.from_json, alphas))) or ALPHAS
     selection = Criteria(n=int(count), cohort=choice.cohort)  # type: ignore[arg-type]
     with st.expander("Method", icon=":material/function:"):
         method = _method()
@@ -160,7 +162,7 @@ def renewal() -> None:
         return
     st.info(
         f"An earlier version of this program computed **{as_text(view.pair.title)}**, questions "
-        f"{COHORT_NAMES[view.cohort]}, α = {view.alpha:g}. What is still right of it is used again.",
+        f"{COHORT_NAMES[view.cohort]}, {view.at.words}. What is still right of it is used again.",
         icon=":material/history:",
     )
     if st.button("Compute it again", icon=":material/replay:"):
@@ -179,26 +181,47 @@ def queue(spec: Spec) -> None:
     st.toast(f"Job {job} is queued." if job not in before else f"Job {job} does just that already.")
 
 
-def show_forecast(spec: Spec) -> None:
-    """What a job would take, as `forecast` says it in a process of its own: pages never load a model library."""
-    asked = ["forecast", json.dumps(spec.as_json()), "--store", str(default_path().absolute())]
+def show_forecast(spec: Spec, **settings: str) -> None:
+    """What a job would take, where some `settings` of the environment stand in place of this process's own."""
     with st.spinner("Measuring this machine …"):
         try:
-            run = subprocess.run(
-                [sys.executable, "-m", "probing", *asked],
-                capture_output=True,
-                text=True,
-                timeout=120,
-                cwd=Path(__file__).resolve().parents[1],
-            )
-        except subprocess.TimeoutExpired:
-            st.warning("That took longer than two minutes, and was given up.", icon=":material/schedule:")
+            told = forecaster().ask(spec, **settings)
+        except PersonError as error:
+            st.error(as_text(public(str(error))))
             return
-    if run.returncode:
-        said = run.stderr.strip().splitlines()
-        st.error(as_text(public(said[-1])) if said else "It could not be planned.")
-        return
-    st.code(public(run.stdout), language=None, wrap_lines=True)
+    st.code(public(told), language=None, wrap_lines=True)
+
+
+def may_be_asked(spec: Spec) -> bool:
+    """Whether there is something to compute; says why where there is not, and leads to what has been computed."""
+    if nothing := cohorts.why_empty(spec.pair, spec.questions, spec.selection.cohort):
+        st.info(f"{nothing} Choose another cohort.", icon=":material/filter_alt_off:")
+        return False
+    made = [row for row in _made_by(spec) if _is_asked(spec, row)]
+    lacking = {*spec.cuts} - {row.at for row in made}
+    if not made:
+        return True
+    done = not lacking and _is_measured(spec, made)
+    links = (f"[{row.at.words}]({address('compare', replace(current(), at=row.at, row=row))})" for row in made)
+    said = "**Already computed**; open it" if done else "Already computed"
+    st.markdown(f":material/check_circle: {said}: {' · '.join(links)}")
+    return not done
+
+
+def _is_asked(spec: Spec, row: ComparisonRow) -> bool:
+    """Whether a comparison is by the very rules that a job asks for, and this version of the program's."""
+    made = row.settings
+    selection = replace(spec.selection, at=row.at)
+    same = Criteria.from_json(made["selection"]) == selection and made.get("answers") != "imported"
+    return same and spec.dtype in ("auto", made.get("scored", {}).get("dtype")) and not is_outdated(row)
+
+
+def _is_measured(spec: Spec, made: list[ComparisonRow]) -> bool:
+    """Whether all that a job would measure beside scores is there, of the pair or of each comparison."""
+    rows = [row for row in data.evaluation_rows() if (row.pair, row.question_set) == (spec.pair, spec.questions)]
+    finished = [row for row in rows if row.finished is not None]
+    subjects = [{row.comparison_key} for row in made]
+    return all(any(is_of(row, task, of) for row in finished) for task in spec.also for of in subjects)
 
 
 def active_jobs() -> None:
@@ -231,9 +254,9 @@ def describe(job: JobRow) -> str:
     spec = job.spec
     pair = load_registry().pairs.get(spec["pair"])
     parts = [pair.title if pair else spec["pair"], spec["questions"]]
-    if spec["alphas"]:
+    if cuts := Spec.from_json(spec).cuts:
         parts += [COHORT_NAMES.get(spec["selection"]["cohort"], spec["selection"]["cohort"])]
-        parts += [f"α {', '.join(f'{alpha:g}' for alpha in spec['alphas'])}", f"{spec['selection']['n']} questions"]
+        parts += [listed(cuts), f"{spec['selection']['n']} questions"]
     parts += Spec.from_json(spec).method.words
     if spec.get("timeline"):
         parts.append("every checkpoint")
@@ -310,7 +333,7 @@ def details(job: JobRow) -> None:
     if spec.also:
         _show_measured(spec, {row.comparison_key for row in made})
     for row in made:
-        with st.expander(f"Provenance, α = {row.alpha:g}"):
+        with st.expander(f"Provenance, {row.at.words}"):
             tables.provenance(data.provenance(row.base_run or "", row.tuned_run or ""))
 
 
@@ -318,7 +341,7 @@ def _show_measured(spec: Spec, comparisons: set[str]) -> None:
     """What there is of what a job was to measure beside scores."""
     rows = [
         {
-            "Measured": task.words + (f", α {row.alpha:g}" if row.alpha is not None else ""),
+            "Measured": task.words + "".join(f", {cut.short}" for cut in row.cuts),
             "Units": f"{row.measured} of {row.units}",
             "Questions": row.questions,
             "Seconds": row.seconds,
@@ -338,12 +361,12 @@ def _show_measured(spec: Spec, comparisons: set[str]) -> None:
 def _made_by(spec: Spec) -> list[ComparisonRow]:
     """The finished comparisons that a job asked for."""
     asked = spec.pair, spec.questions, spec.selection.cohort, spec.method
-    newest: dict[float, ComparisonRow] = {}
+    newest: dict[Cut, ComparisonRow] = {}
     for row in data.comparison_rows():
         of = row.pair, row.question_set, row.cohort, method_of(row).present
-        if row.ready and of == asked and row.alpha in spec.alphas:
-            newest.setdefault(row.alpha, row)
-    return sorted(newest.values(), key=lambda row: row.alpha)
+        if row.ready and of == asked and row.at in spec.cuts:
+            newest.setdefault(row.at, row)
+    return sorted(newest.values(), key=lambda row: row.at)
 
 
 def log_of(path: Path, job: int) -> Iterator[str]:

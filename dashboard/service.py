@@ -1,7 +1,8 @@
-"""What runs behind the pages for as long as the server does: the store, and a worker process for its queue.
+"""What runs behind the pages for as long as the server does: the store, a worker process for its queue, and a process
+that answers in the playground.
 
-Pages never compute scores; they read the store and add jobs to its queue. How a server behaves is decided by its
-environment, which docs/hosting.md describes.
+Pages never compute scores; they read the store, add jobs to its queue and ask the playground. How a server behaves is
+decided by its environment, which docs/hosting.md describes.
 """
 
 import contextlib
@@ -30,8 +31,9 @@ from probing import logs
 from probing.errors import PersonError
 from probing.jobs.plan import make_request
 from probing.jobs.shipped import is_done, shipped
-from probing.jobs.supervisor import Supervisor
+from probing.jobs.supervisor import Supervisor, log_path
 from probing.pairs import load_registry
+from probing.playground import Door
 from probing.store import Store, default_path, open_snapshot, open_store
 from probing.store.sharing import restore
 
@@ -135,6 +137,27 @@ def store() -> Store:
     return open_store(path)
 
 
+def _computes() -> bool:
+    """Whether this server has a worker of its own."""
+    return _one_of("PROBING_WORKER", "here", "elsewhere") == "here" and not is_read_only()
+
+
+def plays() -> bool:
+    """Whether visitors can ask the models of the playground.
+
+    Raises:
+        PersonError: `PROBING_PLAYGROUND` is neither `on` nor `off`.
+    """
+    return _one_of("PROBING_PLAYGROUND", "on", "off") == "on"
+
+
+@lru_cache(maxsize=1)
+def door() -> Door:
+    """The way to the playground's process, which starts when the first visitor asks. Larger pairs are let in where this
+    server computes."""
+    return Door(_computes(), log=None if is_hosted() else log_path(store().path))
+
+
 def queue_shipped() -> None:
     """Queue what the shipped pairs still lack, as far as `PROBING_START` wants it; nothing on a store that has it all.
 
@@ -223,8 +246,8 @@ async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
     _end_in_time()
     with _or_end():
         store()
-        here = _one_of("PROBING_WORKER", "here", "elsewhere") == "here" and not is_read_only()
-        supervisor = Supervisor(store(), log_to_file=not is_hosted()) if here else None
+        plays()
+        supervisor = Supervisor(store(), log_to_file=not is_hosted()) if _computes() else None
         monitoring.serve(store, supervisor)
     thread = threading.Thread(target=_work, args=(supervisor,), daemon=True, name="supervisor") if supervisor else None
     if thread:
@@ -242,5 +265,8 @@ async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
         if supervisor and thread:
             supervisor.stop()
             thread.join(timeout=20)
+        if door.cache_info().currsize:
+            door().close()
+            door.cache_clear()
         store().close()
         store.cache_clear()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard import view
+from dashboard import glossary, view
 from dashboard.service import public
 from dashboard.site import COMPARE, FRONT, SECTIONS
 from dashboard.widgets import queue_status
@@ -18,6 +18,7 @@ ASSETS = Path(__file__).parent / "assets"
 
 st.set_page_config(page_title="RL Circuit Explorer", page_icon=str(ASSETS / "icon.svg"), layout="wide")
 st.html(ASSETS / "style.css")
+glossary.mark_everywhere()
 
 pages = {
     entry: st.Page(

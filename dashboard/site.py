@@ -1,12 +1,9 @@
 """What the pages are called, how they are grouped, and what this is in a sentence."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 SAYS = "See what reinforcement learning does to the inside of a language model."
 """What this is: the first sentence of README.md."""
-
-_PAGES = Path(__file__).resolve().parents[1] / "pages"
 
 
 @dataclass(frozen=True)
@@ -27,16 +24,11 @@ class Entry:
         """Its script, as Streamlit takes it."""
         return f"../pages/{self.name}.py"
 
-    @property
-    def is_there(self) -> bool:
-        """Whether it has been written."""
-        return (_PAGES / f"{self.name}.py").exists()
-
 
 FRONT = Entry("front", "Start", ":material/home:", of_a_pair=False)
 COMPARE = Entry("compare", "Compare", ":material/compare_arrows:")
 
-_SECTIONS = {
+SECTIONS = {
     "": (FRONT,),
     "What changed": (
         COMPARE,
@@ -57,11 +49,12 @@ _SECTIONS = {
         *(Entry(f"lesson{n}", f"Lesson {n}", ":material/school:", of_a_pair=False, listed=False) for n in range(2, 7)),
         Entry("glossary", "Glossary", ":material/dictionary:", of_a_pair=False),
     ),
-    "Compute": (Entry("runs", "Runs", ":material/queue:"),),
+    "Compute": (
+        Entry("runs", "Runs", ":material/queue:"),
+        Entry("add", "Add a pair", ":material/add_circle:"),
+    ),
 }
-
-SECTIONS = {name: there for name, pages in _SECTIONS.items() if (there := [page for page in pages if page.is_there])}
-"""The navigation: every page that is there, under what a newcomer would look for."""
+"""The navigation: every page under what a newcomer would look for."""
 
 
 @dataclass(frozen=True)
@@ -74,14 +67,12 @@ class Door:
 
 
 def _page(name: str) -> Entry:
-    return next(page for pages in _SECTIONS.values() for page in pages if page.name == name)
+    return next(page for pages in SECTIONS.values() for page in pages if page.name == name)
 
 
-_DOORS = (
+DOORS = (
     Door(COMPARE, "Compare", "Which edges of the model changed, by how much, and how sure that is."),
     Door(_page("play"), "Play", "Type a problem, watch both models answer, take an edge away and see what changes."),
     Door(_page("lesson1"), "Learn", "Six short lessons, from the residual stream to an exercise that is checked."),
 )
-
-DOORS = [door for door in _DOORS if door.to.is_there]
-"""The ways in that lead somewhere."""
+"""The ways in."""

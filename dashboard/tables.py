@@ -4,12 +4,13 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from dashboard import data, exports
+from dashboard import data
 from dashboard.pattern import Told
 from dashboard.theme import between, number, percent
-from dashboard.view import COHORT_NAMES, GRANULARITY_NAMES, View
+from dashboard.view import COHORT_NAMES, GRANULARITY_NAMES, View, address
 from dashboard.words import CHECKS_MEANING, interval, relative_interval
-from probing.edge_tables import strongest
+from probing.cuts import first
+from probing.edge_tables import mirrors, strongest
 from probing.jobs.tasks import BOTH
 from probing.metrics import (
     FALSE_DISCOVERIES,
@@ -21,7 +22,7 @@ from probing.metrics import (
     range_of,
 )
 from probing.rollouts import COHORTS
-from probing.store.records import ComparisonRow, RunRow
+from probing.store.records import ComparisonRow, RunRow, same_tokens
 
 
 def cohorts(view: View) -> None:
@@ -77,6 +78,7 @@ def _resamples(definition: Definition, view: View) -> str:
 def parameters(definition: Definition, view: View) -> None:
     """The choices in force that the metrics and the selection leave open."""
     selection = view.comparison.settings["selection"]
+    share = f"{view.at.words}, " if view.at.unit == "alpha" else ""
     rows = {
         "bins of the histogram": f"{definition.bins}, equal width",
         "its range": f"0 to {range_of(definition)}, shared by them; the last bin has all that is above",
@@ -90,7 +92,7 @@ def parameters(definition: Definition, view: View) -> None:
         "what reads in attention": GRANULARITY_NAMES[view.graph.granularity],
         "cohort": COHORT_NAMES[view.cohort],
         "T̄": f"{view.comparison.mean_length:.2f} tokens ({selection['mean_length']} of the two models' mean lengths)",
-        "cut": f"α = {selection['alpha']:g}, the first {view.cut} tokens of an answer",
+        "cut": f"{share}the {first(view.cut)} of an answer; shorter ones stay whole",
         "answer lengths kept": f"{selection['beta']:g} T̄ to {selection['gamma']:g} T̄, "
         f"differing by at most {selection['delta']:g} of their mean",
         "questions drawn": f"{view.counts['selected']} of {view.counts['alike']} eligible, seed {selection['seed']}",
@@ -115,51 +117,63 @@ def provenance(runs: dict[str, RunRow]) -> None:
     st.dataframe(pd.DataFrame(columns).rename_axis("").reset_index(), hide_index=True, height="content")
 
 
-_MOVERS = 15
-"""Edges in the table of top movers."""
+MOVERS = 15
+"""Edges among the top movers; two that are mirrors count as one."""
 
 
-def top_movers(view: View, table: pd.DataFrame) -> None:
-    """The edges whose strength changed most, with every question's difference as a sparkline."""
-    rows = strongest(table, "difference", _MOVERS)
-    base, tuned = data.edge_by_question(*view.keys, tuple(rows["edge"]))
-    differences = np.abs(tuned) - np.abs(base)
+def movers(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of an edge table whose strength changed most, with each edge's `mirror` or an empty text; a mirror has
+    no row of its own."""
+    repeats = mirrors(table)
+    mirror = {first: second for second, first in repeats.items()}
+    rows = strongest(table[~table["edge"].isin(list(repeats))], "difference", MOVERS)
+    return rows.assign(mirror=[mirror.get(edge, "") for edge in rows["edge"]])
+
+
+def top_movers(view: View, rows: pd.DataFrame) -> None:
+    """The `movers` of a comparison, each a link to where it is drawn."""
     shown = pd.DataFrame(
         {
-            "Edge": rows["edge"],
+            "Edge": [address("circuits", view, pick=edge) for edge in rows["edge"]],
+            "Mirror": rows["mirror"],
             "Base": rows["base_strength"].map(number),
             "Tuned": rows["tuned_strength"].map(number),
             "Difference": [number(d, signed=True) for d in rows["difference"]],
             "95 % interval": list(map(between, rows["ci_low"], rows["ci_high"])),
             "q": ["–" if np.isnan(q) else f"{q:.2g}" for q in rows["q"]],
             **{f"{side.capitalize()} checked": rows[f"{side}_verdict"] for side in BOTH if f"{side}_verdict" in rows},
-            "Questions": [np.sort(differences[:, i]).tolist() for i in range(len(rows))],
             "Rank": [f"{b} → {t}" for b, t in zip(rows["base_rank"], rows["tuned_rank"], strict=True)],
         }
     )
+    if not rows["mirror"].any():
+        shown = shown.drop(columns="Mirror")
     st.dataframe(
         shown,
         hide_index=True,
         height="content",
         column_config={
+            "Edge": st.column_config.LinkColumn(
+                display_text=r"pick=([^&]+)", help="Opens it on Circuits.", pinned=True
+            ),
+            "Mirror": st.column_config.TextColumn(
+                help="The reader's other edge, which has the same score with the other sign on every question: one "
+                "finding, and one row."
+            ),
             **{f"{side.capitalize()} checked": st.column_config.TextColumn(help=CHECKS_MEANING) for side in BOTH},
             "q": st.column_config.TextColumn(help="At most 0.05: it changed, tested over all edges at once."),
-            "Questions": st.column_config.BarChartColumn(
-                y_min=float(differences.min()),
-                y_max=float(differences.max()),
-                help="Tuned minus base for each question, sorted: all on one side means that the questions agree.",
-            ),
             "Rank": st.column_config.TextColumn(help="By strength, in base and tuned; 1 is the strongest."),
         },
     )
-    exports.offer("top-movers", rows)
 
 
 def over_cuts(comparisons: list[ComparisonRow], metric: str) -> pd.DataFrame:
-    """A metric at the cut of each comparison: columns `alpha`, `base`, `tuned`, `ci_low`, `ci_high`."""
+    """A metric at the cut of each comparison, those that score the same tokens being one point: columns `cut` (in
+    words), `tokens`, `base`, `tuned`, `ci_low`, `ci_high`."""
     fields = ("base", "tuned", "difference", "ci_low", "ci_high")
     rows = []
-    for row in comparisons:
+    for same in same_tokens(comparisons):
+        row = same.rows[0]
         compared = data.compared(row.comparison_key)[metric]
-        rows.append({"alpha": row.alpha, **{field: getattr(compared, field) for field in fields}})
-    return pd.DataFrame(rows)
+        at = {"cut": same.words, "tokens": row.cut}
+        rows.append({**at, **{field: getattr(compared, field) for field in fields}})
+    return pd.DataFrame(rows).sort_values("tokens", kind="stable", ignore_index=True)

@@ -1,14 +1,18 @@
 """The table of questions, and one question opened."""
 
 import html
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import streamlit as st
+from pandas.io.formats.style import Styler
 
 from dashboard import data, exports, names
+from dashboard.theme import number
 from dashboard.view import COHORT_NAMES, View
+from probing.edge_tables import strongest_of_both
 from probing.graph import ResidualGraph, is_edge
 from probing.metrics import INTENSITY, KURTOSIS, LOSS
 from probing.rollouts import REASONS
@@ -16,12 +20,15 @@ from probing.rollouts import REASONS
 _KEY = "q"
 _SHOWN = (INTENSITY, KURTOSIS, LOSS)
 
+_STYLED = 100_000
+"""Cells up to which each number is written by us; more would keep a person waiting."""
+
 
 # -- the table ---------------------------------------------------------------------------------------------------------
 
 
-def table(view: View) -> str:
-    """The questions, to search and to choose from; returns the chosen one's id."""
+def table(view: View) -> str | None:
+    """The questions, to search and to choose from; returns the chosen one's id, or None if none is found."""
     questions = data.questions(view.key)
     search, cohort, scored = st.columns([2, 1.4, 0.8], vertical_alignment="bottom")
     with search:
@@ -48,36 +55,32 @@ def table(view: View) -> str:
     if only:
         keep &= questions["reason"].isna()
     found = questions[keep]
+    if found.empty:
+        st.info("No question is like that.", icon=":material/search_off:")
+        return None
     listed = found["question_id"].tolist()
     shown = _display(view, found)
     st.dataframe(
-        shown,
+        _written(shown),
         hide_index=True,
-        height=min(320, 40 + 35 * max(1, len(shown))),
+        height=min(320, 40 + 35 * len(shown)),
         key="question-table",
         on_select=lambda: _open_row(listed),
         selection_mode="single-row",
         column_config={
             "question": st.column_config.TextColumn(width="medium"),
-            INTENSITY.short: st.column_config.NumberColumn(
-                "Δ intensity", format="%.2e", help="Tuned minus base, in nats."
-            ),
-            KURTOSIS.short: st.column_config.NumberColumn("Δ kurtosis", format="%.1f"),
-            LOSS.short: st.column_config.NumberColumn(
-                "Δ loss", format="%.2e", help="Tuned minus base, nats per token."
-            ),
+            INTENSITY.short: st.column_config.NumberColumn("Δ intensity", help="Tuned minus base, in nats."),
+            KURTOSIS.short: st.column_config.NumberColumn("Δ kurtosis", help="Tuned minus base."),
+            LOSS.short: st.column_config.NumberColumn("Δ loss", help="Tuned minus base, nats per token."),
             "tokens": st.column_config.TextColumn(help="Lengths of the two answers, base / tuned."),
             "why not scored": st.column_config.TextColumn(help="Why the selection left it out."),
         },
     )
     exports.offer("questions", lambda: _numbers(view, listed))
     ids = questions["question_id"].tolist()
-    first = found["question_id"].iloc[0] if len(found) else ids[0]
-    if not len(found):
-        st.info("No question is like that.", icon=":material/search_off:")
     return st.selectbox(
-        f"{len(found)} of {len(questions)} questions; opened below", ids, index=ids.index(first), key=_KEY,
-        bind="query-params",
+        f"{len(found)} of {len(questions)} questions; opened below", ids, index=ids.index(listed[0]), key=_KEY,
+        bind="query-params", persist_state="session",
     )  # fmt: skip
 
 
@@ -112,6 +115,13 @@ def _display(view: View, found: pd.DataFrame) -> pd.DataFrame:
     if found["reason"].notna().any():
         shown["why not scored"] = [REASONS.get(r, "") for r in found["reason"]]
     return shown
+
+
+def _written(shown: pd.DataFrame) -> Styler | pd.DataFrame:
+    """The table with its differences written as numbers are elsewhere, and sorted by what they are."""
+    if shown.size > _STYLED:
+        return shown
+    return shown.style.format(partial(number, signed=True), subset=[metric.short for metric in _SHOWN])
 
 
 def _numbers(view: View, ids: list[str]) -> pd.DataFrame:
@@ -161,7 +171,8 @@ def texts(view: View, row: dict[str, Any]) -> None:
     for column, side in zip(st.columns(2, gap="medium"), ("base", "tuned"), strict=True):
         with column:
             right = ":material/check: correct" if row[f"{side}_correct"] else ":material/close: wrong"
-            st.caption(f"**{side}**, {right}, {row[f'{side}_length']} tokens, the first {cut} scored")
+            length = int(row[f"{side}_length"])
+            st.caption(f"**{side}**, {right}, {length} tokens, the first {min(cut, length)} scored")
             pieces = row[f"{side}_answer_pieces"]
             if pieces is None:
                 st.code(row[f"{side}_answer"], language=None, wrap_lines=True)
@@ -188,14 +199,27 @@ def contribution(graph: ResidualGraph, scores: np.ndarray | None, name: str) -> 
 
 def fed_tokens(view: View, row: dict[str, Any]) -> list[list[str]]:
     """The texts of the tokens that each model was fed: the prompt, and the answer up to one before the cut."""
-    cut = view.cut
     fed = []
-    for side in ("base", "tuned"):
+    for side, scored in zip(("base", "tuned"), _scored(view, row), strict=True):
         prompt, answer = row[f"{side}_prompt_pieces"], row[f"{side}_answer_pieces"]
-        scored = min(cut, int(row[f"{side}_length"]))
         known = prompt is not None
         fed.append([*prompt, *answer[: scored - 1]] if known else [""] * (int(row["prompt_length"]) + scored - 1))
     return fed
+
+
+def _scored(view: View, row: dict[str, Any]) -> list[int]:
+    """How many tokens of each answer are scored."""
+    return [min(view.cut, int(row[f"{side}_length"])) for side in ("base", "tuned")]
+
+
+def beyond_the_prompt(view: View, row: dict[str, Any]) -> str:
+    """Why fewer bars stand beyond the prompt than tokens are scored."""
+    scored = list(dict.fromkeys(_scored(view, row)))
+    bars, tokens = (" and ".join(map(str, counts)) for counts in ([n - 1 for n in scored], scored))
+    return (
+        f"Beyond it stand {bars} bar{'s' * (bars != '1')} for {tokens} scored token{'s' * (tokens != '1')}, because "
+        "each is predicted one position earlier: the first at the last position of the prompt."
+    )
 
 
 def numbers(labels: list[list[str]], values: list[np.ndarray]) -> pd.DataFrame:
@@ -212,3 +236,12 @@ def numbers(labels: list[list[str]], values: list[np.ndarray]) -> pd.DataFrame:
 def own_numbers(edges: pd.DataFrame) -> pd.DataFrame:
     """A question's edges, without what a single question cannot say."""
     return edges[["edge", "writer", "reader", "base_effect", "tuned_effect", "base_rank", "tuned_rank", "difference"]]
+
+
+def link(edges: pd.DataFrame) -> None:
+    """To the page Circuits, where a question's strongest edge is picked among those of all questions."""
+    edge = strongest_of_both(edges, 1)["edge"].iloc[0]
+    st.page_link(
+        "../pages/circuits.py", label=f"Its strongest edge, `{edge}`, over all questions on Circuits",
+        icon=":material/account_tree:", query_params={"pick": edge},
+    )  # fmt: skip

@@ -9,12 +9,12 @@ import pandas as pd
 import plotly.graph_objects as go
 import streamlit as st
 
-from dashboard import data, exports, roles, seeds
+from dashboard import cohorts, data, exports, roles, seeds
 from dashboard.drawing import drawn
 from dashboard.pattern import Told, badge
 from dashboard.service import public
 from dashboard.theme import CHART, number
-from dashboard.view import COHORT_NAMES, PAPER, View, current, job_for, rules, unknown
+from dashboard.view import COHORT_NAMES, PAPER, View, current, current_choice, job_for, rules, unknown
 from dashboard.words import as_text, coverage_note, interval, relative_interval
 from probing.jobs.plan import Spec, is_outdated, spec_of
 from probing.metrics import COMPLEXITY, METRICS, Comparison, Definition
@@ -54,6 +54,8 @@ def say_why(view: View) -> None:
         said = as_text(public(view.job.message)) if view.job is not None else ""
         st.error(f"This comparison could not be computed. {said}", icon=":material/error:")
         _offer(_missing(view), "Try again")
+    elif nothing := cohorts.why_empty(view.pair.name, view.question_set, view.cohort):
+        st.info(f"{nothing} Choose another cohort.", icon=":material/filter_alt_off:")
     else:
         st.info(
             f"This comparison has not been computed yet. {as_text(view.pair.about)}", icon=":material/hourglass_empty:"
@@ -65,8 +67,8 @@ def say_why(view: View) -> None:
 
 
 def _missing(view: View) -> Spec:
-    alphas = ALPHAS if view.alpha in ALPHAS else (view.alpha,)
-    return Spec(view.pair.name, view.question_set, alphas, Criteria(cohort=view.cohort))  # type: ignore[arg-type]
+    cuts = ALPHAS if view.at in ALPHAS else (view.at,)
+    return Spec(view.pair.name, view.question_set, cuts, Criteria(cohort=view.cohort))  # type: ignore[arg-type]
 
 
 def _offer(spec: Spec, label: str, urgent: bool = False) -> None:
@@ -84,7 +86,7 @@ def _wait(view: View) -> None:
     if now.state != "computing":
         st.rerun()
     st.info(
-        f"Being computed: **{as_text(view.pair.arrow)}**, questions {COHORT_NAMES[view.cohort]}, α = {view.alpha:g}. "
+        f"Being computed: **{as_text(view.pair.arrow)}**, questions {COHORT_NAMES[view.cohort]}, {view.at.words}. "
         "This page opens by itself when it is done.",
         icon=":material/progress_activity:",
     )
@@ -106,7 +108,7 @@ def offer_more(view: View, label: str, why: str | None = None, **wanted: Any) ->
     which a person waits: it is done first."""
     spec = spec_of(view.comparison, **wanted)
     same = {"pair": spec.pair, "questions": spec.questions, "method": spec.method, **wanted}
-    _offer_or_wait(spec, lambda: job_for(same, view.cohort, view.alpha), label, why)
+    _offer_or_wait(spec, lambda: job_for(same, view.cohort, view.at), label, why)
 
 
 def offer_job(spec: Spec, label: str, why: str) -> None:
@@ -177,13 +179,19 @@ def _queue() -> None:
 # -- what pages show ---------------------------------------------------------------------------------------------------
 
 
+def first_tokens(view: View) -> str:
+    """How much of each answer is scored."""
+    tokens = "first answer token" if view.cut == 1 else f"first {view.cut} answer tokens"
+    return tokens if view.at.unit == "tokens" else f"{tokens} ({view.at.words})"
+
+
 def subtitle(view: View) -> None:
     """What a page is about: the pair's nature, the questions, the cut, and rules that are not the paper's."""
     counts = view.counts
     parts = [
         as_text(f"{view.pair.algorithm}, {view.pair.kind}"),
         f"{counts['selected']} questions ({COHORT_NAMES[view.cohort]})",
-        f"first {view.cut} answer tokens (α = {view.alpha:g})",
+        first_tokens(view),
     ]
     own = rules(view.comparison)
     st.caption(" · ".join(parts if own == PAPER else [*parts, as_text(own)]))
@@ -255,7 +263,8 @@ def chart(
     it; by default what its traces draw.
     """
     figure = drawn(draw, st.context.theme.type == "dark")
-    event = st.plotly_chart(figure, key=f"chart-{key}", config=CHART, alt=alt, **options)
+    camera = {"toImageButtonOptions": {"format": "svg", "filename": exports.file_name(current_choice(), key)}}
+    event = st.plotly_chart(figure, key=f"chart-{key}", config=CHART | camera, alt=alt, **options)
     if export:
-        exports.offer(key, (lambda: exports.numbers_of(figure)) if numbers is None else numbers, figure)
+        exports.offer(key, (lambda: exports.numbers_of(figure)) if numbers is None else numbers, figure, alt)
     return event

@@ -11,6 +11,7 @@ import pandas as pd
 from dashboard.theme import FAINT, NEUTRAL, between, number, percent
 from probing import evidence
 from probing.graph import BIAS, ResidualGraph
+from probing.method import Method
 from probing.metrics import FALSE_DISCOVERIES, LOW_COVERAGE, Comparison, coverage, measured_size
 
 _METHOD = Path(__file__).resolve().parents[1] / "docs" / "method.md"
@@ -31,6 +32,26 @@ patching: Syed, Rager and Conmy, [arXiv:2310.10348](https://arxiv.org/abs/2310.1
 For what this program computed, cite it as *RL Circuit Explorer* with the version of its code, and give the identities
 of the runs, which stand in the table above: with them anybody can compute the same numbers again.
 """
+
+BIBTEX = """@inproceedings{zhang2026reinforcement,
+  title = {Reinforcement Learning Fine-Tuning Enhances Activation Intensity and Diversity
+           in the Internal Circuitry of {LLMs}},
+  author = {Zhang, Honglin and Hao, Qianyue and Xu, Fengli and Li, Yong},
+  booktitle = {International Conference on Learning Representations},
+  year = {2026},
+  eprint = {2509.21044},
+  archivePrefix = {arXiv},
+  url = {https://arxiv.org/abs/2509.21044}
+}
+
+@software{rlcircuitexplorer,
+  title = {{RL Circuit Explorer}},
+  author = {{The authors of RL Circuit Explorer}},
+  year = {2026},
+  note = {State the version of the code, and the identities of the runs (page Methods)}
+}
+"""
+"""Of the paper whose method this is, and of this program."""
 
 _ACTIVE = re.compile(r"[\\`*_\[\]<>$~&|#!^]|^[-+]|^\d+(?=[.)])")
 """What Markdown makes more of than characters, anywhere or at the beginning of a line."""
@@ -174,6 +195,16 @@ def bins_verdict(by_bins: dict[int, Comparison]) -> str:
         return "Complexity did not move beyond question noise with any number of bins."
     still = [str(bins) for bins, sign in signs.items() if not sign]
     return f"Complexity {'rose' if up else 'fell'}, but not beyond question noise with {listed(still)} bins."
+
+
+def share_of_zero(method: Method) -> str:
+    """What is added where the signs of scores are shown, for a method whose scores into a reader sum to zero."""
+    if not method.sums_to_zero:
+        return ""
+    return (
+        " Scores into one reader behind a norm sum to zero: a sign says how a writer pulls against the others, and "
+        "some are negative whatever the model does."
+    )
 
 
 def folded(graph: ResidualGraph) -> str:

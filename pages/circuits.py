@@ -7,7 +7,7 @@ import streamlit as st
 from dashboard import beside, checking, data, edge_filter, everywhere, exchange, inspector
 from dashboard.cells import folds
 from dashboard.figures import matrix, wiring
-from dashboard.panels import PANELS
+from dashboard.panels import PANELS, TOGETHER, usual
 from dashboard.widgets import chart, ready_view, subtitle
 from dashboard.words import as_text, folded
 
@@ -24,22 +24,22 @@ subtitle(view)
 
 values = checking.values(view)
 table = values.table
-chosen = edge_filter.controls(table, graph, exchange.members(graph))
+chosen = edge_filter.controls(table, graph, exchange.members(graph), values.of_signs)
 graphs, panel = st.columns([2.9, 1], gap="medium")
 with panel:
     pick = inspector.picker(graph, data.edge_table(view.key, graph))
     inspector.show(view, table, pick)
 with graphs:
     side = st.segmented_control(
-        "Panels", ["side by side", *PANELS], default="side by side", required=True, key="panels", bind="query-params",
-        label_visibility="collapsed",
+        "Panels", [TOGETHER, *PANELS], default=usual(st.context.headers), required=True, key="panels",
+        bind="query-params", label_visibility="collapsed",
     )  # fmt: skip
-    names = list(PANELS) if side in (None, "side by side") else [side]
+    names = list(PANELS) if side in (None, TOGETHER) else [side]
     panels = {name: chosen.apply(table, name) for name in names}
     shown = edge_filter.together(table, panels)
     with st.container(key="wide" if len(names) > 1 else "narrow"):
         chart(
-            partial(wiring.graph, panels, graph, wiring.Scale.of(table), pick),
+            partial(wiring.graph, panels, graph, wiring.Scale.of(table, what=values.what), pick),
             "graph",
             "Graph of the residual stream; layers from bottom to top, attention on the left, MLPs on the right.",
             shown,
@@ -48,9 +48,9 @@ with graphs:
         )
     rules = f" under {chosen.active} filters" if chosen.active else ""
     st.caption(
-        f"{len(shown)} edges shown{rules}. Click a node, or the middle of an edge. Width: mean {values.what}, on one "
-        "scale for base and tuned. Dotted: removing the edge would lower the loss. Difference: orange is stronger "
-        f"after tuning, blue weaker, grey and dotted not changed (q above 0.05 over all edges).{folded(graph)}"
+        f"{len(shown)} edges shown{rules}. Click a node, or the middle of an edge. Widths are on one scale for base "
+        "and tuned, and on another for the difference. Dotted: removing the edge would lower the loss; in the "
+        f"difference, q is above 0.05 over all edges.{values.of_signs}{folded(graph)}"
     )
     checking.legend(shown)
     exchange.downloads(view, table, shown)
@@ -61,10 +61,11 @@ st.subheader("Every edge")
 unfolded = pick.unfolded(graph)
 st.caption(
     "Rows write into the residual stream, columns read from it; blank cells have no edge. Colour grows with the square "
-    "root of the strength, so that weak edges show. Click a cell to pick its edge, here and above."
-    + (_FOLDED if folds(graph) else "")
+    "root of the strength, so that weak edges show; base and tuned share a scale, the difference has its own. Click a "
+    "cell to pick its edge, here and above." + (_FOLDED if folds(graph) else "")
 )
-with st.container(key="wide-matrix" if len(names) > 1 else "narrow-matrix"):
+wide = len(names) > 1 or not matrix.is_labelled(graph, unfolded, tuple(PANELS))
+with st.container(key="wide-matrix" if wide else "narrow-matrix"):
     chart(
         partial(matrix.panels, values.cells(graph, unfolded), graph, unfolded, names, pick),
         "matrix",

@@ -15,7 +15,7 @@ from probing.metrics import LOSS, METRICS, PATTERN
 view = ready_view()
 told = definitions.told(view)
 questions = data.per_question(view.key)
-paper = view.published(view.pair, view.alpha)
+paper = view.published(view.pair, view.at)
 asked = view.counts["selected"]
 
 st.title(as_text(view.pair.arrow))

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import streamlit as st
 
 from dashboard import checking, data, definitions, tables
@@ -12,6 +13,11 @@ from dashboard.view import alike
 from dashboard.widgets import chart, metric_card, ready_view, subtitle
 from dashboard.words import as_text, by_head
 from probing.metrics import EFFECTIVE_EDGES, INTENSITY, LOSS, METRICS
+
+SAME_TWICE = (
+    " Two edges that are a reader's only ones mirror each other, as scores into a reader behind a norm sum to zero: "
+    "they are one finding and share a row."
+)
 
 view = ready_view()
 told = definitions.told(view)
@@ -82,7 +88,20 @@ if where.open:
 
 if movers.open:
     with movers:
-        tables.top_movers(view, checking.edges(view))
+        rows = tables.movers(checking.edges(view))
+        base, tuned = data.edge_by_question(*view.keys, tuple(rows["edge"]))
+        st.caption(
+            "The edges whose strength changed most: small dots are questions, the diamond their mean with its 95 % "
+            "interval. All on one side: the questions agree. In the table, an edge opens on Circuits."
+            + (SAME_TWICE if rows["mirror"].any() else "")
+        )
+        chart(
+            partial(strips.movers, np.abs(tuned) - np.abs(base), rows, data.pair_scores(*view.keys)[0].ids),
+            "movers",
+            "Differences of strength of the edges that changed most, a dot for each question, with their means.",
+            rows,
+        )
+        tables.top_movers(view, rows)
 
 if cuts.open:
     with cuts:

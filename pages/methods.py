@@ -4,7 +4,7 @@ import streamlit as st
 
 from dashboard import data, tables
 from dashboard.widgets import ready_view, subtitle
-from dashboard.words import CITATION, as_text, section
+from dashboard.words import BIBTEX, CITATION, as_text, section, share_of_zero
 from probing.metrics import METRICS, Definition, interval_of
 
 view = ready_view()
@@ -14,6 +14,10 @@ subtitle(view)
 st.subheader("Edges and scores")
 st.markdown(section("Edges and scores"))
 st.latex(r"I(O \to H) = -\langle \nabla_H L,\; O \rangle")
+st.caption(
+    "The comparison in view has such scores."
+    + (share_of_zero(view.method) or " Its scores into a reader do not sum to zero, as it was made by another method.")
+)
 
 st.subheader("Which questions")
 st.markdown(section("Which questions"))
@@ -43,3 +47,4 @@ tables.provenance(data.provenance(*view.keys))
 
 st.subheader("How to cite")
 st.markdown(CITATION)
+st.code(BIBTEX, language="bibtex")

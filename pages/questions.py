@@ -17,6 +17,8 @@ st.title(f"Questions: {as_text(view.pair.arrow)}")
 subtitle(view)
 
 name = transcript.table(view)
+if name is None:
+    st.stop()
 row = transcript.row_of(view, name)
 
 st.subheader(f"Question {as_text(name)}")
@@ -48,7 +50,8 @@ else:
     )
     st.caption(
         "Of an edge, its score at each position; of a node, what it writes there, summed over all its readers (or what "
-        "it reads, where it writes nothing). The bars add up to the score. The line ends the prompt."
+        "it reads, where it writes nothing). The bars add up to the score. The line ends the prompt. "
+        + transcript.beyond_the_prompt(view, row)
     )
 
 st.subheader("Its own circuit")
@@ -65,3 +68,4 @@ st.caption(
     "Width: |score| of this question. One question cannot say that an edge changed, so all differences are grey and "
     "dotted."
 )
+transcript.link(edges)

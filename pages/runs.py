@@ -13,13 +13,14 @@ if roles.person() is not None:
     runs.renewal()
     st.subheader("Queue a comparison")
     spec = runs.form()
-    with st.container(horizontal=True):
-        asked = st.button("What would it take?", icon=":material/schedule:")
-        queued = st.button("Queue it", type="primary", icon=":material/play_arrow:")
-    if asked:
-        runs.show_forecast(spec)
-    if queued:
-        runs.queue(spec)
+    if runs.may_be_asked(spec):
+        with st.container(horizontal=True):
+            asked = st.button("What would it take?", icon=":material/schedule:")
+            queued = st.button("Queue it", type="primary", icon=":material/play_arrow:")
+        if asked:
+            runs.show_forecast(spec)
+        if queued:
+            runs.queue(spec)
 
 st.subheader("Jobs")
 runs.active_jobs()

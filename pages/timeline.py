@@ -4,19 +4,22 @@ from functools import partial
 
 import streamlit as st
 
-from dashboard import data
+from dashboard import data, names, training
 from dashboard.edge_filter import EdgeFilter, together
 from dashboard.figures import timeline, wiring
 from dashboard.figures.wiring import Pick, Scale
 from dashboard.panels import PANELS
 from dashboard.widgets import chart, offer_more, ready_view, subtitle
 from dashboard.words import as_text
+from probing.edge_tables import strongest
 
 view = ready_view()
 st.title(f"Timeline: {as_text(view.pair.arrow)}")
 subtitle(view)
 
-steps = data.steps(view.key)
+of_training = training.of(view)
+key = of_training.key
+steps = data.steps(key)
 wanted = view.pair.steps
 if not wanted:
     st.info(
@@ -34,25 +37,47 @@ if (done := int(steps["up_to_date"].sum())) < len(wanted):
 if len(steps) < 2:
     st.stop()
 
+other = training.beside(view)
+views = [of_training] if other is None else [of_training, other]
 st.caption(
     "Every checkpoint answers all questions (accuracy, with its 95 % Wilson interval), and is scored on its own "
     "answers to the questions of the finished pair, whether right or wrong. Bars: the 95 % interval of the difference "
-    "to the base. Dotted: base and tuned."
+    f"to the base. Dotted: base and tuned{' of ' + as_text(view.pair.title) if other else ''}, but not of the "
+    "complexity, which depends on bins that each step shares with the base."
 )
-series = timeline.series(steps, {side: data.compared(view.key, side) for side in steps["side"]})
+series = training.metrics(views)
 with st.container(key="wide-metrics"):
     chart(
-        partial(timeline.metrics, series, data.compared(view.key)),
+        partial(timeline.metrics, series, data.compared(key)),
         "timeline",
         "Accuracy and metrics against the training step, with intervals.",
-        series,
+        partial(training.together, series),
     )
 
-
 tables = {
-    int(step): data.edge_table(view.key, view.graph, side)
-    for step, side in zip(steps["step"], steps["side"], strict=True)
+    int(step): data.edge_table(key, view.graph, side) for step, side in zip(steps["step"], steps["side"], strict=True)
 }
+
+
+@st.fragment
+def edge_over_training() -> None:
+    """One edge's own way."""
+    st.subheader("An edge over training")
+    final = data.edge_table(key, view.graph)
+    usual = strongest(final, "difference", 1)["edge"].iloc[0]
+    edge = names.box("Edge", view.graph, final, "edge", usual, nodes=False) or usual
+    trajectories, bands = training.edge(views, edge), training.seed_bands(view, edge)
+    with st.container(key="wide-edge"):
+        chart(
+            partial(timeline.edge, trajectories, training.levels(of_training, edge), bands),
+            "edge",
+            f"Strength and effect of {edge} against the training step, with intervals.",
+            partial(training.together, trajectories),
+        )
+    st.caption(
+        "Bars: 95 % intervals over questions, of the value itself. Dotted: base and tuned. "
+        + ("Grey: from the base to models trained like it from other seeds." if bands else "")
+    )
 
 
 @st.fragment
@@ -75,15 +100,12 @@ def edges_over_training() -> None:
     )
 
 
-@st.fragment
+@partial(st.fragment, run_every=training.PACE if training.is_playing() else None)
 def circuit_at_a_step() -> None:
     """The circuit, moved through training."""
     st.subheader("The circuit at a step")
-    slide, amount = st.columns([2, 1], gap="medium")
-    with slide:
-        step = st.select_slider("Training step", list(tables), max(tables), key="step", bind="query-params")
-    with amount:
-        count = st.slider("Edges in each panel", 10, 200, 40, key="step_edges", bind="query-params")
+    step = training.step(list(tables))
+    count = st.slider("Edges in each panel", 10, 200, 40, key="step_edges", bind="query-params")
     table = tables[step]
     panels = {panel: EdgeFilter(count=count).apply(table, panel) for panel in PANELS}
     with st.container(key="wide"):
@@ -98,5 +120,6 @@ def circuit_at_a_step() -> None:
         )  # fmt: skip
 
 
+edge_over_training()
 edges_over_training()
 circuit_at_a_step()

@@ -82,6 +82,32 @@ def find(name: str, revision: str | None = None, pickled: bool = False, weights:
     return Checkpoint(name, below.folder, f"{place.identity}+{below.identity}", below.gguf, place.folder, pickled)
 
 
+def look(name: str) -> str:
+    """What a name stands for, told without reading weights and without asking the hub.
+
+    Raises:
+        ModelError: there is no such folder, file or package, it has no weights that may be read, or no hub id is
+            written like that.
+    """
+    if name.startswith("package:"):
+        return f"a GGUF file in an installed package, {_in_package(name).name}"
+    path = _path(name)
+    if not _is_there(path):
+        if not _is_hub_id(name):
+            raise _not_there(name)
+        return "a hub id"
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise ModelError(f"{path} is not a GGUF file.", "Give a model's folder, a .gguf file or a hub id.")
+        return "a GGUF file"
+    weight_files(path, pickled=False)
+    if (path / _ADAPTER).exists():
+        return f"a LoRA adapter of {_base_named_in(path)[0]}"
+    if not (path / "config.json").exists():
+        raise ModelError(f"{path} has no config.json.", "Save the model with save_pretrained and try again.")
+    return "a folder with weights"
+
+
 @dataclass(frozen=True)
 class _Place:
     """What a name stands for, before an adapter is put together with its base."""
@@ -98,18 +124,31 @@ class _Place:
 def _locate(name: str, revision: str | None, pickled: bool, weights: bool) -> _Place:
     if name.startswith("package:"):
         return _gguf(_in_package(name))
-    path = Path(name)
-    with suppress(RuntimeError):  # there is no such user
-        path = path.expanduser()
+    path = _path(name)
     if _is_there(path) and path.is_file():
         return _gguf(path)
     if _is_there(path):
         weight_files(path, pickled)
         return _Place(path, f"sha256:{_digest(path, pickled)}")
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.startswith("."):
-        raise ModelError(f"There is no folder {name}.", "Give a model's folder or a hub id such as owner/model.")
+    if not _is_hub_id(name):
+        raise _not_there(name)
     folder = _download(name, revision, pickled, weights)
     return _Place(folder, f"hub:{name}@{folder.name}")
+
+
+def _path(name: str) -> Path:
+    path = Path(name)
+    with suppress(RuntimeError):  # there is no such user
+        path = path.expanduser()
+    return path
+
+
+def _is_hub_id(name: str) -> bool:
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and not name.startswith(".")
+
+
+def _not_there(name: str) -> ModelError:
+    return ModelError(f"There is no folder {name}.", "Give a model's folder or a hub id such as owner/model.")
 
 
 def _is_there(path: Path) -> bool:

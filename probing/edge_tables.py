@@ -109,6 +109,30 @@ CHANGES = ("gained", "lost", "strengthened", "weakened", "flipped")
 """The columns of `changes`."""
 
 
+_MIRRORED = 0.01
+"""Of the sum of two effects' sizes, what their own sum may at most be where one is the mirror of the other."""
+
+
+def mirrors(table: pd.DataFrame) -> dict[str, str]:
+    """The edges of an edge table that repeat another one with the other sign, each with that one, which comes first.
+
+    Two edges that are a reader's only ones, such as `input->m0` and `a0->m0`, have opposite scores on every question
+    where scores into a reader sum to zero: what changed about one changed about the other, so they are one finding.
+    """
+    found = {}
+    for _, both in table.groupby("reader", sort=False):
+        if len(both) != 2:
+            continue
+        effects = both[["base_effect", "tuned_effect"]].to_numpy()
+        strengths = both[["base_strength", "tuned_strength"]].to_numpy()
+        opposite = np.abs(effects.sum(0)) <= _MIRRORED * np.abs(effects).sum(0)
+        alike = np.abs(np.diff(strengths, axis=0)[0]) <= _MIRRORED * strengths.sum(0)
+        if opposite.all() and alike.all() and strengths.all():
+            first, second = both["edge"]
+            found[second] = first
+    return found
+
+
 def covering(table: pd.DataFrame, column: str, share: float) -> int:
     """How many of the strongest edges it takes to hold `share` of the total |value| in `column`."""
     size = np.sort(table[column].abs().to_numpy())[::-1]

@@ -16,7 +16,7 @@ def check_place(path: Path, error: type[PersonError]) -> None:
 
 
 @contextmanager
-def whole(path: Path, error: type[PersonError]) -> Iterator[Path]:
+def whole(path: Path, error: type[PersonError], remedy: str = "Choose another place with --out.") -> Iterator[Path]:
     """A path beside `path` at which to write; what was written then takes its place, unless that failed.
 
     Raises:
@@ -27,6 +27,6 @@ def whole(path: Path, error: type[PersonError]) -> Iterator[Path]:
         yield part
         part.replace(path)
     except OSError as cause:
-        raise error(f"Cannot write {path}: {cause.strerror}.", "Choose another place with --out.") from cause
+        raise error(f"Cannot write {path}: {cause.strerror}.", remedy) from cause
     finally:
         part.unlink(missing_ok=True)

@@ -111,6 +111,13 @@ class Method:
         """The same for whoever is given what is scored: whose text it is, the samples themselves say."""
         return replace(self, text="own")
 
+    @property
+    def sums_to_zero(self) -> bool:
+        """Whether the scores into a reader behind a norm sum to zero: those of the tangent against zero do, as a norm
+        ignores the scale of what it reads. Against another reference the writers' sum is not what is taken away; with
+        the norm as it is, gradients averaged over other points, or real effects, no such rule holds."""
+        return self.path == "eap" and self.reference == "zero"
+
     def passes(self, edges: int) -> float:
         """How many passes forward and back it takes of each sample, in a graph of so many edges; one forward alone is
         half of one, at most."""

@@ -298,12 +298,13 @@ def ended(
     tokenizer: PreTrainedTokenizerBase,
     max_new_tokens: int,
     stop: str | None = None,
-) -> str | None:
-    """The text of what `answer` gives, were these the tokens that a model gives; None if it would go on after them."""
+) -> tuple[tuple[int, ...], str] | None:
+    """What `answer` gives, were these the tokens that a model gives; None if it would go on after them."""
     length = _length(tokens[:max_new_tokens], _end_tokens(model, tokenizer), tokenizer, stop)
     if length is None and len(tokens) < max_new_tokens:
         return None
-    return tokenizer.decode(list(tokens[: length or max_new_tokens]), skip_special_tokens=True)
+    kept = tuple(tokens[: length or max_new_tokens])
+    return kept, tokenizer.decode(kept, skip_special_tokens=True)
 
 
 def _length(

@@ -1,4 +1,7 @@
-"""What is compared: the registry of model pairs and question sets, data/pairs.toml."""
+"""What is compared: the registry of model pairs and question sets, data/pairs.toml, and one's own beside the store.
+
+Both files have one form. What is added in the browser goes into the second, which `probing.own_pairs` writes.
+"""
 
 import os
 import re
@@ -13,6 +16,7 @@ from probing.errors import PairError
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 REGISTRY = DATA / "pairs.toml"
+STORE = DATA / "store.duckdb"
 
 
 SMALL = 32e6
@@ -192,13 +196,28 @@ def registry_path() -> Path:
     return Path(os.environ.get("PROBING_PAIRS") or REGISTRY)
 
 
+def own_path() -> Path:
+    """Where a person's own pairs are: `PROBING_OWN_PAIRS`, or pairs-own.toml beside the store."""
+    store = Path(os.environ.get("PROBING_STORE") or STORE)
+    return Path(os.environ.get("PROBING_OWN_PAIRS") or store.with_name("pairs-own.toml"))
+
+
 def load_registry(path: Path | None = None) -> Registry:
-    """Read and check a registry, by default that of `registry_path`.
+    """Read and check a registry, by default that of `registry_path` and, where there is one, the file of `own_path`.
 
     Raises:
-        PairError: the file is missing, is not TOML, or an entry is wrong (it is named).
+        PairError: a file is missing, is not TOML, an entry is wrong (it is named), or both files have one of a name.
     """
-    return _read_once(path or registry_path())
+    return _read_once(path) if path is not None else _read_both(registry_path(), own_path(), _stamp(own_path()))
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What changes when a file is written again; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino
 
 
 @lru_cache(maxsize=8)
@@ -206,15 +225,46 @@ def _read_once(path: Path) -> Registry:
     return read_registry(path)
 
 
-def read_registry(path: Path) -> Registry:
-    """What `load_registry` keeps."""
+@lru_cache(maxsize=8)
+def _read_both(path: Path, own: Path, stamp: tuple[int, int] | None) -> Registry:
+    return read_registry(*([path, own] if stamp else [path]))
+
+
+def read_registry(*paths: Path) -> Registry:
+    """What `load_registry` keeps, of one file or of several that stand together."""
+    found: dict[str, dict[str, Any]] = {"questions": {}, "pairs": {}}
+    for path in paths:
+        entries = _entries(path)
+        for kind, named in found.items():
+            if twice := named.keys() & entries[kind].keys():
+                raise PairError(f"{path} has an entry '{min(twice)}', which is there already.", "Give it another name.")
+            named |= entries[kind]
+    registry = Registry(**found)
+    for pair in registry.pairs.values():
+        for name in pair.questions:
+            if name not in registry.questions:
+                where = paths[-1]
+                raise PairError(f"Pair '{pair.name}' names the question set '{name}', which {where} does not have.")
+    return registry
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a file of pairs says, unchecked.
+
+    Raises:
+        PairError: it cannot be read, or is not TOML.
+    """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise PairError(f"Cannot read {path}: {error.strerror}.", "Check the path.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PairError(f"{path} is not valid TOML: {error}.", "Correct that line.") from error
-    folder = path.parent
+
+
+def _entries(path: Path) -> dict[str, dict[str, Any]]:
+    """The question sets and pairs of one file."""
+    content, folder = read_toml(path), path.parent
     entries: dict[str, Any] = {"questions": {}, "pairs": {}}
     try:
         for name, fields in content.get("questions", {}).items():
@@ -231,9 +281,4 @@ def read_registry(path: Path) -> Registry:
         first = error.errors()[0] if isinstance(error, ValidationError) else None
         detail = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else "it should be a table"
         raise PairError(f"The entry '{name}' of {path} is wrong: {detail}.", "See the notes at its top.") from error
-    registry = Registry(**entries)
-    for pair in registry.pairs.values():
-        for name in pair.questions:
-            if name not in registry.questions:
-                raise PairError(f"Pair '{pair.name}' names the question set '{name}', which {path} does not have.")
-    return registry
+    return entries

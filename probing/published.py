@@ -4,6 +4,7 @@ import tomllib
 from dataclasses import dataclass
 from functools import lru_cache
 
+from probing.cuts import Cut
 from probing.pairs import DATA, Pair
 
 
@@ -14,7 +15,7 @@ class Published:
     base: str
     tuned: str
     questions: str
-    alpha: float
+    at: Cut
     metrics: dict[str, tuple[float, float]]
 
 
@@ -23,16 +24,17 @@ def _rows() -> list[Published]:
     content = tomllib.loads((DATA / "published.toml").read_text(encoding="utf-8"))
     rows = []
     for row in content["row"]:
-        where = {name: row.pop(name) for name in ("base", "tuned", "questions", "alpha")}
-        rows.append(Published(**where, metrics={metric: (values[0], values[1]) for metric, values in row.items()}))
+        where = {name: row.pop(name) for name in ("base", "tuned", "questions")}
+        at = Cut(row.pop("alpha"))
+        metrics = {metric: (values[0], values[1]) for metric, values in row.items()}
+        rows.append(Published(**where, at=at, metrics=metrics))
     return rows
 
 
-def published(pair: Pair, questions_title: str, alpha: float | None = None) -> list[Published]:
+def published(pair: Pair, questions_title: str, at: Cut | None = None) -> list[Published]:
     """The paper's rows for a pair of models and a question set, by its title; at one cut or at all."""
     return [
         row
         for row in _rows()
-        if (row.base, row.tuned, row.questions) == (pair.base, pair.tuned, questions_title)
-        and alpha in (None, row.alpha)
+        if (row.base, row.tuned, row.questions) == (pair.base, pair.tuned, questions_title) and at in (None, row.at)
     ]

@@ -1,12 +1,13 @@
 """What a store has found about some pairs, as tables in Markdown: docs/findings.md is made of them."""
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
+from probing.cuts import Cut
 from probing.errors import StoreError
 from probing.evidence import speaking
 from probing.jobs.tasks import KINDS, Transplant
@@ -25,7 +26,7 @@ from probing.metrics import (
 )
 from probing.pairs import Registry
 from probing.store import Store
-from probing.store.records import EvaluationRow
+from probing.store.records import ComparisonRow, EvaluationRow, SameTokens, same_tokens
 
 COLUMNS = (LOSS, INTENSITY, COMPLEXITY, KURTOSIS, DIVERSITY)
 """The metrics shown; the loss stands beside the intensity that follows it."""
@@ -45,40 +46,47 @@ def report(
     Raises:
         PersonError: there is no such pair, or the store has no finished comparison of it.
     """
-    comparisons, metrics = store.comparisons.table(), store.summaries.metrics()
+    comparisons = [ComparisonRow.of(row) for row in store.comparisons.table().to_dict("records")]
+    metrics = store.summaries.metrics()
     for name in names:
         pair = registry.pair(name)
-        rows = comparisons[comparisons["ready"] & (comparisons["pair"] == name) & (comparisons["cohort"] == cohort)]
-        rows = rows[rows["settings"].map(lambda made: _method(made) == method.present)]
-        if rows.empty:
+        rows = [row for row in comparisons if row.ready and (row.pair, row.cohort) == (name, cohort)]
+        rows = [row for row in rows if Method.from_json(row.settings["method"]).present == method.present]
+        if not rows:
             how = f" ({', '.join(method.words)})" if method.words else ""
             raise StoreError(f"The store has no comparison of {name}{how}.", f"Run 'python -m probing probe {name}'.")
-        rows = rows[rows["question_set"] == rows.iloc[0]["question_set"]].drop_duplicates("alpha").sort_values("alpha")
+        newest: dict[Cut, ComparisonRow] = {}
+        for row in rows:
+            if row.question_set == rows[0].question_set:
+                newest.setdefault(row.at, row)
+        found = same_tokens(newest.values())
         yield f"**{pair.title}** ({', '.join([pair.arrow, pair.algorithm, *method.words])})"
         yield ""
-        if not rows["up_to_date"].all():
+        if not all(row.up_to_date for row in newest.values()):
             yield f"Some of this was summarised by an earlier version; 'python -m probing probe {name}' does it again."
             yield ""
-        yield _accuracy(store, rows.iloc[0])
+        yield _accuracy(store, rows[0])
         yield ""
         headings = [with_unit(metric.short, metric.full_unit) for metric in COLUMNS]
         yield f"| α | tokens | questions | {' | '.join(headings)} | {INTENSITY.short} / {LOSS.short} |"
         yield "|---" * (4 + len(COLUMNS)) + "|"
-        for row in rows.to_dict("records"):
-            kept = metrics[(metrics["comparison_key"] == row["comparison_key"]) & (metrics["side"] == "tuned")]
-            found = kept.set_index("metric")
-            asked = json.loads(row["counts"])["selected"]
-            cells = [_cell(found.loc[metric.key]) for metric in COLUMNS]
-            cells.append(_per_nat(store.summaries.questions(row["comparison_key"]), Definition()))
-            yield f"| {row['alpha']:g} | {row['cut']:.0f} | {asked} | {' | '.join(cells)} |"
+        for same in found:
+            row = same.rows[0]
+            kept = metrics[(metrics["comparison_key"] == row.comparison_key) & (metrics["side"] == "tuned")]
+            of = kept.set_index("metric")
+            asked = (row.counts or {})["selected"]
+            cells = [_cell(of.loc[metric.key]) for metric in COLUMNS]
+            cells.append(_per_nat(store.summaries.questions(row.comparison_key), Definition()))
+            yield f"| {', '.join(map(str, same.cuts))} | {row.cut} | {asked} | {' | '.join(cells)} |"
         yield ""
-        yield from evaluated(store, name, rows.iloc[0]["question_set"], list(rows["comparison_key"]))
+        yield from evaluated(store, name, rows[0].question_set, found)
 
 
-def evaluated(store: Store, pair: str, question_set: str, comparisons: Sequence[str]) -> Iterator[str]:
+def evaluated(store: Store, pair: str, question_set: str, comparisons: Sequence[SameTokens]) -> Iterator[str]:
     """What this version evaluated of some comparisons of a pair, and of the pair as a whole, a kind after the other.
 
-    Of several transplants of a kind, on this device and on that, those that speak for the pair.
+    What is of several comparisons that score the same tokens is said once. Of several transplants of a kind, on
+    this device and on that, those that speak for the pair.
     """
     every = evaluations(store, pair, question_set, comparisons)
     speak = {row.evaluation_key for row in speaking(every)}
@@ -90,23 +98,27 @@ def evaluated(store: Store, pair: str, question_set: str, comparisons: Sequence[
             yield ""
 
 
-def evaluations(store: Store, pair: str, question_set: str, comparisons: Sequence[str] = ()) -> list[EvaluationRow]:
-    """The finished evaluations of a pair as a whole, and of some of its comparisons."""
+def evaluations(
+    store: Store, pair: str, question_set: str, comparisons: Sequence[SameTokens] = ()
+) -> list[EvaluationRow]:
+    """The finished evaluations of a pair as a whole, and of some of its comparisons: those of comparisons that score
+    the same tokens are there once, with all their cuts."""
+    cuts = {row.comparison_key: same.cuts for same in comparisons for row in same.rows}
     table = store.evaluations.table()
     table = table[table["finished"].notna() & (table["pair"] == pair) & (table["question_set"] == question_set)]
-    table = table[table["comparison_key"].isna() | table["comparison_key"].isin(comparisons)]
-    return [EvaluationRow.of(row) for row in table.sort_values(["alpha", "side"], kind="stable").to_dict("records")]
+    found: dict[tuple[str, str | None, tuple[Cut, ...]], EvaluationRow] = {}
+    for row in map(EvaluationRow.of, table.to_dict("records")):
+        if row.comparison_key is None or row.comparison_key in cuts:
+            row = replace(row, cuts=cuts.get(row.comparison_key or "", ()))
+            found.setdefault((row.evaluation_key, row.side, row.cuts), row)
+    # what is of a pair comes last, and so does what is of both sides
+    return sorted(found.values(), key=lambda row: (not row.cuts, row.cuts, row.side is None, row.side or ""))
 
 
-def _method(settings: str) -> Method:
-    """How a comparison's scores were made, whatever version made them."""
-    return Method.from_json(json.loads(settings)["method"]).present
-
-
-def _accuracy(store: Store, row: pd.Series) -> str:
+def _accuracy(store: Store, row: ComparisonRow) -> str:
     base, tuned = (
-        {answer.question_id: answer.correct for answer in store.rollouts.answers(row[f"{side}_rollout"])}
-        for side in ("base", "tuned")
+        {answer.question_id: answer.correct for answer in store.rollouts.answers(rollout)}
+        for rollout in (row.base_rollout, row.tuned_rollout)
     )
     return accuracy_gain([(base[question], tuned[question]) for question in base])
 

@@ -4,25 +4,26 @@ Each model answers every question greedily; answers are graded; a question belon
 chosen cohort a question is kept when its prompt has equally many tokens for both models, its mean answer length lies
 within [β T̄, γ T̄], and the two lengths differ by at most δ of their mean. T̄ is the cohort's mean answer length (the
 smaller of the two models', or their mean). Of what is left, n questions are drawn; each answer is cut to its first
-T_cut = max(1, ⌊α T̄⌋) tokens, shorter ones staying whole.
+T_cut tokens, shorter ones staying whole: max(1, ⌊α T̄⌋), or as many as the cut says (`probing.cuts`).
 
 Source: arXiv:2509.21044, section 3 and its code.
 """
 
-import math
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import Any, Literal
 
+from probing.cuts import Cut
 from probing.errors import SelectionError
 from probing.sequences import Sample
 
 Cohort = Literal["both_correct", "both_wrong", "base_only", "tuned_only"]
 COHORTS: tuple[Cohort, ...] = ("both_correct", "both_wrong", "base_only", "tuned_only")
-ALPHAS = (0.03, 0.1, 0.3, 0.5)
+DEFAULT_CUT = Cut(0.3)
+ALPHAS = (Cut(0.03), Cut(0.1), DEFAULT_CUT, Cut(0.5))
 """The cuts that the paper reports."""
 
 
@@ -41,7 +42,8 @@ class Answer:
 class Criteria:
     """The rules by which questions are kept and answers cut. Defaults: the paper's full grid."""
 
-    alpha: float = 0.3
+    at: Cut = DEFAULT_CUT
+    """Where answers are cut."""
     beta: float = 0.5
     gamma: float = 1.5
     delta: float = 0.5
@@ -56,7 +58,6 @@ class Criteria:
         wrong = [
             name
             for name, bad in {
-                "alpha": not 0 < self.alpha <= 1,
                 "beta and gamma": not 0 <= self.beta <= self.gamma,
                 "delta": not self.delta >= 0,
                 "n": self.n < 1,
@@ -68,8 +69,24 @@ class Criteria:
         if wrong:
             raise SelectionError(
                 f"The selection's {', '.join(wrong)} cannot be used.",
-                "Needed: 0 < alpha <= 1, 0 <= beta <= gamma, delta >= 0, n >= 1, and a known rule and cohort.",
+                "Needed: 0 <= beta <= gamma, delta >= 0, n >= 1, and a known rule and cohort.",
             )
+
+    def as_json(self) -> dict[str, Any]:
+        """What goes into keys and into the store."""
+        rules = asdict(self)
+        del rules["at"]
+        return {"alpha": self.at.as_json(), **rules}
+
+    @staticmethod
+    def from_json(row: dict[str, Any]) -> "Criteria":
+        """The criteria that `as_json` gave.
+
+        Raises:
+            SelectionError: some value makes no sense.
+        """
+        rules = dict(row)
+        return Criteria(Cut.from_json(rules.pop("alpha")), **rules)
 
 
 Reason = Literal["other_cohort", "prompt_lengths", "length_range", "length_difference", "not_drawn"]
@@ -157,7 +174,7 @@ def select(base: Sequence[Answer], tuned: Sequence[Answer], selection: Criteria)
         )
     means = [Fraction(sum(len(side[i].tokens) for i in members), len(members)) for side in (base, tuned)]
     mean_length = min(means) if selection.mean_length == "min" else sum(means) / 2
-    alpha, beta, gamma, delta = (Fraction(str(getattr(selection, k))) for k in ("alpha", "beta", "gamma", "delta"))
+    beta, gamma, delta = (Fraction(str(getattr(selection, k))) for k in ("beta", "gamma", "delta"))
 
     def fate(i: int) -> Reason | None:
         b, t = pairs[i]
@@ -193,7 +210,7 @@ def select(base: Sequence[Answer], tuned: Sequence[Answer], selection: Criteria)
         reasons[i] = None if i in drawn else "not_drawn"
     counts["selected"] = len(drawn)
     outcomes = tuple(Outcome(b.question_id, cohorts[i], reasons[i]) for i, (b, _) in enumerate(pairs))
-    return Selected(selection, outcomes, float(mean_length), max(1, math.floor(alpha * mean_length)), counts)
+    return Selected(selection, outcomes, float(mean_length), selection.at.tokens_of(mean_length), counts)
 
 
 def samples(answers: Sequence[Answer], selected: Selected) -> list[Sample]:

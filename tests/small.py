@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.serving import small_registry
+from probing.cuts import Cut
 from probing.jobs.job import Job
 from probing.jobs.loading import Models
 from probing.jobs.numerics import make_plan
@@ -16,7 +17,7 @@ from probing.pairs import load_registry
 from probing.rollouts import Criteria, select
 from probing.store import Store, open_store
 
-SPEC = Spec("small", "few", (0.3,), Criteria(n=6))
+SPEC = Spec("small", "few", (Cut(0.3),), Criteria(n=6))
 
 
 @contextmanager

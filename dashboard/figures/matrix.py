@@ -22,6 +22,16 @@ _OF_MANY = 300
 """How many of a larger graph's cells can be clicked, the strongest: marks cost a browser time."""
 
 
+_LABELLED = 75
+"""Columns of all panels together up to which each has its name beneath it; of more, a cell's hover says it."""
+
+_LINE = 11
+"""Pixels of a row, at least, where each has its name beside it."""
+
+_BARS = 62
+"""Pixels beneath the columns' names for what colours mean."""
+
+
 def _heatmap(axes: Axes, found: pd.DataFrame, panel: str, hovers: bool) -> go.Heatmap:
     top = float(found[["base_strength", "tuned_strength"]].to_numpy().max()) ** 0.5
     largest = float(found["difference"].abs().max()) ** 0.5
@@ -41,11 +51,40 @@ def _heatmap(axes: Axes, found: pd.DataFrame, panel: str, hovers: bool) -> go.He
         colorscale=scale,
         zmin=low,
         zmax=high,
-        showscale=False,
         hovertemplate="%{y} → %{x}<br>%{customdata:.3g}<extra></extra>" if hovers else None,
         hoverinfo=None if hovers else "skip",
         hoverongaps=False,
     )
+
+
+def _meaning(heat: go.Heatmap, domain: Sequence[float], below: float, several: bool) -> dict:
+    """What the colours of a panel mean, as a bar beneath it, `below` the axis as a share of its height."""
+    top = float(heat.zmax) ** 2
+    ends = (-top, -top / 4, 0.0, top / 4, top) if heat.zmin < 0 else (0.0, top / 4, top)
+    title = "difference" if heat.zmin < 0 else "strength"
+    return {
+        "orientation": "h",
+        "x": sum(domain) / 2,
+        "xanchor": "center",
+        "len": 0.9 * (domain[1] - domain[0]),
+        "y": -below,
+        "yanchor": "top",
+        "thickness": 8,
+        "outlinewidth": 0,
+        "tickvals": [np.sign(end) * abs(end) ** 0.5 for end in ends],
+        "ticktext": [number(end, signed=heat.zmin < 0) for end in ends],
+        "tickfont": {"size": 9},
+        "title": {
+            "text": f"{title}, on a scale of its own" if several and heat.zmin < 0 else title,
+            "side": "bottom",
+            "font": {"size": 10},
+        },
+    }
+
+
+def is_labelled(graph: ResidualGraph, unfolded: Collection[str], names: Sequence[str]) -> bool:
+    """Whether every column of the panels has its name beneath it."""
+    return len(Axes.of(graph, unfolded).columns) * len(names) <= _LABELLED
 
 
 def _marks(axes: Axes, found: pd.DataFrame) -> go.Scatter:
@@ -120,7 +159,19 @@ def panels(
         for x0, x1, y0, y1 in _outlines(graph, axes, pick.name) if pick.name else ():
             line = {"color": PICKED, "width": 2}
             figure.add_shape(type="rect", x0=x0, x1=x1, y0=y0, y1=y1, line=line, row=1, col=column)
-    figure.update_yaxes(autorange="reversed", showgrid=False)
-    figure.update_xaxes(showgrid=False, tickangle=-90)
     height = min(height_of(graph.layers), max(380, 18 * len(axes.rows) + 140))
-    return style(figure, height, clickmode="event+select", dragmode="pan", hovermode="closest")
+    figure.update_yaxes(autorange="reversed", showgrid=False, title=None)
+    figure.update_xaxes(showgrid=False, tickangle=-90)
+    if is_labelled(graph, unfolded, names):
+        figure.update_xaxes(dtick=1, tickfont={"size": 9})
+    if len(axes.rows) * _LINE <= height - 120:
+        figure.update_yaxes(dtick=1, tickfont={"size": 9})
+    style(figure, height + _BARS, clickmode="event+select", dragmode="pan", hovermode="closest")
+    names_below = 8 + 6 * max(map(len, axes.columns))
+    bottom = figure.layout.margin.b + names_below + _BARS
+    figure.update_layout(margin={"b": bottom})
+    inside = figure.layout.height - figure.layout.margin.t - bottom
+    for column, heat in enumerate(figure.select_traces({"type": "heatmap"}), start=1):
+        domain = figure.layout[f"xaxis{column if column > 1 else ''}"].domain
+        heat.colorbar = _meaning(heat, domain, names_below / inside, len(names) > 1)
+    return figure

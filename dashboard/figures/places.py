@@ -6,13 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from probing.graph import BIAS, ResidualGraph
+from probing.graph import BIAS, Kind, ResidualGraph
 
 _ABREAST = 7
 """Parts of an unfolded block in one row."""
 
 _BESIDE, _ROW, _CENTRE = 0.185, 20, -0.08
 """How far these stand apart, in x and in pixels of y, and the x of their middle."""
+
+_PORTS: dict[Kind, float] = {"q": -0.11, "k": 0.0, "v": 0.11}
+"""How far from the middle of a block's node stands where its queries, keys and values read, in x."""
 
 _SHORT = {BIAS: "b"}
 """What is written on a node, where the name of the part is too long."""
@@ -27,6 +30,8 @@ class Places:
     texts: dict[str, str]
     stands: dict[str, str]
     """Every node, and what is drawn for it."""
+    ports: dict[tuple[str, Kind], tuple[float, float]]
+    """Where edges enter the queries, keys and values of each block that is drawn as one node: on its lower rim."""
     boxes: dict[str, tuple[float, float, float, float]]
     """Around the parts of each unfolded block: x0, x1, y0, y1."""
     unit: float
@@ -49,12 +54,29 @@ class Places:
         at[graph.blocks[-1]] = (0.5, top)
         stands = {node: node if node in at else block for node, block in graph.block_of.items()}
         texts = {node: _SHORT.get(part, part) for node, part in _parts(graph).items()}
-        return Places(at, texts, stands, boxes, unit, top)
+        reads = dict.fromkeys((one.block, one.kind) for one in graph.reader_records)
+        rim = size_of(unit) / 2 / unit
+        ports = {
+            (block, kind): (at[block][0] + _PORTS[kind], at[block][1] - rim)
+            for block, kind in reads
+            if kind in _PORTS and block in at
+        }
+        return Places(at, texts, stands, ports, boxes, unit, top)
 
     @property
     def size(self) -> float:
         """Of a block's node, in pixels."""
-        return float(np.clip(2.0 * self.unit, 15, 26))
+        return size_of(self.unit)
+
+    def end(self, node: str, kind: Kind) -> tuple[float, float]:
+        """Where the edges into a kind of reader of a node end."""
+        drawn = self.stands[node]
+        return self.ports.get((drawn, kind), self.at[drawn])
+
+
+def size_of(unit: float) -> float:
+    """Of a block's node, in pixels, where a unit of y has so many: two of them leave a gap for what reads."""
+    return float(np.clip(1.65 * unit, 13, 26))
 
 
 def _parts(graph: ResidualGraph) -> dict[str, str]:

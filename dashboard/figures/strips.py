@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from dashboard.theme import BASE, COLOURS, FAINT, NEUTRAL, TUNED, style
 from probing.edge_tables import Breakdown
+from probing.graph import typeset
 from probing.metrics import INTENSITY, LOSS, METRICS, with_unit
 
 
@@ -100,6 +101,48 @@ def differences(breakdown: Breakdown, title: str, seeds: tuple[np.ndarray, np.nd
     return style(figure, 380)
 
 
+_MOVER = 30
+"""Pixels of a mover's row."""
+
+
+def movers(differences: np.ndarray, rows: pd.DataFrame, questions: Sequence[str]) -> go.Figure:
+    """How the strength of some edges changed on each question, [question, edge]: a row for each edge, a dot for each
+    question, and the mean with its interval. `rows` are those of an edge table, with `mirror`."""
+    figure = go.Figure()
+    figure.add_vline(0, line={"color": NEUTRAL, "width": 1})
+    places = np.arange(len(rows))
+    size = np.abs(differences)
+    dots = go.Scatter(
+        x=differences.T.ravel(),
+        y=(places[:, None] + _jitter(len(questions), 0.3)[None, :]).ravel(),
+        mode="markers",
+        name="questions",
+        marker={
+            "size": 5,
+            "color": np.where(differences.T.ravel() > 0, TUNED, BASE),
+            "opacity": 0.35 if size.size <= _DOTS else 0.2,
+        },
+        text=[escape(name) for _ in places for name in questions],
+        hovertemplate="%{text}<br>%{x:.3g}<extra></extra>",
+    )
+    means = go.Scatter(
+        x=rows["difference"],
+        y=places,
+        mode="markers",
+        name="mean",
+        marker={"symbol": "diamond", "size": 9, "color": NEUTRAL, "line": {"color": "#ffffff", "width": 1}},
+        error_x=interval_bars(rows["difference"], rows["ci_low"], rows["ci_high"], NEUTRAL),
+        hovertemplate="mean %{x:.3g}<extra></extra>",
+    )
+    figure.add_traces([dots, means])
+    names = [
+        typeset(e) + (f"<br>and {typeset(m)}" if m else "") for e, m in zip(rows["edge"], rows["mirror"], strict=True)
+    ]
+    figure.update_yaxes(tickvals=places, ticktext=names, range=[len(rows) - 0.4, -0.6], showgrid=False)
+    figure.update_xaxes(title="tuned − base, |score| of each question (nats)")
+    return style(figure, _MOVER * len(rows) + 90, showlegend=False, hovermode="closest")
+
+
 def intensity_against_loss(questions: pd.DataFrame) -> go.Figure:
     """Each question's intensity against its loss, on logarithmic axes."""
     figure = go.Figure()
@@ -121,9 +164,10 @@ def intensity_against_loss(questions: pd.DataFrame) -> go.Figure:
 
 
 def over_cuts(cuts: pd.DataFrame, metric: str) -> go.Figure:
-    """A metric of both models at every cut: columns `alpha`, `base`, `tuned`, `ci_low`, `ci_high`."""
-    figure = both_against(cuts, "alpha", "α %{x}")
-    figure.update_xaxes(title="cut α", tickvals=cuts["alpha"], rangemode="tozero")
+    """A metric of both models at every cut: columns `cut` (words), `tokens`, `base`, `tuned`, `ci_low`, `ci_high`."""
+    figure = both_against(cuts, "tokens", "%{text}").update_traces(text=cuts["cut"])
+    words = [escape(cut).replace(": ", ":<br>") for cut in cuts["cut"]]
+    figure.update_xaxes(title="cut", tickvals=cuts["tokens"], ticktext=words, rangemode="tozero")
     figure.update_yaxes(title=with_unit(METRICS[metric].label, METRICS[metric].unit), rangemode="tozero")
     return style(figure, 380)
 

@@ -1,5 +1,7 @@
 """Metrics and edges over the steps of a training."""
 
+from collections.abc import Mapping
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from dashboard.figures.strips import interval_bars
-from dashboard.theme import BASE, PICKED, TUNED, scale_to, style
+from dashboard.theme import BASE, NEUTRAL, PICKED, TUNED, faded, number, scale_to, style
 from probing.graph import typeset
 from probing.metrics import (
     COMPLEXITY,
@@ -39,44 +41,89 @@ def series(steps: pd.DataFrame, compared: dict[str, dict[str, Comparison]]) -> p
     return pd.DataFrame(rows)
 
 
-def metrics(table: pd.DataFrame, final: dict[str, Comparison]) -> go.Figure:
-    """Accuracy and the main metrics in small panels, against the step."""
-    names = ("accuracy", *(metric.key for metric in _SHOWN))
-    titles = ["Accuracy", *(metric.title for metric in _SHOWN)]
-    figure = make_subplots(2, 3, subplot_titles=titles, horizontal_spacing=0.07, vertical_spacing=0.17)
-    levels: list[dict[str, Any]] = []
-    for i, name in enumerate(names):
-        place = {"row": i // 3 + 1, "col": i % 3 + 1}
-        rows = table[table["metric"] == name].sort_values("step")
-        bars = interval_bars(rows["value"], rows["low"], rows["high"], TUNED)
-        figure.add_trace(
-            go.Scatter(
-                x=rows["step"],
-                y=rows["value"],
-                mode="lines+markers",
-                name=name,
-                line={"color": TUNED, "width": 2},
-                marker={"size": 6},
-                error_y=bars | {"width": 3, "thickness": 1.2},
-                hovertemplate="step %{x}<br>%{y:.3g}<extra></extra>",
-                showlegend=False,
-            ),
-            **place,
-        )
-        if name in final:
-            levels += [_level(i, final[name].base, BASE), _level(i, final[name].tuned, TUNED)]
-        figure.update_yaxes(rangemode="tozero", nticks=5, **place)
+def metrics(trainings: Mapping[str, pd.DataFrame], final: Mapping[str, Comparison]) -> go.Figure:
+    """Accuracy and the main metrics in small panels, against the step, of one or more trainings by their titles.
+
+    Dotted are the two models of the first one's comparison, `final`; not of the complexity, which depends on bins that
+    each step shares with the base.
+    """
+    titles = {"accuracy": "Accuracy"} | {metric.key: metric.title for metric in _SHOWN}
+    levels = {name: (c.base, c.tuned) for name, c in final.items() if name != COMPLEXITY.key}
+    figure = _panels(titles, trainings, 3, levels, {})
+    figure.update_yaxes(rangemode="tozero")
     figure.update_yaxes(tickformat=".0%", row=1, col=1)
-    figure.update_xaxes(title="step", row=2)
-    figure.update_annotations(font={"size": 13})
-    return style(figure, 520, shapes=levels)
+    return style(figure, 520, **_legend(trainings))
 
 
-def _level(panel: int, value: float, colour: str) -> dict[str, Any]:
-    """A dotted line across a panel."""
-    axis = str(panel + 1) if panel else ""
-    across = {"type": "line", "xref": f"x{axis} domain", "x0": 0, "x1": 1, "yref": f"y{axis}", "y0": value, "y1": value}
-    return across | {"line": {"color": colour, "dash": "dot", "width": 1}}
+def edge(
+    trainings: Mapping[str, pd.DataFrame],
+    levels: Mapping[str, tuple[float, float]],
+    bands: Mapping[str, tuple[float, float]],
+) -> go.Figure:
+    """An edge's strength and effect against the step, likewise; grey behind them is what other seeds do."""
+    titles = {"strength": "Strength, mean |score| (nats)", "effect": "Effect, mean score (nats)"}
+    figure = _panels(titles, trainings, 2, levels, bands)
+    figure.update_yaxes(rangemode="tozero", col=1)
+    figure.add_hline(0, line={"color": NEUTRAL, "width": 1}, row=1, col=2)
+    return style(figure, 320, **_legend(trainings))
+
+
+_LOOKS: tuple[dict[str, dict[str, Any]], ...] = (
+    {"line": {"color": TUNED, "width": 2}, "marker": {"size": 6}},
+    {"line": {"color": PICKED, "width": 2, "dash": "dash"}, "marker": {"size": 7, "symbol": "diamond"}},
+)
+"""How a training is drawn, and another beside it."""
+
+
+def _panels(
+    titles: Mapping[str, str],
+    trainings: Mapping[str, pd.DataFrame],
+    columns: int,
+    levels: Mapping[str, tuple[float, float]],
+    bands: Mapping[str, tuple[float, float]],
+) -> go.Figure:
+    """A panel for each quantity by its title, with a line for each training; dotted across it are base and tuned, and
+    behind it lies its band."""
+    rows = -(-len(titles) // columns)
+    figure = make_subplots(
+        rows, columns, subplot_titles=[*titles.values()], horizontal_spacing=0.07, vertical_spacing=0.17
+    )
+    for i, name in enumerate(titles):
+        place = {"row": i // columns + 1, "col": i % columns + 1}
+        for (training, table), look in zip(trainings.items(), _LOOKS, strict=False):
+            own = table[table["metric"] == name].sort_values("step")
+            bars = interval_bars(own["value"], own["low"], own["high"], look["line"]["color"])
+            figure.add_trace(
+                go.Scatter(
+                    x=own["step"],
+                    y=own["value"],
+                    mode="lines+markers",
+                    name=training,
+                    legendgroup=training,
+                    error_y=bars | {"width": 3, "thickness": 1.2},
+                    customdata=[number(value) for value in own["value"]],
+                    hovertemplate=f"{escape(training)}, step %{{x}}<br>%{{customdata}}<extra></extra>",
+                    showlegend=not i,
+                    **look,
+                ),
+                **place,
+            )
+        for level, colour in zip(levels.get(name, ()), (BASE, TUNED), strict=False):
+            figure.add_hline(level, line={"color": colour, "dash": "dot", "width": 1}, **place)
+        if name in bands:
+            low, high = bands[name]
+            figure.add_hrect(low, high, fillcolor=faded(NEUTRAL, 0.16), line_width=0, layer="below", **place)
+            ends = go.Scatter(x=[0, 0], y=[low, high], mode="markers", opacity=0, hoverinfo="skip", showlegend=False)
+            figure.add_trace(ends, **place)  # as the axis does not reach as far as a shape
+        figure.update_yaxes(nticks=5, **place)
+    figure.update_xaxes(title="step", row=rows)
+    return figure.update_annotations(font={"size": 13})
+
+
+def _legend(trainings: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    """Below the panels, whose titles stand where it is elsewhere; none of a single training."""
+    below = {"orientation": "h", "x": 0, "y": 0, "yref": "container", "yanchor": "bottom"}
+    return {"showlegend": len(trainings) > 1, "legend": below, "margin": {"l": 8, "r": 8, "t": 40, "b": 60}}
 
 
 def moving(tables: dict[int, pd.DataFrame], count: int) -> pd.DataFrame:

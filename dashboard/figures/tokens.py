@@ -7,7 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dashboard.theme import COLOURS, NEUTRAL, style
+from dashboard.theme import COLOURS, NEUTRAL, number, style
 
 _LABELLED = 60
 """Positions up to which each has its token below it."""
@@ -26,7 +26,8 @@ def contributions(labels: Sequence[Sequence[str]], values: Sequence[np.ndarray],
                 marker={"color": COLOURS[side]},
                 text=[escape(token) for token in tokens],
                 textposition="none",
-                hovertemplate="position %{x}: “%{text}”<br>%{y:.3g} nats<extra></extra>",
+                customdata=[number(value, signed=True) for value in bars],
+                hovertemplate="position %{x}: “%{text}”<br>%{customdata} nats<extra></extra>",
                 showlegend=False,
             ),
             row=row,

@@ -4,7 +4,8 @@ Edges are drawn as curves in few traces, one for each sign and width, because a 
 than many short ones. Curves cannot be clicked, so every edge has an invisible marker at its middle.
 
 The heads of an attention block are folded into one node, where all their edges end; those of the block that is picked
-stand beside each other in its place.
+stand beside each other in its place. On the lower rim of such a node are three ports, where edges enter its queries,
+keys and values.
 """
 
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from dashboard.figures.places import Places, height_of
+from dashboard.figures.wiring_key import Entry, Key, set_beneath
 from dashboard.panels import EFFECTS, PANELS
 from dashboard.theme import BASE, COLOURS, FAINT, NEUTRAL, PICKED, TUNED, faded, number, style
 from dashboard.words import CHECKS, CONTRADICTED, changed
@@ -34,8 +36,22 @@ _FARTHEST = 1.72
 
 _NODE = "#53606d"
 
+MARKED = "#cf3f5b"
+"""What stands on nodes and edges that are marked."""
+
 _PART = 16
 """The size of the nodes of a block's parts, at most."""
+
+_CROSS = CHECKS["opposite"].colour
+"""Of the marks on edges against whose estimate reality speaks."""
+
+_PORT, _READABLE = "#38424d", 9
+"""The colour of the ports, and their size from which letters on them can be read."""
+
+_READS = {"q": "queries", "k": "keys", "v": "values"}
+
+_HALO = 9
+"""By how many pixels the halo of what is picked is wider than its line."""
 
 
 @dataclass(frozen=True)
@@ -77,20 +93,27 @@ class Scale:
 
     strength: float
     difference: float
+    what: str = "|score|"
+    """What a strength is the mean of, without its sign."""
 
     @staticmethod
-    def of(*tables: pd.DataFrame) -> "Scale":
+    def of(*tables: pd.DataFrame, what: str = "|score|") -> "Scale":
         """The largest values of some edge tables (of several steps, say), whether they are shown or not."""
         return Scale(
             max(float(table[["base_strength", "tuned_strength"]].to_numpy().max()) for table in tables),
             max(float(table["difference"].abs().max()) for table in tables),
+            what,
         )
+
+    def top(self, panel: str) -> float:
+        """The value that gives a panel's widest lines."""
+        return self.difference if panel == "difference" else self.strength
 
 
 def curves(edges: pd.DataFrame, places: Places) -> tuple[np.ndarray, np.ndarray]:
     """Points of a quadratic curve for each edge, [edge, step] for x and for y."""
     start = np.array([places.at[places.stands[name]] for name in edges["writer"]])
-    end = np.array([places.at[places.stands[name]] for name in edges["node"]])
+    end = np.array([places.end(name, kind) for name, kind in zip(edges["node"], edges["kind"], strict=True)])
     bend = edges["kind"].map(_BENDS).to_numpy()
     beside = pd.DataFrame({"start": edges["writer"].map(places.stands), "end": edges["node"].map(places.stands)})
     beside = beside.assign(kind=edges["kind"]).groupby(["start", "end", "kind"], sort=False)["kind"]
@@ -132,42 +155,52 @@ def _colours(edges: pd.DataFrame, panel: str) -> pd.Series:
     return towards.where(edges["changed"], NEUTRAL)
 
 
+def _is_dotted(edges: pd.DataFrame, panel: str) -> pd.Series:
+    """Which edges are dotted: of a model those whose removal would lower its loss, else those that did not change."""
+    return ~edges["changed"] if panel == "difference" else edges[EFFECTS[panel]] < 0
+
+
 def _edges(edges: pd.DataFrame, panel: str, top: float, pick: Pick, graph: ResidualGraph, places: Places) -> list:
-    """The traces of a panel's edges: the faded ones, the others, the picked one, and what can be clicked."""
+    """The traces of a panel's edges: the faded ones, the halo of the picked one, the others, and what can be
+    clicked."""
     x, y = curves(edges, places)
     size = edges[PANELS[panel]].abs()
     width = np.minimum(len(_WIDTHS) - 1, (len(_WIDTHS) * size / top).astype(int)) if top > 0 else 0 * size
-    dotted = ~edges["changed"] if panel == "difference" else edges[EFFECTS[panel]] < 0
     stands_out = pick.edges(edges, graph)
     front = pd.Series(True, index=edges.index) if stands_out is None else edges["edge"].isin(stands_out)
-    looks = pd.DataFrame({"front": front, "colour": _colours(edges, panel), "dotted": dotted, "width": width})
-    traces = []
-    for (is_front, colour, is_dotted, w), members in looks.reset_index(drop=True).groupby(list(looks.columns)):
+    looks = pd.DataFrame(
+        {"front": front, "colour": _colours(edges, panel), "dotted": _is_dotted(edges, panel), "width": width}
+    ).reset_index(drop=True)
+    behind: list[go.Scatter] = []
+    before: list[go.Scatter] = []
+    for (is_front, colour, is_dotted, w), members in looks.groupby(list(looks.columns)):
         rows = members.index.to_numpy()
         line = {"color": colour if is_front else faded(colour, 0.12), "width": _WIDTHS[int(w)]}
-        traces.append(_lines(x[rows], y[rows], **line, dash="dot" if is_dotted else "solid"))
+        lines = _lines(x[rows], y[rows], **line, dash="dot" if is_dotted else "solid")
+        (before if is_front else behind).append(lines)
     mine = np.flatnonzero(edges["edge"] == pick.name)
-    if len(mine):
-        traces.append(_lines(x[mine], y[mine], color=PICKED, width=4))
+    halo = [
+        _lines(x[[row]], y[[row]], color=faded(PICKED, 0.4), width=_WIDTHS[int(looks["width"][row])] + _HALO)
+        for row in mine
+    ]
     middle = len(_STEPS) // 2
+    clickable = go.Scatter(
+        x=x[:, middle],
+        y=y[:, middle],
+        mode="markers",
+        marker={"size": 11, "color": "rgba(0,0,0,0)"},
+        customdata=edges[["edge"]].to_numpy(),
+        hovertext=[hover(row) for row in edges.to_dict("records")],
+        hoverinfo="text",
+        showlegend=False,
+    )
+    crosses = []
     wrong = np.flatnonzero(contradicted(edges, panel) & front)
     if len(wrong):
-        cross = {"symbol": "x-thin", "size": 8, "line": {"color": CHECKS["opposite"].colour, "width": 2}}
+        cross = {"symbol": "x-thin", "size": 8, "line": {"color": _CROSS, "width": 2}}
         at = {"x": x[wrong, middle], "y": y[wrong, middle]}
-        traces.append(go.Scatter(**at, mode="markers", marker=cross, hoverinfo="skip", showlegend=False))
-    traces.append(
-        go.Scatter(
-            x=x[:, middle],
-            y=y[:, middle],
-            mode="markers",
-            marker={"size": 11, "color": "rgba(0,0,0,0)"},
-            customdata=edges[["edge"]].to_numpy(),
-            hovertext=[hover(row) for row in edges.to_dict("records")],
-            hoverinfo="text",
-            showlegend=False,
-        )
-    )
-    return traces
+        crosses = [go.Scatter(**at, mode="markers", marker=cross, hoverinfo="skip", showlegend=False)]
+    return [*behind, *halo, *before, *crosses, clickable]
 
 
 def _nodes(graph: ResidualGraph, places: Places, pick: Pick) -> go.Scatter:
@@ -191,6 +224,48 @@ def _nodes(graph: ResidualGraph, places: Places, pick: Pick) -> go.Scatter:
         hoverinfo="text",
         showlegend=False,
     )
+
+
+def _ports(places: Places) -> list[go.Scatter]:
+    """Where edges enter the queries, keys and values of a block, joined to its node; each says which it is, and picks
+    the block."""
+    if not places.ports:
+        return []
+    of_block: dict[str, list[tuple[float, float]]] = {}
+    for (block, _), place in places.ports.items():
+        of_block.setdefault(block, []).append(place)
+    rails = np.array([(at[0], at[-1]) for at in of_block.values()])
+    size = float(np.clip(0.4 * places.size, 5, 10))
+    ports = go.Scatter(
+        x=[x for x, _ in places.ports.values()],
+        y=[y for _, y in places.ports.values()],
+        mode="markers+text" if size >= _READABLE else "markers",
+        text=[kind for _, kind in places.ports],
+        textposition="middle center",
+        textfont={"size": 8, "color": "#ffffff"},
+        marker={"size": size, "color": _PORT, "opacity": 1},
+        customdata=[[block] for block, _ in places.ports],
+        hovertext=[f"<b>{block}&lt;{kind}&gt;</b><br>{_READS[kind]} read here" for block, kind in places.ports],
+        hoverinfo="text",
+        showlegend=False,
+    )
+    return [_lines(rails[:, :, 0], rails[:, :, 1], color=_PORT, width=2), ports]
+
+
+def _marks(edges: pd.DataFrame, places: Places, marked: Mapping[str, str]) -> list[go.Scatter]:
+    """Symbols on the nodes and on the middles of the edges that have one; a dashed line along such an edge."""
+    mine = np.flatnonzero(edges["edge"].isin(marked.keys()))
+    at = {name: places.at[places.stands[name]] for name in marked if name in places.stands}
+    traces = []
+    if len(mine):
+        x, y = curves(edges, places)
+        middles = zip(x[mine, len(_STEPS) // 2], y[mine, len(_STEPS) // 2], strict=True)
+        at |= dict(zip(edges["edge"].iloc[mine], middles, strict=True))
+        traces.append(_lines(x[mine], y[mine], color=MARKED, width=2, dash="dash"))
+    symbols = [marked[name] for name in at]
+    marker = {"symbol": symbols, "size": 15, "color": MARKED, "line": {"color": MARKED, "width": 3}}
+    where = {"x": [x for x, _ in at.values()], "y": [y for _, y in at.values()]}
+    return [*traces, go.Scatter(**where, mode="markers", marker=marker, hoverinfo="skip", showlegend=False)]
 
 
 def _about(graph: ResidualGraph, name: str) -> str:
@@ -235,8 +310,12 @@ def graph(
     scale: Scale,
     pick: Pick,
     titles: Mapping[str, str] | None = None,
+    marked: Mapping[str, str] | None = None,
 ) -> go.Figure:
-    """The panels side by side: the edges that each shows, in the same places; base and tuned on the same scale."""
+    """The panels side by side: the edges that each shows, in the same places; base and tuned on the same scale.
+
+    `marked` are nodes, blocks and edges on which a symbol stands, by its name in Plotly.
+    """
     places = Places.of(model, pick.unfolded(model))
     margin = 0.9 * places.size / places.unit
     names = [(titles or {}).get(panel, panel.capitalize()) for panel in panels]
@@ -248,15 +327,38 @@ def graph(
             _frame(figure, column, block, box, PICKED if block == pick.name else NEUTRAL)
         traces = [_shared(model, places)] if places.boxes else []
         if len(edges):
-            top = scale.difference if panel == "difference" else scale.strength
-            traces += _edges(edges, panel, top, pick, model, places)
-        traces.append(_nodes(model, places, pick))
+            traces += _edges(edges, panel, scale.top(panel), pick, model, places)
+        traces += [_nodes(model, places, pick), *_ports(places)]
+        traces += _marks(edges, places, marked) if marked else []
         for trace in traces:
             figure.add_trace(trace, row=1, col=column)
     figure.update_xaxes(visible=False, range=[-0.75, 1.75])
     figure.update_yaxes(visible=False, range=[-margin, places.top + margin])
     height = height_of(model.layers) + round((places.top - 2 * model.layers - 1) * places.unit)
-    return style(figure, height, clickmode="event+select", dragmode="pan", hovermode="closest")
+    style(figure, height, clickmode="event+select", dragmode="pan", hovermode="closest")
+    return set_beneath(figure, [_key(panel, edges, scale, len(panels) > 1) for panel, edges in panels.items()])
+
+
+def _key(panel: str, edges: pd.DataFrame, scale: Scale, several: bool) -> Key:
+    """What the lines of a panel mean, which is one of several or alone; the same whichever of its edges are shown."""
+    model = panel != "difference"
+    title = f"Width: mean {scale.what}" if model else f"Width: difference of mean {scale.what}"
+    if several and not model:
+        title += ", on a scale of its own"
+    entries = []
+    top, steps = scale.top(panel), len(_WIDTHS)
+    for step in (steps - 1, steps // 2, 0) if top > 0 else ():
+        low, high = (number(top * end / steps) for end in (step, step + 1))
+        entries.append(Entry(f"{low} to {high}", COLOURS[panel] if model else NEUTRAL, _WIDTHS[step]))
+    if model:
+        entries.append(Entry("removing it lowers the loss", COLOURS[panel], dotted=True))
+    else:
+        entries.append(Entry("stronger after tuning", TUNED))
+        entries.append(Entry("weaker after tuning", BASE))
+        entries.append(Entry("no change found (q above 0.05)", NEUTRAL, dotted=True))
+    if "base_verdict" in edges:
+        entries.append(Entry("really otherwise than estimated", _CROSS, symbol="x-thin"))
+    return Key(title, entries)
 
 
 def _frame(figure: go.Figure, column: int, block: str, box: tuple[float, float, float, float], colour: str) -> None:

@@ -1,11 +1,12 @@
 """Edges that are removed from a pass over a batch: every later block runs on what that leaves."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from probing.architectures import HeadOutputs, Intervention, Residual, rewriting, wide
@@ -15,8 +16,18 @@ from probing.method import Loss
 from probing.sequences import Sample
 
 
+@dataclass(frozen=True)
+class Removed:
+    """Edges of a graph, by their numbers, and what stands in for their writers there."""
+
+    edges: Iterable[int]
+    stand_ins: StandIns
+
+
 class Removal(Intervention):
     """Takes some edges out of what each reader reads, and puts what stands in for their writers there.
+
+    Edges may be removed in several ways in one pass; one that is in several of them is removed as the last says.
 
     What writers write is what they do in this very pass. A reader reads the residual plus the changes of the writers
     that it loses; one that keeps fewer writers than it loses reads the sum of what it keeps and of what stands in, so
@@ -24,12 +35,15 @@ class Removal(Intervention):
     a block together, and the norm runs on what is left.
     """
 
-    def __init__(self, graph: ResidualGraph, edges: Iterable[int], stand_ins: StandIns) -> None:
-        self._graph, self._stand_ins = graph, stand_ins
-        gone = np.zeros((len(graph.readers), len(graph.writers)), bool)
+    def __init__(self, graph: ResidualGraph, ways: Sequence[Removed]) -> None:
+        self._graph = graph
+        way = np.full((len(graph.readers), len(graph.writers)), -1)
         writer, reader = graph.edge_index
-        numbers = np.fromiter(edges, int)
-        gone[reader[numbers], writer[numbers]] = True
+        for number, removed in enumerate(ways):
+            numbers = np.fromiter(removed.edges, int)
+            way[reader[numbers], writer[numbers]] = number
+        gone = way >= 0
+        self._ways = [_Way(way == number, removed.stand_ins) for number, removed in enumerate(ways)]
         self._gone = gone
         self._anew = 2 * gone.sum(1) > graph.writers_before
         """Readers that read a sum made anew."""
@@ -41,7 +55,7 @@ class Removal(Intervention):
         self._kept = np.array(sorted(kept), int)
         """Writers whose outputs are kept, a row of the buffers for each."""
         self._row = {writer: row for row, writer in enumerate(sorted(kept))}
-        self._written = self._instead = torch.empty(0, 0, 0, 0)
+        self._written = torch.empty(0, 0, 0, 0)
         self._bound: list[tuple[slice, HeadOutputs, Residual]] = []
         """Rows of the heads that a norm stands behind, and what they and it made."""
 
@@ -52,8 +66,9 @@ class Removal(Intervention):
         if writer in self._row:
             row = self._row[writer]
             self._room(output)[:, row].copy_(output)
-            if (instead := self._stand_ins.written.get(writer)) is not None:
-                self._room_for(instead, output.shape[-1])[:, row].copy_(instead)
+            for way in self._ways:
+                if (instead := way.stand_ins.written.get(writer)) is not None:
+                    way.room_for(instead, self._written)[:, row].copy_(instead)
 
     def divided(self, writers: range, outputs: HeadOutputs, whole: Residual) -> None:
         """Keep the heads of a block that are, as they are before a norm behind them."""
@@ -64,9 +79,9 @@ class Removal(Intervention):
             self._bound.append((rows, outputs, whole.clone()))
             outputs = outputs.projected
         outputs.write(self._room(whole)[:, rows])
-        if (instead := self._stand_ins.values.get(writers.start)) is not None:
-            there = outputs.with_values(instead)
-            there.write(self._room_for(instead, whole.shape[-1])[:, rows])
+        for way in self._ways:
+            if (instead := way.stand_ins.values.get(writers.start)) is not None:
+                outputs.with_values(instead).write(way.room_for(instead, self._written)[:, rows])
 
     def _room(self, like: Residual) -> Float[Tensor, "sample row position width"]:
         """The buffer of what is written."""
@@ -74,15 +89,6 @@ class Removal(Intervention):
             samples, positions, width = like.shape
             self._written = wide(like).new_zeros(samples, len(self._kept), positions, width)
         return self._written
-
-    def _room_for(
-        self, instead: Float[Tensor, "#sample #position any"], width: int
-    ) -> Float[Tensor, "#sample row #position width"]:
-        """The buffer of what stands in."""
-        if not self._instead.numel():
-            samples, positions = (1, 1, *instead.shape[:-1])[-2:]
-            self._instead = self._written.new_zeros(samples, len(self._kept), positions, width)
-        return self._instead
 
     # -- what is read ----------------------------------------------------------------------------------------------
 
@@ -92,7 +98,10 @@ class Removal(Intervention):
         if not losing:
             return {}
         rows = int(np.searchsorted(self._kept, self._graph.writers_before[readers.start]))
-        gone = torch.from_numpy(self._gone[losing][:, self._kept[:rows]]).to(self._written)
+        gone, *ways = (
+            torch.from_numpy(edges[losing][:, self._kept[:rows]]).to(self._written)
+            for edges in (self._gone, *(way.edges for way in self._ways))
+        )
         anew = torch.from_numpy(self._anew[losing]).to(self._written)[:, None]
         take = anew - gone  # what is kept, once; or else what is gone, taken away
         found = (1 - anew)[..., None] * wide(residual).to(gone.device).view(self._written[:, :1].shape)
@@ -100,9 +109,17 @@ class Removal(Intervention):
         for block, outputs, whole in self._bound:
             if block.stop <= rows:
                 free[:, block] = 0
-                found = found + self._behind_norm(block, outputs, whole, gone, anew)
-        found = found + _summed(take * free, self._written) + _summed(gone * free, self._instead)
+                found = found + self._behind_norm(block, outputs, whole, gone, ways, anew)
+        found = found + _summed(take * free, self._written) + self._standing_in([way * free for way in ways])
         return {reader: found[:, i].to(residual).view(residual.shape) for i, reader in enumerate(losing)}
+
+    def _standing_in(
+        self, ways: Sequence[Float[Tensor, "reader row"]], rows: slice = slice(None)
+    ) -> Float[Tensor, "#sample reader #position #width"]:
+        """The sum of what stands in for some rows, each way for what is removed so."""
+        return sum(
+            (_summed(gone, way.instead[:, rows]) for gone, way in zip(ways, self._ways, strict=True)), torch.zeros(())
+        )
 
     def _behind_norm(
         self,
@@ -110,15 +127,33 @@ class Removal(Intervention):
         outputs: HeadOutputs,
         whole: Residual,
         gone: Float[Tensor, "reader row"],
+        ways: Sequence[Float[Tensor, "reader row"]],
         anew: Float[Tensor, "reader 1"],
     ) -> Float[Tensor, "sample reader position width"]:
         """What readers read of a block's heads, behind the norm that runs on those that are left; less the whole block
         where that is in what they read already."""
         gone = gone[:, block]
-        left = _summed(1 - gone, self._written[:, block]) + _summed(gone, self._instead[:, block])
+        left = _summed(1 - gone, self._written[:, block]) + self._standing_in([way[:, block] for way in ways], block)
         losing = gone.amax(1, keepdim=True)[..., None]
         before = wide(whole)[:, None].to(left.device)
         return torch.where(losing > 0, outputs.added(left), before) - (1 - anew)[..., None] * before
+
+
+class _Way:
+    """One way in which edges are removed, and what stands in for their writers: a row for each writer that is kept."""
+
+    def __init__(self, edges: Bool[np.ndarray, "reader writer"], stand_ins: StandIns) -> None:
+        self.edges, self.stand_ins = edges, stand_ins
+        self.instead = torch.empty(0, 0, 0, 0)
+
+    def room_for(
+        self, one: Float[Tensor, "#sample #position any"], written: Float[Tensor, "sample row position width"]
+    ) -> Float[Tensor, "#sample row #position width"]:
+        """The buffer of what stands in, as it is made for the first."""
+        if not self.instead.numel():
+            samples, positions = (1, 1, *one.shape[:-1])[-2:]
+            self.instead = written.new_zeros(samples, written.shape[1], positions, written.shape[3])
+        return self.instead
 
 
 def _summed(
@@ -142,9 +177,21 @@ def run_without(
     Raises:
         SequenceError: a sample that this model cannot score, or that lacks what the references need.
     """
-    walked = attributor.architecture.graph
-    removal = Removal(walked, walked.parts_of(edges, attributor.graph.granularity), references.of(samples))
-    with torch.no_grad(), attributor.running(samples, rewriting(attributor.architecture, removal)) as said:
+    with run_with(attributor, samples, [Removed(edges, references.of(samples))]) as said:
+        yield said
+
+
+@contextmanager
+def run_with(attributor: Attributor, samples: Sequence[Sample], ways: Iterable[Removed]) -> Iterator[Predictions]:
+    """The same with edges removed in several ways, or in none; what stands in is that for these very samples.
+
+    Raises:
+        SequenceError: a sample that this model cannot score.
+    """
+    walked, granularity = attributor.architecture.graph, attributor.graph.granularity
+    parts = [Removed(walked.parts_of(way.edges, granularity), way.stand_ins) for way in ways]
+    hooks = rewriting(attributor.architecture, Removal(walked, parts)) if parts else nullcontext()
+    with torch.no_grad(), attributor.running(samples, hooks) as said:
         yield said
 
 

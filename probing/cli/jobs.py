@@ -2,12 +2,16 @@
 
 import argparse
 import json
+import os
+import select
 import signal
 import sys
 from contextlib import closing, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from probing.cli.shared import method_of, opened, progress_bar
+from probing.cuts import Cut, listed
 from probing.errors import PersonError, StoreError
 from probing.pairs import Registry, load_registry
 from probing.rollouts import ALPHAS, Criteria
@@ -26,7 +30,7 @@ def probe(arguments: argparse.Namespace) -> None:
     spec = Spec(
         pair.name,
         arguments.questions or pair.questions[0],
-        tuple(arguments.alpha or ALPHAS),
+        tuple(arguments.cuts or ALPHAS),
         Criteria(
             beta=arguments.beta,
             gamma=arguments.gamma,
@@ -42,7 +46,6 @@ def probe(arguments: argparse.Namespace) -> None:
         method=method_of(arguments),
         also=tuple(task for tasks in arguments.also for task in tasks),
     )
-    spec.selections()  # refuses cuts that make no sense before anything is queued
     if arguments.dry_run:
         _print_forecast(spec, registry, arguments)
     else:
@@ -128,30 +131,35 @@ def _probe(spec: "Spec", registry: Registry, arguments: argparse.Namespace) -> N
 def _print_comparisons(store: Store, plan: "Plan") -> None:
     from probing.metrics import INTENSITY, LOSS
     from probing.report import evaluated
+    from probing.store.records import ComparisonRow, same_tokens
 
     table, kept = store.comparisons.table().set_index("comparison_key"), store.summaries.metrics()
     summaries = kept[kept["side"] == "tuned"].set_index(["comparison_key", "metric"])
-    for selection in plan.spec.selections():
-        key = plan.comparison_key(selection)
+    keys = [plan.comparison_key(selection) for selection in plan.spec.selections()]
+    for key, selection in zip(keys, plan.spec.selections(), strict=True):
         row = table.loc[key]
         if isinstance(row["failure"], str):
-            print(f"α {selection.alpha:g}: {row['failure']}")
+            print(f"{selection.at.short}: {row['failure']}")
             continue
         intensity, loss = (summaries.loc[(key, metric.key)] for metric in (INTENSITY, LOSS))
         print(
-            f"α {selection.alpha:g}: intensity {intensity['base']:.3g} -> {intensity['tuned']:.3g} "
+            f"{selection.at.short}: intensity {intensity['base']:.3g} -> {intensity['tuned']:.3g} "
             f"(difference {intensity['difference']:+.3g}, 95 % interval {intensity['ci_low']:+.3g} to "
             f"{intensity['ci_high']:+.3g}), loss {loss['base']:.3g} -> {loss['tuned']:.3g}"
         )
         if isinstance(row["warning"], str):
             print(f"       {row['warning']}")
     if plan.spec.also:
-        keys = [plan.comparison_key(selection) for selection in plan.spec.selections()]
-        print("", *evaluated(store, plan.pair.name, plan.question_set.name, keys), sep="\n")
+        rows = [ComparisonRow.of({**table.loc[key], "comparison_key": key}) for key in keys]
+        print("", *evaluated(store, plan.pair.name, plan.question_set.name, same_tokens(rows)), sep="\n")
 
 
 def forecast(arguments: argparse.Namespace) -> None:
-    """Say what a job would take, given as the store keeps it: every setting of it counts."""
+    """Say what a job would take, given as the store keeps it: every setting of it counts. Without one, answer for the
+    dashboard what it asks line by line."""
+    if arguments.spec is None:
+        _answer_forecasts()
+        return
     from probing.jobs.plan import Spec
 
     try:
@@ -161,14 +169,46 @@ def forecast(arguments: argparse.Namespace) -> None:
     _print_forecast(spec, load_registry(), arguments)
 
 
+_IDLE = 600.0
+"""Seconds without a question after which nobody is expected to ask for another forecast."""
+
+
+def _answer_forecasts() -> None:
+    """Answer each line of the input, a spec, its store's path and settings, with a line; end with it, or when idle.
+
+    Models' configs are read as they are needed; what takes long is loaded before the first question comes.
+    """
+    from probing.jobs.forecast import forecast as lay_out  # noqa: F401 - loads what takes long
+    from probing.jobs.plan import Spec
+
+    while select.select([sys.stdin], [], [], _IDLE)[0] and (line := sys.stdin.readline()):
+        asked, own = json.loads(line), dict(os.environ)
+        os.environ.update(asked["settings"])
+        try:
+            lines = _forecast(Spec.from_json(asked["spec"]), load_registry(), Path(asked["store"]))
+            told = {"forecast": "\n".join(lines)}
+        except PersonError as error:
+            told = {"error": error.what, "remedy": error.remedy}
+        for name in asked["settings"]:
+            del os.environ[name]
+        os.environ.update(own)
+        print(json.dumps(told), flush=True)
+
+
 def _print_forecast(spec: "Spec", registry: Registry, arguments: argparse.Namespace) -> None:
-    from probing.jobs.forecast import forecast as lay_out
     from probing.store import default_path
 
-    there = (arguments.store or default_path()).exists()
-    with closing(opened(arguments)) if there else nullcontext() as store:
-        for line in lay_out(spec, registry, store).lines():
-            print(line)
+    for line in _forecast(spec, registry, arguments.store or default_path()):
+        print(line)
+
+
+def _forecast(spec: "Spec", registry: Registry, path: Path) -> list[str]:
+    """What a job would take with what a store has, which is not made where there is none."""
+    from probing.jobs.forecast import forecast as lay_out
+    from probing.store import open_store
+
+    with closing(open_store(path)) if path.exists() else nullcontext() as store:
+        return list(lay_out(spec, registry, store).lines())
 
 
 def prepare(arguments: argparse.Namespace) -> None:
@@ -189,11 +229,11 @@ def jobs(arguments: argparse.Namespace) -> None:
         return
     for row in table.itertuples():
         spec = json.loads(row.spec)
-        cuts = " ".join(f"{alpha:g}" for alpha in spec.get("alphas", ()))
+        cuts = listed([Cut.from_json(cut) for cut in spec.get("alphas", ())])
         far = f"{row.stage} {row.done}/{row.total}" if row.status == "running" else row.message
         also = "".join(f" + {kind}" for kind in dict.fromkeys(task["kind"] for task in spec.get("also", ())))
         print(f"{row.job_id:>5}  {row.status:10} {spec.get('pair', ''):12} {spec.get('questions', ''):14} "
-              f"α {cuts}{also}  {far}".rstrip())  # fmt: skip
+              f"{cuts}{also}  {far}".rstrip())  # fmt: skip
 
 
 def cancel(arguments: argparse.Namespace) -> None:

@@ -6,15 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
-from probing.cli import circuits, jobs, results, scoring, zoo
-from probing.errors import TaskError
+from probing.cli import circuits, jobs, playground, results, scoring, zoo
+from probing.cuts import Cut, Unit
+from probing.errors import SelectionError, TaskError
 from probing.extraction import SHARES, Best, Extraction
 from probing.graph import Granularity
 from probing.jobs import tasks
 from probing.method import PAPERS, STEPS, Loss, Reference, Text
 from probing.method import Path as MethodPath
-from probing.rollouts import ALPHAS, COHORTS, Criteria
+from probing.rollouts import ALPHAS, COHORTS, DEFAULT_CUT, Criteria
 from probing.transplant.units import DIRECTIONS, WHATS
+
+_TOKENS = "cuts in tokens; answers with fewer stay whole"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -123,7 +126,9 @@ def parser() -> argparse.ArgumentParser:
 
     c = command("probe", jobs.probe)
     c.add_argument("pair", metavar="PAIR")
-    c.add_argument("--alpha", type=float, nargs="+", help=f"cuts; default: {' '.join(map(str, ALPHAS))}")
+    cuts = f"cuts, as shares of the mean answer length; default: {' '.join(map(str, ALPHAS))}"
+    c.add_argument("--alpha", dest="cuts", type=_share_cut, nargs="+", action="extend", metavar="SHARE", help=cuts)
+    c.add_argument("--tokens", dest="cuts", type=_tokens_cut, nargs="+", action="extend", metavar="N", help=_TOKENS)
     c.add_argument("--questions", metavar="NAME", help="default: the pair's first question set")
     default = Criteria()
     c.add_argument("--samples", type=_positive, default=default.n, help="questions drawn (default: %(default)s)")
@@ -158,7 +163,7 @@ def parser() -> argparse.ArgumentParser:
     stored(c)
 
     c = command("forecast", jobs.forecast)
-    c.add_argument("spec", metavar="JSON")
+    c.add_argument("spec", metavar="JSON", nargs="?")
     stored(c)
 
     stored(command("prepare", jobs.prepare))
@@ -189,7 +194,10 @@ def parser() -> argparse.ArgumentParser:
 
     c = command("evidence", results.evidence)
     c.add_argument("pairs", nargs="+", metavar="PAIR")
-    c.add_argument("--alpha", type=float, default=Criteria().alpha, help="the cut (default: %(default)s)")
+    cut = c.add_mutually_exclusive_group()
+    share = "the cut, as a share of the mean answer length (default: %(default)s)"
+    cut.add_argument("--alpha", dest="cut", type=_share_cut, default=DEFAULT_CUT, metavar="SHARE", help=share)
+    cut.add_argument("--tokens", dest="cut", type=_tokens_cut, metavar="N", help=_TOKENS)
     c.add_argument("--cohort", choices=COHORTS, default="both_correct")
     stored(c)
 
@@ -202,6 +210,9 @@ def parser() -> argparse.ArgumentParser:
     c = command("worker", jobs.worker)
     c.add_argument("--parent", type=int, help=argparse.SUPPRESS)  # given to the process that is watched
     stored(c)
+
+    c = command("playground", playground.serve)
+    c.add_argument("--allow-large", action="store_true", help="answer with any pair, not only with small ones")
 
     c = command("snapshot", results.snapshot)
     c.add_argument("--out", type=Path, metavar="FILE", help="default: a new file in the folder *.snapshots beside it")
@@ -252,6 +263,22 @@ def _share(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"'{text}' is no share from 0 to 1")
     return value
+
+
+def _share_cut(text: str) -> Cut:
+    return _cut(float, text, "alpha")
+
+
+def _tokens_cut(text: str) -> Cut:
+    return _cut(int, text, "tokens")
+
+
+def _cut(read: Callable[[str], float], text: str, unit: Unit) -> Cut:
+    try:
+        return Cut(read(text), unit)
+    except (ValueError, SelectionError) as error:
+        needed = "a share above 0, up to 1" if unit == "alpha" else "a number of tokens"
+        raise argparse.ArgumentTypeError(f"'{text}' is not {needed}") from error
 
 
 def _histogram_max(text: str) -> float | str:

@@ -3,12 +3,12 @@
 import argparse
 import json
 from contextlib import closing
-from datetime import datetime
 from pathlib import Path
 
 from probing.cli.shared import method_of, opened
 from probing.errors import StoreError
 from probing.pairs import load_registry
+from probing.store.records import RunRow
 from probing.store.sharing import move
 
 
@@ -31,9 +31,9 @@ def runs(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(table.to_json(orient="records", date_format="iso", indent=2))
         return
-    for row in table.itertuples():
-        state = "finished" if isinstance(row.finished, datetime) else "unfinished"
-        print(f"{row.run_key}  {row.pair:12} {row.side:6} {row.question_set:12} {row.cohort:13} α {row.alpha:<5g}"
+    for row in map(RunRow.of, table.to_dict("records")):
+        state = "finished" if row.finished else "unfinished"
+        print(f"{row.run_key}  {row.pair:12} {row.side:6} {row.question_set:12} {row.cohort:13} {row.at.short:<8}"
               f"{row.scored:>5}/{row.samples} samples  {state}")  # fmt: skip
 
 
@@ -51,7 +51,7 @@ def evidence(arguments: argparse.Namespace) -> None:
     from probing.evidence.tables import tables
 
     with closing(opened(arguments)) as store:
-        for line in tables(store, load_registry(), arguments.pairs, arguments.alpha, arguments.cohort):
+        for line in tables(store, load_registry(), arguments.pairs, arguments.cut, arguments.cohort):
             print(line)
 
 

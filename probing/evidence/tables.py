@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from probing.cuts import Cut
 from probing.edge_tables import edge_table
 from probing.errors import StoreError
 from probing.evidence.audit import audit, groups
@@ -16,7 +17,7 @@ from probing.jobs.tasks.ablation import DEFINITION
 from probing.method import Method
 from probing.metrics import FALSE_DISCOVERIES, INTENSITY, METRICS, PATTERN, Comparison
 from probing.pairs import Registry
-from probing.rollouts import Criteria
+from probing.rollouts import DEFAULT_CUT
 from probing.store import Store
 from probing.store.records import ComparisonRow
 from probing.words import of_agreement, span
@@ -31,7 +32,7 @@ def tables(
     store: Store,
     registry: Registry,
     names: Iterable[str],
-    alpha: float = Criteria().alpha,
+    at: Cut = DEFAULT_CUT,
     cohort: str = "both_correct",
 ) -> Iterator[str]:
     """The lines of all tables: the pattern by each definition, edges that changed, and estimates beside reality.
@@ -39,7 +40,7 @@ def tables(
     Raises:
         PersonError: there is no such pair, or the store has no finished comparison of one at this cut.
     """
-    found = {registry.pair(name).title: _found(store, registry, name, alpha, cohort) for name in names}
+    found = {registry.pair(name).title: _found(store, registry, name, at, cohort) for name in names}
     summaries = store.summaries.metrics().set_index(["comparison_key", "side", "metric"])
     for metric in PATTERN:
 
@@ -68,18 +69,18 @@ def tables(
                 yield from _agreement(store, title, name, rows[method])
 
 
-def _found(store: Store, registry: Registry, name: str, alpha: float, cohort: str) -> Found:
+def _found(store: Store, registry: Registry, name: str, at: Cut, cohort: str) -> Found:
     """The newest comparison of a pair by each definition, all of the same answers and questions: of several such sets
     of comparisons, the one with the most definitions."""
-    wanted = name, registry.pair(name).questions[0], cohort, alpha
+    wanted = name, registry.pair(name).questions[0], cohort, at
     found: dict[tuple[str | None, ...], dict[Method, ComparisonRow]] = {}
     for row in map(ComparisonRow.of, store.comparisons.table().to_dict("records")):
-        if row.ready and (row.pair, row.question_set, row.cohort, row.alpha) == wanted:
+        if row.ready and (row.pair, row.question_set, row.cohort, row.at) == wanted:
             of = row.base_rollout, row.tuned_rollout, key_of(row.settings["selection"])
             found.setdefault(of, {}).setdefault(Method.from_json(row.settings["method"]).present, row)
     if not found:
         raise StoreError(
-            f"The store has no comparison of {name} at α {alpha:g}.", f"Run 'python -m probing probe {name}'."
+            f"The store has no comparison of {name} at {at.short}.", f"Run 'python -m probing probe {name}'."
         )
     return max(found.values(), key=lambda rows: sum(method in rows for method in DEFINITIONS))
 

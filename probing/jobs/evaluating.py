@@ -27,7 +27,7 @@ def evaluate(store: Store, models: Models, plan: Plan, task: Task, selected: Sel
         return
     started = time.monotonic()
     whose = plan.name_of(task.of_side) if task.of_side else plan.pair.name
-    stage = f"{whose} {task.kind}" + (f", α {selected.selection.alpha:g}" if selected is not None else "")
+    stage = f"{whose} {task.kind}" + (f", {selected.selection.at.short}" if selected is not None else "")
     work = prepare(task, Bench(key, store, plan, selected, runs, models, report))
     store.evaluations.start(key, task.kind, subject, evaluation_settings(task, case), work.units, work.ids)
     measured = store.evaluations.measured(key)

@@ -4,9 +4,10 @@ Where a config cannot be read (no network, a gated model), the shape that the re
 is known, that is said. Times are upper bounds: every answer is taken to reach its longest length.
 """
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 
@@ -27,7 +28,7 @@ from probing.fitting import (
 from probing.jobs.numerics import numerics_of, scoring_dtype
 from probing.jobs.plan import SIDES, Numerics, Plan, Spec, evaluation_key, find_side
 from probing.jobs.tasks import Task
-from probing.models import DTYPES, describe, load_tokenizer, pick_device
+from probing.models import DTYPES, describe, load_tokenizer, pick_device, tokenizer_note
 from probing.pairs import Pair, QuestionSet, Registry, Shape
 from probing.questions import TEMPLATES, Question, load_questions, prompt_for
 from probing.rollouts import Answer, Criteria, Selected, select
@@ -84,6 +85,17 @@ class Forecast:
         return weights_note(base, tuned) if base is not None and tuned is not None else None
 
     @property
+    def tokenizers(self) -> str | None:
+        """Whether both models have the same tokenizer, where both can be read."""
+        found = [model.checkpoint for model in self.models.values() if model.checkpoint is not None]
+        if len(found) < len(SIDES):
+            return None
+        try:
+            return tokenizer_note(*map(load_tokenizer, found)) or "the same for both models"
+        except ModelError:
+            return None
+
+    @property
     def asked(self) -> int | None:
         """How many questions there are."""
         return len(self.questions) or self.question_set.size
@@ -96,6 +108,8 @@ class Forecast:
             yield f"{side:10} {self._model(model)}"
         if note := self.note:
             yield f"note       {note}"
+        if said := self.tokenizers:
+            yield f"tokenizers {said}"
         known = f"{self.asked:,}" if self.asked else "an unknown number of"
         yield (
             f"questions  {self.question_set.title}: {known} questions, answers of at most {pair.max_new_tokens:,} "
@@ -115,18 +129,18 @@ class Forecast:
             line, seconds = self._answers(side)
             total += seconds
             yield f"answers    {side}: {line}"
-        if len(spec.alphas) > 1:
-            yield f"           one set of answers serves all {len(spec.alphas)} cuts"
-        for alpha in spec.alphas:
+        if len(spec.cuts) > 1:
+            yield f"           one set of answers serves all {len(spec.cuts)} cuts"
+        for selection in spec.selections():
             for side in SIDES:
-                line, seconds = self._scores(alpha, side)
+                line, seconds = self._scores(selection, side)
                 total += seconds
-                yield f"α {alpha:<8g} {side}: {line}"
+                yield f"{selection.at.short:<10} {side}: {line}"
         for task in spec.also:
-            for selection in [None] if task.of_pair else spec.selections():
-                line, seconds = self._evaluation(task, selection)
+            for of in [None] if task.of_pair else spec.selections():
+                line, seconds = self._evaluation(task, of)
                 total += seconds
-                cut = f", α {selection.alpha:g}" if selection is not None else ""
+                cut = f", {of.at.short}" if of is not None else ""
                 yield f"also       {task.words}{cut}: {line}"
         yield f"in all     at most {duration(total)}, if every answer were as long as it may be"
 
@@ -201,8 +215,7 @@ class Forecast:
             return None
         return self.store.rollouts.answers(base), self.store.rollouts.answers(tuned)
 
-    def _scores(self, alpha: float, side: str) -> tuple[str, float]:
-        selection = next(s for s in self.spec.selections() if s.alpha == alpha)
+    def _scores(self, selection: Criteria, side: str) -> tuple[str, float]:
         run = self._runs(selection).get(side)
         known = run or (self.plan and self.plan.comparison_key(selection))
         key = f" [{known}]" if known else ""
@@ -228,8 +241,8 @@ class Forecast:
 
     def _positions(self, selection: Criteria | None) -> int:
         """Tokens of a long sample at a cut, or of a long answer as a whole."""
-        alpha = selection.alpha if selection is not None else 1
-        return self.prompt + max(1, int(alpha * self.pair.max_new_tokens))
+        longest = self.pair.max_new_tokens
+        return self.prompt + (min(longest, selection.at.tokens_of(longest)) if selection is not None else longest)
 
     def _evaluation(self, task: Task, selection: Criteria | None) -> tuple[str, float]:
         key = self._evaluation_key(task, selection)
@@ -282,9 +295,15 @@ def forecast(spec: Spec, registry: Registry, store: Store | None) -> Forecast:
         if question_set.file is not None:
             raise
         note = f" ({error.what})"
-    speed = measure_speed(pick_device(spec.device), DTYPES[numerics.scores])
+    speed = _speed(pick_device(spec.device), DTYPES[numerics.scores], int(time.monotonic() / 60))
     prompt = _long_prompt(questions, pair, models["base"].checkpoint)
     return Forecast(spec, pair, question_set, questions, note, models, numerics, speed, store, prompt)
+
+
+@lru_cache(maxsize=4)
+def _speed(device: torch.device, dtype: torch.dtype, minute: int) -> Speed:
+    """A device's speed, measured once a minute: whoever compares settings need not wait for it each time."""
+    return measure_speed(device, dtype)
 
 
 def _numerics(spec: Spec, models: list[Model]) -> Numerics:

@@ -160,7 +160,7 @@ class Job:
             )  # fmt: skip
             scored.append(self.store.runs.scored(key))
         there, done = set.intersection(*scored), 0
-        say = partial(self.report, f"{plan.name_of(side)} edges, α {criteria.alpha:g}")
+        say = partial(self.report, f"{plan.name_of(side)} edges, {criteria.at.short}")
         references = self._references(attributor, side, chosen, batch_size)
 
         def do(batch: list[int]) -> None:
@@ -196,7 +196,7 @@ class Job:
         key = plan.comparison_key(criteria)
         if self.store.summaries.saved(key, side):
             return
-        self.report(f"{plan.name_of(side)} compared, α {criteria.alpha:g}", 0, 1)
+        self.report(f"{plan.name_of(side)} compared, {criteria.at.short}", 0, 1)
         runs = self._runs(selected)
         base, tuned = (self.store.runs.scores(runs[s]) for s in ("base", side))
         self.store.summaries.save(key, side, summarise(base, tuned))

@@ -46,6 +46,8 @@ class Models:
     """Loads models one after the other, and keeps the last; of small ones, the last few: whoever asks for an edge of a
     pair, and then for another, waits for no model."""
 
+    large: int = 1
+    """Of those that are not small, how many are kept."""
     _loaded: dict[tuple[Any, ...], tuple[Attributor, Any]] = field(default_factory=dict)
     """By what was wanted, the last one at the end."""
     _gpu: IO[bytes] | None = None
@@ -57,7 +59,8 @@ class Models:
         wanted = (checkpoint.identity, how.device, dtype, how.attention, granularity)
         if wanted not in self._loaded:
             small = [name for name, (attributor, _) in self._loaded.items() if _size(attributor) <= SMALL]
-            self._loaded = {name: self._loaded[name] for name in small[1 - MOST :]}
+            large = [name for name in self._loaded if name not in small][::-1][: self.large - 1]
+            self._loaded = {name: self._loaded[name] for name in (*large, *small[1 - MOST :])}
             self._loaded[wanted] = self.second(checkpoint, how, dtype, granularity, report)
         self._loaded[wanted] = self._loaded.pop(wanted)
         use_threads_for(self._loaded[wanted][0].model)  # another may have been loaded since

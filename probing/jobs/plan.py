@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from probing.checkpoints import Checkpoint, find
+from probing.cuts import Cut
 from probing.jobs import tasks
 from probing.jobs.keys import key_of
 from probing.method import SCORES_VERSION, Method
@@ -34,9 +35,9 @@ class Spec:
 
     pair: str
     questions: str
-    alphas: tuple[float, ...] = ALPHAS
+    cuts: tuple[Cut, ...] = ALPHAS
     selection: Criteria = field(default_factory=Criteria)
-    """Its alpha is replaced by each of `alphas`."""
+    """Its cut is replaced by each of `cuts`."""
     device: str = "auto"
     dtype: str = "auto"
     attention: str = "sdpa"
@@ -55,21 +56,29 @@ class Spec:
 
     def as_json(self) -> dict[str, Any]:
         """What the store keeps of it."""
-        also = [task.as_json() for task in self.also]
-        return {**asdict(self), "method": self.method.as_json(), "also": also}
+        told = asdict(self)
+        del told["cuts"]
+        return {
+            **told,
+            "alphas": tuple(cut.as_json() for cut in self.cuts),
+            "selection": self.selection.as_json(),
+            "method": self.method.as_json(),
+            "also": [task.as_json() for task in self.also],
+        }
 
     @staticmethod
     def from_json(row: dict[str, Any]) -> "Spec":
         """The spec that `as_json` gave, or an earlier version's, whose methods differed in their granularity alone."""
         told = {"also": (), **row}
         method = told.pop("method", None) or {"granularity": told.pop("granularity", "projections")}
-        parts = {"alphas": tuple(row["alphas"]), "selection": Criteria(**row["selection"])}
+        parts: dict[str, Any] = {"cuts": tuple(map(Cut.from_json, told.pop("alphas")))}
+        parts |= {"selection": Criteria.from_json(row["selection"])}
         parts |= {"also": tuple(map(tasks.from_json, told["also"])), "method": Method.from_json(method).present}
         return Spec(**{**told, **parts})
 
     def selections(self) -> list[Criteria]:
         """The selection of each cut."""
-        return [replace(self.selection, alpha=alpha) for alpha in self.alphas]
+        return [replace(self.selection, at=cut) for cut in self.cuts]
 
 
 @dataclass(frozen=True)
@@ -125,7 +134,7 @@ class Request:
 
     def _compared(self, selection: Criteria) -> dict[str, Any]:
         return {
-            "selection": asdict(selection),
+            "selection": selection.as_json(),
             "method": self.spec.method.as_json(),
             **({"answers": "imported"} if self.spec.rollouts else {}),
             **self._counterparts(self.questions),
@@ -267,14 +276,14 @@ def spec_of(comparison: ComparisonRow, **wanted: Any) -> Spec:
     Where answers and scores were made in different dtypes, `auto` did that, and does it again.
     """
     rollout, settings = comparison.rollout_settings, comparison.settings
-    selection = Criteria(**settings["selection"])
+    selection = Criteria.from_json(settings["selection"])
     scored = settings.get("scored", rollout)  # earlier versions kept one for both
     how = {name: scored[name] for name in ("device", "dtype", "attention")}
     if rollout.get("dtype", how["dtype"]) != how["dtype"]:
         how["dtype"] = "auto"
     how |= {"rollouts": rollout["decoding"].get("imported"), "pickled": settings.get("pickled", False)}
     how |= {"method": Method.from_json(settings["method"]).present}
-    return Spec(comparison.pair, comparison.question_set, (selection.alpha,), selection, **{**how, **wanted})
+    return Spec(comparison.pair, comparison.question_set, (selection.at,), selection, **{**how, **wanted})
 
 
 def is_outdated(comparison: ComparisonRow) -> bool:

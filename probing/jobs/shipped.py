@@ -3,11 +3,12 @@
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from probing.cuts import Cut
 from probing.jobs.plan import Request, Spec
 from probing.jobs.tasks import BOTH, Case, Curve, Task, Transplant
 from probing.method import PAPERS, Method
 from probing.pairs import Pair, Registry
-from probing.rollouts import ALPHAS, Criteria
+from probing.rollouts import ALPHAS, DEFAULT_CUT
 from probing.store import Store
 from probing.store.records import ComparisonRow, EvaluationRow
 
@@ -25,8 +26,8 @@ def shipped(registry: Registry, evidence: Collection[str] | None = None) -> list
     """The jobs of a fresh store, in order: the default cut of every pair on this machine; of small pairs (or of those
     in `evidence`), the same by other methods, and with circuits run, and transplants; then other cuts, and training.
     """
-    first = Criteria().alpha
-    rest = tuple(alpha for alpha in ALPHAS if alpha != first)
+    first = DEFAULT_CUT
+    rest = tuple(cut for cut in ALPHAS if cut != first)
     local = [pair for pair in registry.pairs.values() if pair.is_local]
     small = [pair for pair in local if (pair.is_small if evidence is None else pair.name in evidence)]
     curves = tuple(Curve(side) for side in BOTH)
@@ -45,7 +46,7 @@ def shipped(registry: Registry, evidence: Collection[str] | None = None) -> list
     return list(jobs())
 
 
-def _job(pair: Pair, cuts: tuple[float, ...], **wanted: Any) -> Spec:
+def _job(pair: Pair, cuts: tuple[Cut, ...], **wanted: Any) -> Spec:
     return Spec(pair.name, pair.questions[0], cuts, **wanted)
 
 

@@ -10,7 +10,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from probing.errors import PersonError
 from probing.store import Store
@@ -25,6 +28,9 @@ _PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
 """Where the doubling stops."""
 
+ROOT = Path(__file__).resolve().parents[2]
+"""The folder from which processes of the program's are started."""
+
 LOG_SIZE = 5 * 1024 * 1024
 """Bytes of a worker's log after which the next worker starts a new one; the one before is kept as `*.1`."""
 
@@ -32,6 +38,19 @@ LOG_SIZE = 5 * 1024 * 1024
 def log_path(store: Path) -> Path:
     """Where a worker's log lies, if it is kept in a file."""
     return store.with_name(store.name + ".log")
+
+
+@contextmanager
+def opened_log(path: Path | None) -> Iterator[IO[bytes] | None]:
+    """Where a process that is about to start logs to: the end of a file, which begins anew where it has grown long; or
+    None, for where this one logs to."""
+    if path is None:
+        yield None
+        return
+    if path.exists() and path.stat().st_size > LOG_SIZE:
+        path.replace(path.with_name(path.name + ".1"))
+    with private(path, "ab") as output:
+        yield output
 
 
 class Supervisor:
@@ -88,15 +107,8 @@ class Supervisor:
     def _start(self) -> subprocess.Popen:
         command = [sys.executable, "-m", "probing", "--verbose", "worker", "--store", str(self._store.path)]
         command += ["--parent", str(os.getpid())]
-        root = Path(__file__).resolve().parents[2]
-        if self._log is None:
-            return subprocess.Popen(command, cwd=root, stdin=subprocess.DEVNULL)
-        if self._log.exists() and self._log.stat().st_size > LOG_SIZE:
-            self._log.replace(self._log.with_name(self._log.name + ".1"))
-        with private(self._log, "ab") as output:
-            return subprocess.Popen(
-                command, cwd=root, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
-            )
+        with opened_log(self._log) as output:
+            return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
 
     def _end_worker(self) -> None:
         if self._worker is None or self._worker.poll() is not None:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from probing.errors import PersonError
+from probing.graph import ResidualGraph
 
 Kind = Literal["zero", "mean", "swap"]
 """What stands in for what is taken away: nothing, what the writer writes on average, or what the other model's writes
@@ -60,8 +61,9 @@ class Experiment:
     pair: str
     question: str
     changes: tuple[Change, ...] = ()
-    token: int = 0
-    """Which token of each answer is looked at closely, from 0; past an answer's end, its last."""
+    token: int | None = 0
+    """Which token of each answer is looked at closely, from 0; past an answer's end, its last. None is the first at
+    which the two answers with nothing changed differ, or 0."""
 
     def __post_init__(self) -> None:
         """Raise a PlaygroundError if it is out of bounds."""
@@ -73,6 +75,8 @@ class Experiment:
             )
         if len(self.changes) > MOST_CHANGES:
             raise PlaygroundError(f"There are {len(self.changes)} changes.", f"{MOST_CHANGES} are the most.")
+        if self.token is not None and self.token < 0:
+            raise PlaygroundError(f"There is no token {self.token}.", "They are counted from 0.")
 
     def as_json(self) -> dict[str, Any]:
         """What `from_json` takes."""
@@ -95,6 +99,11 @@ class Said:
     is_right: bool | None
     """Whether it is the answer to the question; None where nobody knows."""
 
+    @staticmethod
+    def from_json(row: Mapping[str, Any]) -> "Said":
+        """The answer that is written so."""
+        return Said(**{**row, "tokens": tuple(row["tokens"]), "probabilities": tuple(row["probabilities"])})
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -106,6 +115,11 @@ class Chosen:
     """Its logit less that of the likeliest other token, in nats; negative where the model would say another."""
     likeliest: tuple[tuple[str, float], ...]
     """The likeliest tokens at that place and their probabilities, the likeliest first."""
+
+    @staticmethod
+    def from_json(row: Mapping[str, Any]) -> "Chosen":
+        """What is written so."""
+        return Chosen(**{**row, "likeliest": tuple((token, share) for token, share in row["likeliest"])})
 
 
 @dataclass(frozen=True)
@@ -126,6 +140,18 @@ class Side:
     """Of every edge, for the token that is looked at: what removing the edge takes from its margin, in nats, by the
     estimate (`norm-exact`, margin, against zero), in the graph's order."""
 
+    def as_json(self) -> dict[str, Any]:
+        """What `from_json` takes."""
+        return {**asdict(self), "scores": self.scores.tolist()}
+
+    @staticmethod
+    def from_json(row: Mapping[str, Any]) -> "Side":
+        """The side that is written so."""
+        parts = {"answer": Said.from_json(row["answer"]), "chosen": Chosen.from_json(row["chosen"])}
+        changed, without = row["changed"], row["without"]
+        parts |= {"changed": changed and Said.from_json(changed), "without": without and Chosen.from_json(without)}
+        return Side(**{**row, **parts, "scores": np.array(row["scores"], np.float32)})
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -133,7 +159,24 @@ class Outcome:
 
     base: Side
     tuned: Side
-    graph: Mapping[str, Any]
-    """The graph of both models, as `ResidualGraph.from_json` takes it."""
+    token: int
+    """Which token of each answer was looked at; past an answer's end, its last."""
+    graph: ResidualGraph
+    """Of both models; attention blocks read as queries, keys and values."""
     seconds: float
     """How long the process took, without the time in which the experiment waited for its turn."""
+
+    def as_json(self) -> dict[str, Any]:
+        """What `from_json` takes."""
+        sides = {"base": self.base.as_json(), "tuned": self.tuned.as_json()}
+        return {**sides, "token": self.token, "graph": self.graph.as_text(), "seconds": self.seconds}
+
+    @staticmethod
+    def from_json(row: Mapping[str, Any]) -> "Outcome":
+        """The outcome that is written so.
+
+        Raises:
+            ValueError, TypeError, KeyError, AttributeError: it is none.
+        """
+        sides = {side: Side.from_json(row[side]) for side in ("base", "tuned")}
+        return Outcome(**{**row, **sides, "graph": ResidualGraph.from_text(row["graph"])})

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from probing.cuts import Cut
 from probing.rollouts import Selected
 from probing.store.connection import Connection, insert, now
 from probing.store.summaries import UP_TO_DATE
@@ -30,24 +31,27 @@ class Comparisons:
         failure: str | None = None,
     ) -> None:
         """Enter what a selection kept and what should be said of it, or why it kept nothing, unless it is there."""
+        at = Cut.from_json(settings["selection"]["alpha"])
+        row = {
+            "comparison_key": key,
+            "pair": pair,
+            "question_set": question_set,
+            "cohort": settings["selection"]["cohort"],
+            at.unit: at.amount,
+            **dict(zip(("base_rollout", "tuned_rollout"), rollouts, strict=True)),
+            "settings": json.dumps(settings),
+            "cut": selected.cut if selected else None,
+            "mean_length": selected.mean_length if selected else None,
+            "counts": json.dumps(selected.counts) if selected else None,
+            "warning": warning,
+            "failure": failure,
+            "created": now(),
+        }
         with self._connection.transaction() as cursor:
             cursor.execute(
-                "INSERT INTO comparisons VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                [
-                    key,
-                    pair,
-                    question_set,
-                    settings["selection"]["cohort"],
-                    settings["selection"]["alpha"],
-                    *rollouts,
-                    json.dumps(settings),
-                    selected.cut if selected else None,
-                    selected.mean_length if selected else None,
-                    json.dumps(selected.counts) if selected else None,
-                    warning,
-                    failure,
-                    now(),
-                ],
+                f"INSERT INTO comparisons ({', '.join(row)}) VALUES ({', '.join('?' * len(row))}) "
+                "ON CONFLICT DO NOTHING",
+                [*row.values()],
             )
             if selected:
                 columns = {
@@ -103,7 +107,8 @@ class Comparisons:
                             WHERE side = 'tuned' GROUP BY comparison_key),
                finished AS (SELECT comparison_key, side, run_key, graph FROM comparison_runs JOIN runs USING (run_key)
                             WHERE finished IS NOT NULL)
-               SELECT c.comparison_key, c.pair, c.question_set, c.cohort, c.alpha, c.cut, c.mean_length, c.counts,
+               SELECT c.comparison_key, c.pair, c.question_set, c.cohort, c.alpha, c.tokens, c.cut,
+                   c.mean_length, c.counts,
                    c.warning, c.failure, c.settings, c.created, c.base_rollout, c.tuned_rollout,
                    b.run_key AS base_run, t.run_key AS tuned_run, b.graph,
                    r.settings AS rollout_settings,

@@ -134,12 +134,12 @@ class Evaluations:
     def table(self) -> pd.DataFrame:
         """Every evaluation with its pair, question set, comparison, side, settings, provenance and progress.
 
-        One that is of several subjects has a row for each. `comparison_key`, `cohort` and `alpha` are missing where it
+        One that is of several subjects has a row for each. `comparison_key`, `cohort` and its cut are missing where it
         is of a pair as a whole, and `side` where it is of both.
         """
         return self._connection.frame(
             """SELECT e.evaluation_key, e.kind, l.pair, l.question_set, nullif(l.comparison_key, '') AS comparison_key,
-                   nullif(l.side, '') AS side, c.cohort, c.alpha, len(e.units) AS units,
+                   nullif(l.side, '') AS side, c.cohort, c.alpha, c.tokens, len(e.units) AS units,
                    (SELECT count(DISTINCT unit) FROM measurements m WHERE m.evaluation_key = e.evaluation_key)
                        AS measured,
                    len(e.ids) AS questions, e.seconds, e.settings, e.provenance, e.created, e.finished

@@ -4,7 +4,7 @@ Lists of them are tables, for those who filter them; `of` makes a row of such a 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, TypeVar
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from probing.cuts import Cut, as_one, cut_of
 from probing.graph import ResidualGraph
 
 ACTIVE = ("queued", "running")
@@ -65,7 +66,7 @@ class ComparisonRow:
     pair: str
     question_set: str
     cohort: str
-    alpha: float
+    at: Cut
     settings: dict[str, Any]
     """All that decides it."""
     rollout_settings: dict[str, Any]
@@ -81,6 +82,7 @@ class ComparisonRow:
     """Why nothing was selected."""
     warning: str | None
     cut: int | None
+    """To how many tokens its cut came."""
     mean_length: float | None
     counts: dict[str, int] | None
     """Questions in each cohort and at each stage of the selection."""
@@ -98,7 +100,46 @@ class ComparisonRow:
         """A row of `Comparisons.table`."""
         graph = row["graph"]
         graph = ResidualGraph.from_text(graph) if isinstance(graph, str) else None
-        return _made(ComparisonRow, {**row, "graph": graph}, "settings", "rollout_settings", "counts")
+        return _made(ComparisonRow, {**row, **_at(row), "graph": graph}, "settings", "rollout_settings", "counts")
+
+
+@dataclass(frozen=True)
+class SameTokens:
+    """Comparisons that are alike but for how their cuts are given, and score the same tokens: one row, one point."""
+
+    rows: tuple[ComparisonRow, ...]
+    """In the order of their cuts."""
+
+    @property
+    def cuts(self) -> tuple[Cut, ...]:
+        """The cuts that come to the same."""
+        return tuple(row.at for row in self.rows)
+
+    @property
+    def words(self) -> str:
+        """All cuts, and to how many tokens they come: `0.03, 0.1: first token`."""
+        return as_one(self.cuts, self.rows[0].cut)
+
+    @property
+    def heading(self) -> str:
+        """The same where no heading says what it is: `α 0.03, 0.1: first token`."""
+        return as_one(self.cuts, self.rows[0].cut, "α ")
+
+    def row(self, at: Cut) -> ComparisonRow:
+        """The comparison that stands for all: that of a cut in view, if it is one of them."""
+        return next((row for row in self.rows if row.at == at), self.rows[0])
+
+
+def same_tokens(comparisons: Iterable[ComparisonRow]) -> list[SameTokens]:
+    """Comparisons that are alike, those together that score the same tokens, in the order of their cuts.
+
+    A run's key says which model was scored on which questions, cut after how many tokens, and how: comparisons of a
+    pair that have the same runs differ in nothing but how their cuts are given.
+    """
+    found: dict[tuple[str | None, ...], list[ComparisonRow]] = {}
+    for row in sorted(comparisons, key=lambda row: row.at):
+        found.setdefault((row.pair, row.base_run, row.tuned_run), []).append(row)
+    return [SameTokens(tuple(rows)) for rows in found.values()]
 
 
 @dataclass(frozen=True)
@@ -111,7 +152,7 @@ class RunRow:
     model: str
     question_set: str
     cohort: str
-    alpha: float
+    at: Cut
     samples: int
     scored: int
     """How many of its samples are there."""
@@ -126,7 +167,7 @@ class RunRow:
     @staticmethod
     def of(row: Mapping[Any, Any]) -> "RunRow":
         """A row of `Runs.table`."""
-        return _made(RunRow, row, "settings", "provenance")
+        return _made(RunRow, {**row, **_at(row)}, "settings", "provenance")
 
 
 @dataclass(frozen=True)
@@ -162,7 +203,8 @@ class EvaluationRow:
     comparison_key: str | None
     side: str | None
     cohort: str | None
-    alpha: float | None
+    cuts: tuple[Cut, ...]
+    """The cut of its comparison, none where it is of a pair; several where they score the same tokens."""
     units: int
     measured: int
     """How many of its units are there."""
@@ -173,13 +215,23 @@ class EvaluationRow:
     seconds: float | None
     finished: datetime | None
 
+    @property
+    def cuts_listed(self) -> str:
+        """Its cuts, as a table has them."""
+        return ", ".join(map(str, self.cuts))
+
     @staticmethod
     def of(row: Mapping[Any, Any]) -> "EvaluationRow":
         """A row of `Evaluations.table`."""
-        return _made(EvaluationRow, row, "settings", "provenance")
+        return _made(EvaluationRow, {**row, "cuts": tuple(filter(None, _at(row).values()))}, "settings", "provenance")
 
 
 Row = TypeVar("Row", JobRow, ComparisonRow, RunRow, EvaluationRow)
+
+
+def _at(row: Mapping[Any, Any]) -> dict[str, Cut | None]:
+    """The cut that the columns of a row hold."""
+    return {"at": cut_of(row["alpha"], row["tokens"])}
 
 
 def _made(kind: type[Row], row: Mapping[Any, Any], *texts: str) -> Row:

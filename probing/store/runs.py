@@ -97,12 +97,13 @@ class Runs:
         return {row[0] for row in self._connection.rows("SELECT question_id FROM samples WHERE run_key = ?", key)}
 
     def table(self) -> pd.DataFrame:
-        """Every run with its pair, side, question set, α, settings, provenance and how many of its samples are there.
+        """Every run with its pair, side, question set, cut (`alpha` or `tokens`), settings, provenance and how many
+        of its samples are there.
 
         A run that several comparisons share has a row for each.
         """
         return self._connection.frame(
-            """SELECT r.run_key, c.pair, l.side, r.model, c.question_set, c.cohort, c.alpha, r.samples,
+            """SELECT r.run_key, c.pair, l.side, r.model, c.question_set, c.cohort, c.alpha, c.tokens, r.samples,
                    (SELECT count(*) FROM samples s WHERE s.run_key = r.run_key) AS scored, r.graph, r.seconds,
                    r.identity, r.settings, r.provenance, r.created, r.finished
                FROM runs r JOIN comparison_runs l USING (run_key) JOIN comparisons c USING (comparison_key)

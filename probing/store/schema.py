@@ -204,6 +204,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE jobs ADD COLUMN urgent BOOLEAN DEFAULT false",
         *(f"ALTER TABLE edge_values ADD COLUMN {name} DOUBLE" for name in ("p", "q", "effect_p", "effect_q")),
     ),
+    (
+        "ALTER TABLE comparisons ALTER COLUMN alpha DROP NOT NULL",
+        "ALTER TABLE comparisons ADD COLUMN tokens INTEGER",
+    ),
 )
 """Statements that lead from each version to the next; an empty file has version 0."""
 

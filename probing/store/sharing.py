@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from probing.errors import StoreError
-from probing.pairs import DATA
+from probing.pairs import STORE
 from probing.store import protocol
 from probing.store.database import Database
 from probing.store.files import private_part, try_lock
@@ -28,7 +28,7 @@ from probing.store.spool import Spool
 
 def default_path() -> Path:
     """`PROBING_STORE`, or data/store.duckdb."""
-    return Path(os.environ.get("PROBING_STORE") or DATA / "store.duckdb")
+    return Path(os.environ.get("PROBING_STORE") or STORE)
 
 
 def open_store(path: Path | None = None) -> Store:

@@ -83,7 +83,8 @@ class Exam:
         return right
 
     def _text(self, model: PreTrainedModel, tokens: Sequence[int]) -> str | None:
-        return ended(tokens, model, self.tokenizer, self.max_new_tokens, self.stop)
+        found = ended(tokens, model, self.tokenizer, self.max_new_tokens, self.stop)
+        return found and found[1]
 
 
 @contextmanager

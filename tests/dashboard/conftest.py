@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 import streamlit as st
 from playwright.sync_api import Browser, sync_playwright
+from streamlit.testing.v1.element_tree import Markdown
 
 import tests.computed
 from benchmarks.serving import CHROME, CHROME_FLAGS, Server
-from dashboard import service
+from dashboard import glossary, service
 from probing.store import open_store
 
 os.environ["PROBING_START"] = "comparisons"
@@ -90,3 +91,9 @@ def full(computed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """This process uses a store that is new."""
     yield from _use(tmp_path / "store.duckdb", monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def words_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test reads of a page is its text; the sentences behind its words are in `proto.body`."""
+    monkeypatch.setattr(Markdown, "value", property(lambda element: glossary.plain(element.proto.body)))

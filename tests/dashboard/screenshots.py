@@ -18,6 +18,7 @@ PAGES = {
     "start": "",
     "compare": "compare",
     "circuits": "circuits",
+    "play": "play?changes=remove+a0-%3Em0",
     "transplant": "transplant?block=a0",
     "distributions": "distributions",
     "intensity": "intensity",
@@ -25,6 +26,7 @@ PAGES = {
     "timeline": "timeline",
     "evidence": "evidence",
     "runs": "runs",
+    "add": "add",
     "methods": "methods",
 }
 

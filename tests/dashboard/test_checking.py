@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from dashboard.panels import PANELS
 from dashboard.theme import COLOURS, number
 from dashboard.words import CHECKS, CONTRADICTED
 from probing import evidence
+from probing.cuts import Cut
 from probing.graph import graph_of
 from probing.jobs.plan import SIDES, Spec, make_request
 from probing.jobs.shipped import is_done
@@ -97,7 +99,7 @@ def test_an_edge_that_was_removed_stands_beside_its_estimate_for_both_losses(ful
 
 def test_an_edge_is_checked_on_demand_before_other_jobs_and_so_are_its_heads(full: Path) -> None:
     store = service.store()
-    other = store.queue.submit(Spec("ppo", "addition", (0.3,)).as_json())
+    other = store.queue.submit(Spec("ppo", "addition", (Cut(0.3),)).as_json())
     app = _open("circuits", alpha=0.5, pick="m0->a2<v>")
     assert _checks(app)[1:3] == [["really, likelihood", "–", "–"], ["", *[":gray-badge[not checked]"] * 2]]
     assert {"Check this edge", "Check its heads"} <= set(_labels(app))
@@ -150,9 +152,11 @@ def test_where_nobody_may_compute_what_was_kept_is_shown_and_that_is_said(
 def test_circuits_can_be_drawn_of_what_really_happens(full: Path) -> None:
     app = _open("circuits", values="really removed", edges=10)
     assert not app.exception
-    assert "Width: mean |change of the loss without the edge|" in _text(app)
+    assert "sum to zero" not in _text(app), "real effects do not"
     assert not [m for m in app.markdown if m.value.startswith("Estimates held")], "there are none"
     figure = _spec(app.get("plotly_chart")[0])
+    title = figure["layout"]["legend2"]["title"]["text"].replace("<br>", " ")
+    assert title == "Width: mean |change of the loss without the edge|"
     drawn = {c[0] for trace in figure["data"] if trace.get("customdata") for c in trace["customdata"]}
     exact = _row(method="exact")
     for side in SIDES:
@@ -173,7 +177,9 @@ def test_movers_say_whether_reality_bears_their_estimates_out(full: Path) -> Non
     scores = store.runs.scores(row["tuned_run"])
     found = evidence.checked(scores, evidence.removed(store, row["tuned_run"], "nll"), Definition(resamples=2000))
     expected = dict(zip(found["edge"], found["verdict"], strict=True))
-    assert list(table["Tuned checked"]) == [expected[edge] for edge in table["Edge"]]
+    assert list(table["Tuned checked"]) == [
+        expected[parse_qs(urlsplit(link).query)["pick"][0]] for link in table["Edge"]
+    ]
 
 
 def test_token_by_token_is_not_offered_where_nobody_knows_it(full: Path) -> None:
@@ -191,14 +197,13 @@ def test_an_edge_is_followed_through_every_pair_cut_and_step(full: Path) -> None
     assert not app.exception
     (table,) = [table.value for table in app.dataframe if "Where" in table.value]
     steps = {name: len(pair.steps) for name, pair in load_registry().pairs.items() if name in ("grpo", "ppo")}
-    assert len(table) == 8 * 4 * 2 + sum(steps.values())
-    assert list(table["Where"].drop_duplicates()) == [
-        "α = 0.3", "α = 0.03", "α = 0.1", "α = 0.5", "GRPO, α = 0.3", "PPO, α = 0.3",
-    ]  # fmt: skip
-    for pair, title, alpha in (("dpo", "DPO", 0.3), ("seed3", "Third seed", 0.03)):
+    assert len(table) == 8 * 3 * 2 + sum(steps.values())
+    this, least, most = "α 0.3: first 5 tokens", "α 0.03, 0.1: first token", "α 0.5: first 8 tokens"
+    assert list(table["Where"].drop_duplicates()) == [this, least, most, f"GRPO, {this}", f"PPO, {this}"]
+    for pair, title, alpha, where in (("dpo", "DPO", 0.3, this), ("seed3", "Third seed", 0.03, least)):
         row = _row(pair, alpha)
         summary = service.store().summaries.edges(row["comparison_key"]).iloc[graph_of(6).number(EDGE)]
-        mine = table[(table["Where"] == f"α = {alpha:g}") & (table["What"] == title)].set_index("Model")
+        mine = table[(table["Where"] == where) & (table["What"] == title)].set_index("Model")
         for side in SIDES:
             assert mine.loc[side, "Strength"].startswith(f"{number(summary[f'{side}_strength'])} (")
             assert mine.loc[side, "Effect"].startswith(f"{number(summary[f'{side}_effect'], signed=True)} (")
@@ -212,8 +217,8 @@ def test_an_edge_is_followed_through_every_pair_cut_and_step(full: Path) -> None
     (figure,) = [spec for spec in map(_spec, app.get("plotly_chart")) if "Third seed" in str(spec)]
     bands = [shape for shape in figure["layout"]["shapes"] if shape["type"] == "rect"]
     assert (bands[0]["x0"], bands[0]["x1"]) == pytest.approx((min(alike), max(alike)))
-    last = table[table["Where"] == "PPO, α = 0.3"].iloc[-1]
-    ppo = table[(table["Where"] == "α = 0.3") & (table["What"] == "PPO") & (table["Model"] == "tuned")].iloc[0]
+    last = table[table["Where"] == f"PPO, {this}"].iloc[-1]
+    ppo = table[(table["Where"] == this) & (table["What"] == "PPO") & (table["Model"] == "tuned")].iloc[0]
     assert last["Strength"] == ppo["Strength"], "the last step is the model"
 
 
@@ -256,7 +261,8 @@ def test_an_estimate_that_reality_speaks_against_is_crossed_and_says_so() -> Non
     found = {panel: list(table["edge"][wiring.contradicted(table, panel)]) for panel in PANELS}
     assert found == {"base": ["m0->m1"], "tuned": ["input->m0"], "difference": ["input->m0", "m0->m1"]}
     figure = wiring.graph({"tuned": table}, graph, Scale.of(table), Pick())
-    (cross,) = [trace for trace in figure.data if trace.marker.symbol == "x-thin"]
+    cross, of_key = [trace for trace in figure.data if trace.marker.symbol == "x-thin"]
+    assert of_key.name == "really otherwise than estimated"
     assert cross.marker.line.color == CHECKS["opposite"].colour
     assert len(cross.x) == 1
     (clicked,) = [trace for trace in figure.data if trace.customdata is not None and trace.mode == "markers"]
@@ -283,7 +289,7 @@ def test_a_server_queues_nothing_that_its_store_has_and_an_evaluation_alone_if_t
 
     assert queued() == []
     store, row = service.store(), _row()
-    wanted = Spec("grpo", "addition", (0.3,), also=(Curve("base"), Curve("tuned")))
+    wanted = Spec("grpo", "addition", (Cut(0.3),), also=(Curve("base"), Curve("tuned")))
     assert is_done(store, make_request(wanted, load_registry()))
     evaluations = store.evaluations.table()
     mine = evaluations[(evaluations["kind"] == "circuit") & (evaluations["comparison_key"] == row["comparison_key"])]

@@ -11,19 +11,21 @@ from streamlit.testing.v1 import AppTest
 from dashboard import data, definitions, service
 from dashboard.seeds import of_groups
 from dashboard.view import View, by_method, method_of
+from probing.cuts import Cut
 from probing.jobs.plan import Spec
 from probing.jobs.shipped import DEFINITIONS
 from probing.jobs.tasks import Check
 from probing.metrics import INTENSITY
 from probing.pairs import load_registry
+from probing.rollouts import DEFAULT_CUT
 from probing.store.records import ComparisonRow
 from tests.dashboard.test_pages import _compute, _open, _text
 
 
-def _view(pair: str, alpha: float = 0.3) -> View:
+def _view(pair: str, at: Cut = DEFAULT_CUT) -> View:
     """The comparison by the paper's method."""
-    row = next(row for row in _rows() if (row.pair, row.alpha) == (pair, alpha) and not method_of(row).words)
-    return View(load_registry().pairs[pair], "addition", "both_correct", alpha, "ready", row, None)
+    row = next(row for row in _rows() if (row.pair, row.at) == (pair, at) and not method_of(row).words)
+    return View(load_registry().pairs[pair], "addition", "both_correct", at, "ready", row, None)
 
 
 def _rows() -> list[ComparisonRow]:
@@ -97,18 +99,18 @@ def test_what_is_missing_is_offered_and_then_stands_there(full: Path, monkeypatc
     assert not app.exception
     next(button for button in app.button if button.label == "Compute the margin").click().run()
     spec = Spec.from_json(json.loads(service.store().queue.jobs().iloc[0]["spec"]))
-    assert (spec.pair, spec.alphas, spec.method) == ("grpo", (0.5,), DEFINITIONS[1])
+    assert (spec.pair, spec.cuts, spec.method) == ("grpo", (Cut(0.5),), DEFINITIONS[1])
 
 
 def test_what_was_computed_stands_there_and_from_some_edges_the_real_intensity_is_estimated(full: Path) -> None:
     checks = tuple(Check(side, strongest=10, random=20, questions=10) for side in ("base", "tuned"))
-    _compute(Spec("grpo", "addition", (0.5,), method=DEFINITIONS[1], also=checks))
+    _compute(Spec("grpo", "addition", (Cut(0.5),), method=DEFINITIONS[1], also=checks))
     app = _open("compare", pair="grpo", alpha=0.5)
     assert "; by the margin it rose by" in _text(app)
     assert ", as estimated from some edges" in _text(app)
     (points,) = (trace for trace in _forest(app)["data"] if trace["name"] == "change")
     assert points["marker"]["symbol"] == ["circle", "circle", "diamond-open", "diamond-open"]
-    told = definitions.told(_view("grpo", 0.5))
+    told = definitions.told(_view("grpo", Cut(0.5)))
     assert [of.estimated for of in told] == [False, False, True, True]
     table = service.store().evaluations.table()
     for side, shown in (

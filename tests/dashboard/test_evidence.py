@@ -15,6 +15,7 @@ from dashboard import service
 from probing import cli
 from probing.jobs.tasks import Check, Curve
 from probing.method import Method
+from probing.rollouts import DEFAULT_CUT
 from probing.store.records import ComparisonRow
 from tests.conftest import ROOT
 
@@ -49,8 +50,8 @@ def _row(**method: str) -> ComparisonRow:
     """The newest comparison of GRPO at the default cut by a method."""
     for row in service.store().comparisons.table().to_dict("records"):
         found = ComparisonRow.of(row)
-        asked = ("grpo", 0.3, Method(**method))  # type: ignore[arg-type]
-        if (found.pair, found.alpha, Method.from_json(found.settings["method"])) == asked:
+        asked = ("grpo", DEFAULT_CUT, Method(**method))  # type: ignore[arg-type]
+        if (found.pair, found.at, Method.from_json(found.settings["method"])) == asked:
             return found
     raise AssertionError(method)
 

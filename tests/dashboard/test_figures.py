@@ -16,7 +16,7 @@ from dashboard.figures import diversity, evidence, histograms, layers, matrix, s
 from dashboard.figures.wiring import Pick, Scale
 from dashboard.names import suggested
 from dashboard.panels import PANELS
-from dashboard.theme import PICKED, ink
+from dashboard.theme import BASE, PICKED, faded, ink
 from probing.edge_tables import EDGE_VALUES, by_layer_and_kind, edge_table, edge_values, into_heads, out_of_heads
 from probing.evidence import Audit
 from probing.graph import Heads, ResidualGraph, graph_of
@@ -99,7 +99,7 @@ def test_no_panel_shows_more_than_a_browser_can_take() -> None:
 
 
 def _nodes(figure: go.Figure) -> list[go.Scatter]:
-    return [trace for trace in figure.data if trace.mode == "markers+text"]
+    return [trace for trace in figure.data if trace.mode == "markers+text" and trace.text[0] not in ("q", "k", "v")]
 
 
 def test_nodes_stand_in_the_same_places_in_every_panel_and_under_every_filter(table: pd.DataFrame) -> None:
@@ -111,7 +111,8 @@ def test_nodes_stand_in_the_same_places_in_every_panel_and_under_every_filter(ta
     places = [(list(t.text), list(t.x), list(t.y)) for view in views for t in _nodes(view)]
     assert len(places) == 4
     assert all(place == places[0] for place in places)
-    assert views[0].layout.height == views[1].layout.height
+    heights = [view.layout.height - view.layout.margin.b for view in views]
+    assert heights[0] == heights[1], "without the keys, which are not equally long"
     assert views[0].layout.yaxis.range == views[1].layout.yaxis.range
 
 
@@ -122,7 +123,7 @@ def test_no_two_nodes_overlap(layers: int, heads: Heads | None, pick: str) -> No
     figure = wiring.graph({"base": pd.DataFrame()}, graph, Scale(1.0, 1.0), Pick(pick or None))
     (nodes,) = _nodes(figure)
     low, high = figure.layout.yaxis.range
-    pixels = (figure.layout.height - 48) / (high - low)
+    pixels = (figure.layout.height - figure.layout.margin.t - figure.layout.margin.b) / (high - low)
     lane = 100  # pixels between the lanes of three panels on a 1440 px screen
     centres = np.column_stack([np.array(nodes.x) * lane, np.array(nodes.y) * pixels])
     sizes = np.array(nodes.marker.size)
@@ -138,16 +139,92 @@ def test_no_two_nodes_overlap(layers: int, heads: Heads | None, pick: str) -> No
 def test_every_shown_edge_can_be_clicked_and_says_what_it_is(table: pd.DataFrame) -> None:
     edges = EdgeFilter(count=15).apply(table, "tuned")
     figure = wiring.graph({"tuned": edges}, GRAPH, Scale.of(table), Pick())
-    (markers,) = [t for t in figure.data if t.mode == "markers"]
+    (markers,) = [t for t in figure.data if t.mode == "markers" and t.customdata is not None]
     assert [c[0] for c in markers.customdata] == list(edges["edge"])
     assert all("difference" in text and "rank" in text for text in markers.hovertext)
+
+
+def _drawn(figure: go.Figure, edge: str) -> list[go.Scatter]:
+    """The lines of one edge where nothing else is drawn as it is, the lowest first."""
+    (marks,) = [t for t in figure.data if t.mode == "markers" and t.customdata is not None]
+    at = [c[0] for c in marks.customdata].index(edge)
+    middle = (marks.x[at], marks.y[at])
+    lines = [t for t in figure.data if t.mode == "lines" and len(t.x) > 1]
+    return [t for t in lines if np.isclose(np.column_stack([t.x, t.y]), middle, atol=2e-3).all(1).any()]
+
+
+def _looks(line: go.Scatter) -> tuple:
+    return line.line.color, line.line.width, line.line.dash
+
+
+@pytest.mark.parametrize("panel", list(PANELS))
+@pytest.mark.parametrize("place", [0, 3, 29])
+def test_a_picked_edge_looks_as_before_with_a_halo_behind_it(table: pd.DataFrame, panel: str, place: int) -> None:
+    edges = EdgeFilter(count=30).apply(table, panel)
+    edge = edges["edge"].iloc[place]
+    (before,) = _drawn(wiring.graph({panel: edges}, GRAPH, Scale.of(table), Pick()), edge)
+    halo, picked = _drawn(wiring.graph({panel: edges}, GRAPH, Scale.of(table), Pick(edge)), edge)
+    assert _looks(picked) == _looks(before)
+    assert halo.line.color == faded(PICKED, 0.4)
+    assert halo.line.width > picked.line.width + 4
+
+
+def test_base_and_tuned_are_told_apart_once_picked(table: pd.DataFrame) -> None:
+    edge = table.loc[(np.sign(table["base_effect"]) != np.sign(table["tuned_effect"])), "edge"].iloc[0]
+    panels = dict.fromkeys(("base", "tuned"), table[table["edge"] == edge])
+    base, tuned = (_drawn(wiring.graph({s: panels[s]}, GRAPH, Scale.of(table), Pick(edge)), edge) for s in panels)
+    assert _looks(base[1])[0] != _looks(tuned[1])[0]
+    assert {_looks(base[1])[2], _looks(tuned[1])[2]} == {"dot", "solid"}
+
+
+def test_edges_into_queries_keys_and_values_end_apart_at_ports_that_say_which(table: pd.DataFrame) -> None:
+    edges = table[table["node"] == "a2"]
+    figure = wiring.graph({"base": edges}, GRAPH, Scale.of(table), Pick())
+    (ports,) = [t for t in figure.data if t.text and t.text[0] == "q"]
+    shown = {text.split("<br>")[0]: (x, y) for text, x, y in zip(ports.hovertext, ports.x, ports.y, strict=True)}
+    (nodes,) = _nodes(figure)
+    node = (nodes.x[nodes.text.index("a2")], nodes.y[nodes.text.index("a2")])
+    for kind in "qkv":
+        port = shown[f"<b>a2&lt;{kind}&gt;</b>"]
+        assert port[1] < node[1]
+        for edge in edges.loc[edges["kind"] == kind, "edge"]:
+            (line,) = _drawn(wiring.graph({"base": edges[edges["edge"] == edge]}, GRAPH, Scale(1, 1), Pick()), edge)
+            assert (line.x[-2], line.y[-2]) == pytest.approx(port, abs=1e-3)
+    assert len(set(shown.values())) == 3 * LAYERS
+    assert {c[0] for c in ports.customdata} == {f"a{layer}" for layer in range(LAYERS)}, "a click picks the block"
+    as_one = graph_of(LAYERS, False, "blocks")
+    assert not [t for t in wiring.graph({"base": pd.DataFrame()}, as_one, Scale(1, 1), Pick()).data if t.text == ("q",)]
+
+
+def _key(figure: go.Figure, panel: int) -> dict[str, go.Scatter]:
+    entries = [t for t in figure.data if t.showlegend and t.legend == f"legend{panel + 2}"]
+    return {entry.name: entry for entry in entries}
+
+
+def test_the_key_says_what_widths_and_colours_mean(table: pd.DataFrame) -> None:
+    table = table.assign(base_strength=table["base_strength"] / table["base_strength"].max())
+    table.loc[table.index[5:], "q"] = 0.5
+    table["changed"] = table["q"] <= 0.05
+    figure = wiring.graph(_panels(table, EdgeFilter(count=MOST)), GRAPH, Scale(1.0, 0.5), Pick())
+    base, difference = _key(figure, 0), _key(figure, 2)
+    for low, high, name in ((0.8, 1.0, "0.800 to 1.00"), (0.4, 0.6, "0.400 to 0.600"), (0.0, 0.2, "0 to 0.200")):
+        as_wide = table.iloc[[0]].assign(base_strength=(low + high) / 2)
+        (line,) = _drawn(wiring.graph({"base": as_wide}, GRAPH, Scale(1.0, 1.0), Pick()), as_wide["edge"].iloc[0])
+        assert (base[name].line.width, base[name].line.color) == (line.line.width, BASE)
+    assert base["removing it lowers the loss"].line.dash == "dot"
+    assert difference["no change found (q above 0.05)"].line.dash == "dot"
+    assert "0.400 to 0.500" in difference
+    titles = [figure.layout[f"legend{n}"].title.text.replace("<br>", " ") for n in (2, 3, 4)]
+    assert titles[0] == titles[1] == "Width: mean |score|"
+    assert titles[2] == "Width: difference of mean |score|, on a scale of its own"
+    alone = wiring.graph({"difference": table}, GRAPH, Scale(1, 1, "|x|"), Pick()).layout.legend2.title.text
+    assert alone == "Width: difference of mean |x|"
 
 
 def test_what_is_picked_stands_out(table: pd.DataFrame) -> None:
     edges = EdgeFilter(count=30).apply(table, "tuned")
     edge = edges["edge"].iloc[3]
     figure = wiring.graph({"tuned": edges}, GRAPH, Scale.of(table), Pick(edge))
-    assert [t for t in figure.data if t.mode == "lines" and t.line.color == PICKED]
     (nodes,) = _nodes(figure)
     ringed = {name for name, colour in zip(nodes.text, nodes.marker.color, strict=True) if colour == PICKED}
     assert ringed == Pick(edge).nodes
@@ -207,9 +284,10 @@ def test_edges_end_at_the_block_or_where_that_is_picked_at_its_heads(
     figure = wiring.graph({"base": of_heads.iloc[[edge]]}, SMALL, Scale.of(of_heads), Pick(pick))
     (nodes,) = _nodes(figure)
     at = {name[0]: (x, y) for x, y, name in zip(nodes.x, nodes.y, nodes.customdata, strict=True)}
-    drawn = [trace for trace in figure.data if trace.mode == "lines" and len(trace.x) == 14][-1]
+    (drawn,) = _drawn(figure, "a0.h3->a2.g1<v>")[-1:]
     assert (drawn.x[0], drawn.y[0]) == pytest.approx(at[writer], abs=1e-3)
-    assert (drawn.x[-2], drawn.y[-2]) == pytest.approx(at[reader], abs=1e-3)
+    assert drawn.x[-2] == pytest.approx(at[reader][0], abs=0.12), "at the node, or its port for values"
+    assert -1e-3 < at[reader][1] - drawn.y[-2] < 0.6
     assert ("a0" in at) == (writer == "a0"), "an unfolded block has no node of its own"
     (marks,) = [trace for trace in figure.data if trace.mode == "markers"]
     assert marks.hovertext[0].startswith("<b>a0.h3→a2.g1<v></b>")
@@ -421,14 +499,6 @@ def test_numbers_of_mixed_axes_can_be_written(pair: tuple[Scores, Scores], table
 
 def test_a_table_as_parquet_comes_back(table: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(pd.read_parquet(io.BytesIO(exports.as_parquet(table))), table)
-
-
-@pytest.mark.skipif(exports.chrome() is None, reason="no Chromium on this machine")
-def test_a_figure_as_an_image(table: pd.DataFrame) -> None:
-    assert exports.as_image(spread.lorenz(table), "png").startswith(b"\x89PNG")
-    svg = exports.as_image(spread.lorenz(table), "svg")
-    assert svg.startswith(b"<svg")
-    assert b"share of all strength" in svg
 
 
 def test_names_from_question_files_are_no_markup_in_figures_and_plain_in_what_is_taken_away() -> None:

@@ -12,6 +12,7 @@ from streamlit.testing.v1 import AppTest
 from benchmarks.serving import CHROME, CHROME_FLAGS, ROOT, Server, compute_shipped
 from dashboard import service
 from dashboard.words import as_text
+from probing.cuts import Cut
 from probing.jobs.plan import Spec
 
 EVIL = (
@@ -70,7 +71,7 @@ def evil(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         compute_shipped(folder / "store.duckdb")
         service.store.cache_clear()
         store = service.store()
-        job = store.queue.submit(Spec("small", "few", (0.7,)).as_json())
+        job = store.queue.submit(Spec("small", "few", (Cut(0.7),)).as_json())
         store.queue.end(job, "failed", f"It failed: {EVIL}")
         yield folder
         service.store().close()

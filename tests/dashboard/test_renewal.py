@@ -11,6 +11,7 @@ import pytest
 import streamlit as st
 
 from dashboard import service
+from probing.cuts import Cut
 from probing.jobs.plan import Spec, is_outdated, make_request, spec_of
 from probing.jobs.worker import Worker, follow
 from probing.pairs import load_registry
@@ -19,7 +20,7 @@ from probing.store.database import Database
 from probing.store.records import ComparisonRow
 from tests.dashboard.test_pages import _open, _text
 
-SPEC = Spec("grpo", "addition", (0.3,))
+SPEC = Spec("grpo", "addition", (Cut(0.3),))
 
 WRONG = 7.0
 """What the earlier version made of every metric of the base."""

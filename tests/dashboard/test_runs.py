@@ -15,7 +15,9 @@ from prometheus_client import REGISTRY
 from streamlit.testing.v1 import AppTest
 
 from dashboard import roles, service
+from dashboard.forecasting import ForecastError, forecaster
 from dashboard.runs import describe, log_of, progress
+from probing.cuts import Cut
 from probing.errors import PairError, StoreError
 from probing.jobs.numerics import make_plan
 from probing.jobs.plan import SIDES, Spec
@@ -30,9 +32,11 @@ from tests.conftest import ROOT
 from tests.waiting import until
 
 
-def _open() -> AppTest:
-    app = AppTest.from_file(str(ROOT / "dashboard" / "shell.py"), default_timeout=60).run()
-    return app.switch_page("../pages/runs.py").run()
+def _open(**state: object) -> AppTest:
+    app = AppTest.from_file(str(ROOT / "dashboard" / "shell.py"), default_timeout=60)
+    for key, value in state.items():
+        app.session_state[key] = value
+    return app.run().switch_page("../pages/runs.py").run()
 
 
 def _button(app: AppTest, label: str) -> AppTest:
@@ -55,7 +59,7 @@ def test_a_job_is_queued_once_and_cancelled_and_tried_again(empty: Path) -> None
     app = _button(app, "Queue it")
     assert "Job 1 is queued." in _texts(app)
     assert Spec.from_json(service.store().queue.job(1).spec) == Spec(
-        "grpo", "addition", (0.1, 0.5), Criteria(n=20), method=Method("heads", loss="margin")
+        "grpo", "addition", (Cut(0.1), Cut(0.5)), Criteria(n=20), method=Method("heads", loss="margin")
     )
     app = _button(app, "Queue it")
     assert "Job 1 does just that already." in _texts(app)
@@ -112,7 +116,7 @@ def test_a_job_that_is_done_lists_what_it_measured(empty: Path) -> None:
 
 
 def test_a_running_job_shows_how_far_it_is(empty: Path) -> None:
-    job = service.store().queue.submit(Spec("ppo", "addition", (0.3,)).as_json())
+    job = service.store().queue.submit(Spec("ppo", "addition", (Cut(0.3),)).as_json())
     service.store().queue.claim("worker")
     service.store().queue.report(job, "worker", "base answers", 0, 500)
     service.store().queue.report(job, "worker", "base answers", 128, 500)
@@ -131,10 +135,10 @@ def test_what_a_job_would_take_is_measured(empty: Path) -> None:
 
 
 def test_nothing_of_a_job_is_lost_on_its_way_to_the_forecast(empty: Path) -> None:
-    criteria = Criteria(0.1, 0.4, 1.6, 0.6, 7, 43, "mean", "base_only")
+    criteria = Criteria(Cut(0.1), 0.4, 1.6, 0.6, 7, 43, "mean", "base_only")
     method = Method("blocks", "norm-exact", "mean", "margin", "shared")
     spec = Spec(
-        "ppo", "addition", (0.1, 0.2), criteria, "cpu", "bfloat16", "eager", True, "q", True, "made", method,
+        "ppo", "addition", (Cut(0.1), Cut(0.2)), criteria, "cpu", "bfloat16", "eager", True, "q", True, "made", method,
         (Check("base", 7),),
     )  # fmt: skip
     for part, usual in ((criteria, Criteria()), (spec, Spec("grpo", "carry"))):
@@ -157,6 +161,54 @@ def test_nothing_of_a_job_is_lost_on_its_way_to_the_forecast(empty: Path) -> Non
         "of all questions, without a cut"
     )
     assert re.findall(r"\[(\w+)\]", shown) == [*(plan.rollout_key(side) for side in SIDES), *compared]
+
+
+def test_one_process_answers_every_forecast_and_ends_with_its_input(empty: Path) -> None:
+    asked = forecaster()
+    assert "100 questions of at most" in asked.ask(Spec("grpo", "addition", (Cut(0.3),)))
+    first = asked._process
+    assert first is not None
+    assert first.stdin is not None
+    with pytest.raises(ForecastError, match="There is no pair 'nope'"):
+        asked.ask(Spec("nope", "addition"))
+    began = time.monotonic()
+    assert "grpo: base → grpo" in asked.ask(Spec("grpo", "addition"))
+    assert time.monotonic() - began < 3, "nothing is loaded again"
+    assert asked._process is first
+    first.stdin.close()  # as the server's end does
+    assert first.wait(timeout=60) == 0
+    asked.warm_up()
+    assert asked._process is not first
+    assert asked._process is not None
+    asked._process.kill()
+    asked._process.wait(timeout=60)
+
+
+def test_what_has_been_computed_is_opened_and_not_offered_again(full: Path) -> None:
+    def links(app: AppTest) -> list[str]:
+        (said,) = [text.value for text in app.markdown if "lready computed" in text.value]
+        address = r"/compare\?pair=GRPO&questions=Addition&cohort=both\+correct&alpha="
+        return re.findall(rf"\[α = ([\d.]+)\]\({address}\1\)", said)
+
+    app = _open()
+    assert links(app) == ["0.03", "0.1", "0.3", "0.5"]
+    assert "**Already computed**; open it" in _texts(app)
+    assert not app.button
+    app.toggle(key="run_circuits").set_value(True).run()
+    app.segmented_control(key="run_alphas").set_value([0.3]).run()
+    assert not app.button, "its circuits were run too"
+    app.segmented_control(key="run_alphas").set_value([0.3, 0.5]).run()
+    assert [button.label for button in app.button] == ["What would it take?", "Queue it"]
+    assert links(app) == ["0.3", "0.5"], "and at the other cut they were not"
+    app.number_input(key="run_samples").set_value(99).run()
+    assert [button.label for button in app.button] == ["What would it take?", "Queue it"]
+    assert "lready computed" not in _texts(app)
+
+
+def test_a_cohort_without_questions_is_not_queued(full: Path) -> None:
+    app = _open(cohort="both_wrong")
+    assert "No question is both wrong" in app.info[0].value
+    assert not app.button
 
 
 def test_a_job_that_is_done_shows_with_what_it_was_made(full: Path) -> None:
@@ -347,7 +399,7 @@ def test_the_queue_of_a_hosted_server_is_bounded(empty: Path, monkeypatch: pytes
     monkeypatch.setenv("PROBING_MODE", "hosted")
     monkeypatch.setenv("PROBING_ADMIN_TOKEN", "right")
     monkeypatch.setattr(roles, "person", lambda: "somebody")
-    jobs = [Spec("grpo", "addition", (0.3,), Criteria(n=n)) for n in range(1, roles.QUEUE_LIMIT + 2)]
+    jobs = [Spec("grpo", "addition", (Cut(0.3),), Criteria(n=n)) for n in range(1, roles.QUEUE_LIMIT + 2)]
     for spec in jobs[: roles.PERSON_LIMIT]:
         roles.submit(spec)
     with pytest.raises(roles.NotAllowedError, match="You have 3 jobs"):

@@ -13,9 +13,11 @@ import torch
 
 from probing.ablation import (
     Effects,
+    Removed,
     effects,
     loss_without,
     read_effects,
+    run_with,
     run_without,
     unfinished,
     write_effects,
@@ -111,6 +113,34 @@ def test_what_stands_in_takes_a_writers_place(
                 instead = torch.cat([each[writer] for each in every]).mean(0)
             offsets = {edge.reader.name: instead - written[writer]}
             assert loss == pytest.approx(float(literal.run(llama, sample, offsets, loss="margin")[0]), rel=1e-9)
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_edges_are_removed_in_several_ways_in_one_pass_each_as_the_last_that_has_it_says(
+    llama: torch.nn.Module, granularity: Granularity
+) -> None:
+    attributor, (sample, another) = Attributor(llama, granularity), samples_with_counterparts(2, seed=3)
+    a0 = "a0.h1" if granularity == "heads" else "a0"
+    ways: list[tuple[Reference, list[str]]] = [
+        ("zero", ["input->m1", f"{a0}->m1"]),
+        ("mean", [f"{a0}->m1", f"{a0}->logits", "m0->logits"]),
+        ("patch", ["m0->m1", "input->logits"]),
+    ]
+    stand_ins = {kind: find_references(attributor, kind, [sample, another]).of([sample]) for kind, _ in ways}
+    removed = [Removed([*map(attributor.graph.number, names)], stand_ins[kind]) for kind, names in ways]
+    with run_with(attributor, [sample], removed) as said:
+        found = said.losses("margin")
+    written, other, there = (
+        literal.run(llama, one)[1] for one in (sample, another, replace(sample, input_ids=sample.counterpart))
+    )
+    mean = {name: torch.cat([written[name], other[name]]).mean(0) for name in (a0, "m0")}
+    offsets = {
+        "m1": -written["input"] + mean[a0] - written[a0] + there["m0"] - written["m0"],
+        "logits": mean[a0] - written[a0] + there["input"] - written["input"] + mean["m0"] - written["m0"],
+    }
+    assert float(found) == pytest.approx(float(literal.run(llama, sample, offsets, loss="margin")[0]), rel=1e-9)
+    with run_with(attributor, [sample], removed[::-1]) as said:
+        assert abs(float(said.losses("margin") - found)) > 1e-6, "zero is now the last that has an edge"
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from transformers import LlamaConfig
 
+from probing.cuts import Cut
 from probing.errors import QuestionError
 from probing.fitting import Speed, answer_seconds, pass_seconds, score_seconds
 from probing.jobs.forecast import forecast
@@ -25,7 +26,7 @@ from probing.store import open_store
 from probing.words import duration
 from tests.conftest import ROOT
 
-SPEC = Spec("grpo", "addition", (0.1, 0.3), Criteria(n=20))
+SPEC = Spec("grpo", "addition", (Cut(0.1), Cut(0.3)), Criteria(n=20))
 COMMAND = ["probe", "deepseek-math", "--questions", "math", "--alpha", "0.03", "0.1", "0.3", "0.5", "--dry-run"]
 
 
@@ -77,7 +78,7 @@ def test_what_has_been_computed_is_said_with_the_keys_of_the_job(tmp_path: Path)
     store = open_store(tmp_path / "store.duckdb")
     before = list(forecast(SPEC, load_registry(), store).lines())
     assert not any("already computed" in line for line in before)
-    job = follow(store, store.queue.submit(replace(SPEC, alphas=(0.3,)).as_json()), lambda *_: None)
+    job = follow(store, store.queue.submit(replace(SPEC, cuts=(Cut(0.3),)).as_json()), lambda *_: None)
     assert job.status == "done"
     after = list(forecast(SPEC, load_registry(), store).lines())
     plan = make_plan(SPEC, load_registry())
@@ -119,7 +120,7 @@ def test_times_by_hand() -> None:
 
 
 def test_a_method_that_removes_each_edge_says_so_and_takes_half_a_pass_for_each() -> None:
-    there = forecast(replace(SPEC, alphas=(0.3,)), load_registry(), None)
+    there = forecast(replace(SPEC, cuts=(Cut(0.3),)), load_registry(), None)
     slow = replace(there, speed=Speed(1e6, 1e30))
     exact = replace(slow, spec=replace(slow.spec, method=Method(path="exact")))
     lines = [next(line for line in each.lines() if line.startswith("α 0.3")) for each in (slow, exact)]
@@ -131,7 +132,7 @@ def test_a_method_that_removes_each_edge_says_so_and_takes_half_a_pass_for_each(
 
 
 def test_models_that_exchange_parts_answer_in_the_dtype_of_scores() -> None:
-    there = forecast(replace(SPEC, alphas=(), also=(Transplant(samples=1),)), load_registry(), None)
+    there = forecast(replace(SPEC, cuts=(), also=(Transplant(samples=1),)), load_registry(), None)
     slow = replace(there, numerics=Numerics("cpu", "bfloat16", "float32", "eager"), speed=Speed(1e30, 1e3))
     (line,) = (line for line in slow.lines() if line.startswith("also"))
     # 42 answers of 32 tokens in one batch read 666,336 weights 32 times, at 4 bytes each and 1,000 bytes a second
@@ -139,7 +140,7 @@ def test_models_that_exchange_parts_answer_in_the_dtype_of_scores() -> None:
 
 
 def test_really_removing_every_edge_takes_half_a_pass_for_each() -> None:
-    there = forecast(replace(SPEC, alphas=(0.3,), method=Method(path="exact")), load_registry(), None)
+    there = forecast(replace(SPEC, cuts=(Cut(0.3),), method=Method(path="exact")), load_registry(), None)
     slow = replace(there, numerics=Numerics("cpu", "float32", "float32", "eager"), speed=Speed(1e6, 1e30))
     lines = [*slow.lines()]
     assert "method     each edge really removed" in lines

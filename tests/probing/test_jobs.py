@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from probing.cuts import Cut
 from probing.errors import QuestionError
 from probing.graph import ResidualGraph
 from probing.jobs import loading
@@ -38,7 +39,7 @@ from probing.store.records import ComparisonRow
 from tests.conftest import ROOT
 from tests.waiting import until
 
-SPEC = Spec("grpo", "addition", (0.3,), Criteria(n=40))
+SPEC = Spec("grpo", "addition", (Cut(0.3),), Criteria(n=40))
 
 
 def _quiet(stage: str, done: int, total: int) -> None:
@@ -164,7 +165,7 @@ def test_the_answers_of_each_side_and_step_are_read_once_whatever_the_number_of_
     undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = open_store(Path(shutil.copy(undisturbed, tmp_path / "store.duckdb")))
-    plan = _plan_of_steps(replace(SPEC, alphas=ALPHAS, selection=Criteria(n=4)), [20], tmp_path / "checkpoints")
+    plan = _plan_of_steps(replace(SPEC, cuts=ALPHAS, selection=Criteria(n=4)), [20], tmp_path / "checkpoints")
     reads: list[str] = []
     read = store.rollouts.answers
     monkeypatch.setattr(store.rollouts, "answers", lambda key: [reads.append(key), read(key)][1])
@@ -256,22 +257,22 @@ def test_every_setting_is_in_the_key() -> None:
     plan = _plan()
     selection = SPEC.selections()[0]
     keys = {plan.comparison_key(selection)}
-    for change in ({"alpha": 0.1}, {"beta": 0.4}, {"gamma": 1.6}, {"delta": 0.6}, {"n": 41}, {"seed": 1},
-                   {"mean_length": "mean"}, {"cohort": "base_only"}):  # fmt: skip
+    for change in ({"at": Cut(0.1)}, {"at": Cut(3, "tokens")}, {"beta": 0.4}, {"gamma": 1.6}, {"delta": 0.6},
+                   {"n": 41}, {"seed": 1}, {"mean_length": "mean"}, {"cohort": "base_only"}):  # fmt: skip
         keys.add(plan.comparison_key(replace(selection, **change)))
     for spec in (replace(SPEC, dtype="bfloat16"), replace(SPEC, attention="eager"), replace(SPEC, pair="ppo"),
                  replace(SPEC, method=Method("blocks"))):  # fmt: skip
         keys.add(_plan(spec).comparison_key(selection))
-    assert len(keys) == 13
+    assert len(keys) == 14
     assert Spec.from_json(SPEC.as_json()) == SPEC
 
 
 def test_a_runs_key_is_that_of_its_model_samples_and_method_whoever_asks() -> None:
     plan, other = _plan(), _plan(replace(SPEC, pair="ppo", selection=Criteria(n=40, beta=0.4)))
     answers = [Answer(f"q{i}", (1,), (2,) * 10, "", True) for i in range(8)]
-    selected = select(answers, answers, Criteria(alpha=0.3, n=8))
+    selected = select(answers, answers, Criteria(Cut(0.3), n=8))
     key = plan.run_keys(selected)["base"]
-    assert other.run_keys(replace(selected, selection=Criteria(alpha=0.35)))["base"] == key
+    assert other.run_keys(replace(selected, selection=Criteria(Cut(0.35))))["base"] == key
     assert other.comparison_key(selected.selection) != plan.comparison_key(selected.selection)
     fewer = replace(selected, outcomes=selected.outcomes[1:])
     keys = {key, *(p.run_keys(selected)["tuned"] for p in (plan, other)), plan.run_keys(fewer)["base"]}
@@ -335,7 +336,7 @@ def test_other_counterparts_make_another_comparison_where_they_are_read() -> Non
 def test_a_text_that_is_not_there_is_asked_for_in_vain(undisturbed: Path, tmp_path: Path) -> None:
     plan, other = _plan(replace(SPEC, method=Method(reference="patch"))), _plan()
     answers = [Answer("add-0000", (1,) * 11, (2,) * 10, "", True)]
-    selected = select(answers, answers, Criteria(alpha=0.3, n=1))
+    selected = select(answers, answers, Criteria(Cut(0.3), n=1))
     assert texts(other, "base", answers, [selected])[0][1][0].counterpart is None
     ((_, (sample,)),) = texts(plan, "base", answers, [selected])
     assert sample.counterpart is not None and sample.counterpart[11:] == sample.input_ids[11:]
@@ -369,10 +370,10 @@ def test_a_method_is_a_value_that_goes_into_keys_and_into_words() -> None:
 def test_shipped_jobs_cover_every_pair_that_needs_nothing_more_the_default_cut_first() -> None:
     specs = shipped(load_registry())
     pairs = ("grpo", "ppo", "dpo", "sft-more", "seed", "seed3", "seed-2-3", "grpo-seed2")
-    assert {(spec.pair, alpha) for spec in specs for alpha in spec.alphas} == {
-        (pair, alpha) for pair in pairs for alpha in (0.03, 0.1, 0.3, 0.5)
+    assert {(spec.pair, alpha) for spec in specs for alpha in spec.cuts} == {
+        (pair, alpha) for pair in pairs for alpha in ALPHAS
     }
-    assert all(spec.alphas == (0.3,) for spec in specs[: len(pairs)])
+    assert all(spec.cuts == (Cut(0.3),) for spec in specs[: len(pairs)])
 
 
 def test_a_job_that_names_no_pair_fails_with_the_sentence(tmp_path: Path) -> None:
@@ -424,8 +425,8 @@ def test_a_killed_owner_loses_no_finished_batch_and_the_next_resumes(tmp_path: P
     path = tmp_path / "store.duckdb"
     program = (
         "import subprocess, sys, os, time\nfrom pathlib import Path\nfrom probing.store import open_store\n"
-        "from probing.jobs.plan import Spec\nfrom probing.rollouts import ALPHAS, Criteria\n"
-        f"store = open_store(Path({str(path)!r}))\nstore.queue.submit(Spec('grpo', 'addition', (0.3,), "
+        "from probing.jobs.plan import Spec\nfrom probing.rollouts import DEFAULT_CUT, Criteria\n"
+        f"store = open_store(Path({str(path)!r}))\nstore.queue.submit(Spec('grpo', 'addition', (DEFAULT_CUT,), "
         "Criteria(n=40)).as_json())\n"
         f"worker = subprocess.Popen([sys.executable, '-m', 'probing', 'worker', '--store', {str(path)!r}, "
         "'--parent', str(os.getpid())])\nprint(worker.pid, flush=True)\ntime.sleep(120)\n"
@@ -494,6 +495,19 @@ def test_small_models_are_kept_beside_each_other_and_a_large_one_makes_room(monk
     gc.collect()
     assert [ref() for ref in left] == [None, None], "nothing stands beside a model that is not small"
     assert models.provenance()["dtype"] == "bfloat16", "that of the last"
+
+
+def test_as_many_large_models_are_kept_as_one_wants_beside_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    models, plan = Models(large=2), _plan()
+    how = (plan.numerics, "float32", "projections", _quiet)
+    small = models.load(plan.checkpoints["base"], plan.numerics, "float64", "projections", _quiet)
+    monkeypatch.setattr(loading, "SMALL", 1)
+    base, tuned = (models.load(plan.checkpoints[side], *how) for side in SIDES)
+    for _ in range(2):
+        assert models.load(plan.checkpoints["base"], *how) is base
+        assert models.load(plan.checkpoints["tuned"], *how) is tuned
+    assert len(models._loaded) == 2, "the first counts as large by now"
+    assert small not in models._loaded.values()
 
 
 def test_a_worker_that_rests_lets_its_model_go_and_loads_it_when_it_is_asked_again() -> None:

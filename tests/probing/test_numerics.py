@@ -10,13 +10,14 @@ import torch
 from transformers import Gemma2Config, LlamaConfig
 
 from probing.checkpoints import Checkpoint
+from probing.cuts import Cut
 from probing.jobs.numerics import make_plan, numerics_of, resolve
 from probing.jobs.plan import Numerics, Spec, make_request
 from probing.method import Method
 from probing.pairs import load_registry
 from probing.rollouts import Criteria
 
-SPEC = Spec("grpo", "addition", (0.3,), Criteria(n=40))
+SPEC = Spec("grpo", "addition", (Cut(0.3),), Criteria(n=40))
 SHAPE = {
     "vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
 }  # fmt: skip

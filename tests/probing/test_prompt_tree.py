@@ -125,7 +125,10 @@ def test_an_answer_ends_with_the_token_that_completes_the_stop(stop: str) -> Non
             assert short == text[: text.index(stop) + len(stop)]
         else:
             assert tokens == every
-        assert ended(every, model, tokenizer, 24, stop) == short
+        assert ended(every, model, tokenizer, 24, stop) == (tokens, short)
         assert ended(tokens[:-1], model, tokenizer, 24, stop) is None
-        assert ended(tokens[:-1], model, tokenizer, len(tokens) - 1, stop) == tokenizer.decode(tokens[:-1])
+        assert ended(tokens[:-1], model, tokenizer, len(tokens) - 1, stop) == (
+            tokens[:-1],
+            tokenizer.decode(tokens[:-1]),
+        )
     assert any(stop in text for _, text in whole)

@@ -1,3 +1,4 @@
+from probing.cuts import Cut
 from probing.metrics import PATTERN
 from probing.pairs import Pair
 from probing.published import published
@@ -10,7 +11,7 @@ def _pair(base: str, tuned: str) -> Pair:
 def test_the_papers_rows_are_found_by_models_questions_and_cut() -> None:
     pair = _pair("deepseek-ai/deepseek-math-7b-instruct", "deepseek-ai/deepseek-math-7b-rl")
     (row,) = published(pair, "MATH")
-    assert row.alpha == 0.1
+    assert row.at == Cut(0.1)
     assert set(row.metrics) == set(PATTERN)
     assert row.metrics["distribution_kurtosis"] == (357, 223)
     assert published(pair, "MATH", 0.1) == [row]

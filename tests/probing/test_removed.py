@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from probing import evidence
+from probing.cuts import Cut
 from probing.edge_tables import edge_table
 from probing.evidence.removed import Source
 from probing.evidence.tables import tables
@@ -107,8 +108,8 @@ def test_an_edge_that_is_asked_for_is_removed_on_all_questions_and_shared(store:
     assert is_done(store, make_request(spec, load_registry()))
     other = replace(spec, also=(OneEdge("tuned", "m0->m1"),))
     assert not is_done(store, make_request(other, load_registry())), "of another edge nobody has asked"
-    small.do(store, replace(SPEC, alphas=(*SPEC.alphas, 0.5)))
-    cuts = replace(spec, alphas=(*SPEC.alphas, 0.5))
+    small.do(store, replace(SPEC, cuts=(*SPEC.cuts, Cut(0.5))))
+    cuts = replace(spec, cuts=(*SPEC.cuts, Cut(0.5)))
     assert not is_done(store, make_request(cuts, load_registry())), "nor of it at another cut"
     nobody = replace(spec, selection=replace(SPEC.selection, cohort="both_wrong"))
     small.do(store, nobody)

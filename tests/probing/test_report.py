@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from probing.cuts import Cut
 from probing.errors import StoreError
 from probing.jobs.plan import SIDES, Spec
 from probing.jobs.worker import follow
@@ -23,7 +24,7 @@ def test_a_table_says_what_the_scores_say(tmp_path: Path) -> None:
     store = open_store(tmp_path / "store.duckdb")
     with pytest.raises(StoreError, match="no comparison of grpo"):
         list(report(store, load_registry(), ["grpo"]))
-    spec = Spec("grpo", "addition", (0.1, 0.3), Criteria(n=15))
+    spec = Spec("grpo", "addition", (Cut(0.1), Cut(0.3)), Criteria(n=15))
     follow(store, store.queue.submit(spec.as_json()), lambda *_: None)
     lines = list(report(store, load_registry(), ["grpo"]))
     assert lines[0] == "**GRPO** (base → grpo, GRPO)"
@@ -44,7 +45,9 @@ def test_a_table_says_what_the_scores_say(tmp_path: Path) -> None:
         assert cells[-1] == pytest.approx(np.divide(intensities, losses), rel=1e-2)
     with pytest.raises(StoreError, match="no comparison of grpo"):
         list(report(store, load_registry(), ["grpo"], method=Method("blocks")))
-    follow(store, store.queue.submit(replace(spec, alphas=(0.3,), method=Method("blocks")).as_json()), lambda *_: None)
+    follow(
+        store, store.queue.submit(replace(spec, cuts=(Cut(0.3),), method=Method("blocks")).as_json()), lambda *_: None
+    )
     (coarser,) = (
         line.split(" | ")
         for line in report(store, load_registry(), ["grpo"], method=Method("blocks"))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from probing.cuts import Cut
 from probing.errors import PersonError, QuestionError, RolloutError
 from probing.jobs.imports import import_rollouts
 from probing.jobs.numerics import make_plan
@@ -20,7 +21,7 @@ from probing.rollouts import COHORTS, Answer, Criteria, cohort_of
 from probing.store import Store, open_store
 from probing.store.records import ComparisonRow
 
-SPEC = Spec("grpo", "addition", (0.3,), Criteria(n=12))
+SPEC = Spec("grpo", "addition", (Cut(0.3),), Criteria(n=12))
 
 ROW = {
     "idx": 3, "question": "1+2=", "base_prompt_tokens": [1, 4, 13], "base_answer_tokens": [6, 2],
@@ -201,7 +202,7 @@ def test_a_pair_is_probed_on_questions_that_are_not_graded(
     )
     monkeypatch.setenv("PROBING_PAIRS", str(tmp_path / "pairs.toml"))
     store = open_store(tmp_path / "store.duckdb")
-    row = _probe(store, Spec("mine", "own", (0.5,), Criteria(cohort="tuned_only", n=6)))
+    row = _probe(store, Spec("mine", "own", (Cut(0.5),), Criteria(cohort="tuned_only", n=6)))
     assert json.loads(row["counts"])["tuned_only"] == 6
     assert (row["base_accuracy"], row["tuned_accuracy"]) == (0, 1)
     store.close()

@@ -10,6 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from probing.checkpoints import find
+from probing.cuts import Cut
 from probing.errors import SelectionError
 from probing.models import answer, load_model, load_tokenizer
 from probing.pairs import load_registry
@@ -29,7 +30,7 @@ def test_selection_by_hand() -> None:
     base.append(_answer(5, 10, correct=False))
     tuned.append(_answer(5, 10))
     tuned[3] = replace(tuned[3], prompt_tokens=(1, 2))
-    found = select(base, tuned, Criteria(alpha=0.25))
+    found = select(base, tuned, Criteria(Cut(0.25)))
     assert found.mean_length == 10
     assert found.cut == 2
     reasons = [outcome.reason for outcome in found.outcomes]
@@ -43,7 +44,7 @@ def test_selection_by_hand() -> None:
 
 def test_samples_are_cut_and_short_answers_stay_whole() -> None:
     base, tuned = [_answer(0, 10), _answer(1, 3)], [_answer(0, 10), _answer(1, 3)]
-    found = select(base, tuned, Criteria(alpha=0.7, beta=0, gamma=9))
+    found = select(base, tuned, Criteria(Cut(0.7), beta=0, gamma=9))
     assert found.cut == 4  # floor(0.7 * 6.5)
     long, short = samples(base, found)
     assert (long.answer_start, long.answer_length, long.scored) == (4, 4, (100, 101, 102, 103))
@@ -53,8 +54,8 @@ def test_samples_are_cut_and_short_answers_stay_whole() -> None:
 def test_the_cut_is_exact_where_binary_fractions_are_not() -> None:
     answers = [_answer(0, 100)]
     assert int(0.29 * 100) == 28
-    assert select(answers, answers, Criteria(alpha=0.29)).cut == 29
-    assert select(answers, answers, Criteria(alpha=0.001)).cut == 1
+    assert select(answers, answers, Criteria(Cut(0.29))).cut == 29
+    assert select(answers, answers, Criteria(Cut(0.001))).cut == 1
 
 
 def test_the_rule_for_the_mean_length() -> None:
@@ -118,9 +119,7 @@ def test_none_left_says_which_filter_took_them(base, tuned, selection, sentence)
         select(*rows, selection)
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"alpha": 0}, {"alpha": 1.5}, {"beta": 2.0}, {"delta": -1}, {"n": 0}, {"cohort": "all"}]
-)
+@pytest.mark.parametrize("wrong", [{"beta": 2.0}, {"delta": -1}, {"n": 0}, {"cohort": "all"}])
 def test_senseless_rules_are_refused(wrong: dict) -> None:
     with pytest.raises(SelectionError, match="cannot be used"):
         Criteria(**wrong)

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from probing.cuts import Cut, cut_of
 from probing.edge_tables import EDGE_VALUES
 from probing.errors import StoreError
 from probing.graph import graph_of
@@ -266,8 +267,8 @@ def test_an_evaluation_comes_out_in_the_order_of_its_units_whatever_came_first(p
     _take_in(store, ("y",), effect=effects[2:], loss=1 + effects[2:])
     assert store.evaluations.measured("e") == {"y"}
     (row,) = map(EvaluationRow.of, store.evaluations.table().to_dict("records"))
-    assert (row.pair, row.side, row.alpha, row.cohort, row.units, row.measured, row.questions) == (
-        "grpo", "base", 0.3, "both_correct", 3, 1, 2,
+    assert (row.pair, row.side, row.cuts, row.cohort, row.units, row.measured, row.questions) == (
+        "grpo", "base", (Cut(0.3),), "both_correct", 3, 1, 2,
     )  # fmt: skip
     with pytest.raises(StoreError, match="has 1 of its 3 units"):
         store.evaluations.finish("e", {}, 1.0)
@@ -301,7 +302,7 @@ def test_an_evaluation_is_of_all_who_need_it(path: Path) -> None:
     store.evaluations.link("e", Subject("ppo", "addition"))
     rows = {row["pair"]: EvaluationRow.of(row) for row in store.evaluations.table().to_dict("records")}
     assert (rows["grpo"].comparison_key, rows["grpo"].side) == ("c", "base")
-    assert (rows["ppo"].comparison_key, rows["ppo"].side, rows["ppo"].alpha) == (None, None, None)
+    assert (rows["ppo"].comparison_key, rows["ppo"].side, rows["ppo"].cuts) == (None, None, ())
     assert store.file.revision() > before
     store.close()
 
@@ -602,7 +603,7 @@ def test_the_steps_that_led_here_stay_as_they_were() -> None:
     digests = [hashlib.sha256("\n".join(step).encode()).hexdigest()[:12] for step in MIGRATIONS]
     known = (
         "97a369b059ff 46dac1267a4f 304a5986e4a0 2f3a25e5406d 0d0bcf5dc5e7 148054237d84 "  # pragma: allowlist secret
-        "6f62222f2925 fabeb500dd41"  # pragma: allowlist secret
+        "6f62222f2925 fabeb500dd41 f83f6bb216bc"  # pragma: allowlist secret
     )
     assert digests == known.split()
 
@@ -922,3 +923,17 @@ def test_opening_does_not_wait_for_an_address_that_is_stale(path: Path) -> None:
     started = time.monotonic()
     open_store(path).close()
     assert time.monotonic() - started < 2
+
+
+def test_a_cut_of_before_there_were_tokens_is_a_share(path: Path) -> None:
+    _of_version(path, 8)
+    with duckdb.connect(str(path)) as old:
+        old.execute(
+            """INSERT INTO comparisons VALUES
+               ('c', 'p', 'q', 'both_correct', 0.3, 'b', 't', '{"method": {}}', 1, 1, '{}', NULL, NULL,
+                now()::TIMESTAMP)"""
+        )
+    store = open_store(path)
+    (row,) = store.comparisons.table().to_dict("records")
+    assert (row["alpha"], cut_of(row["alpha"], row["tokens"])) == (0.3, Cut(0.3))
+    store.close()

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from benchmarks.serving import small_registry
+from probing.cuts import Cut
 from probing.errors import PersonError
 from probing.jobs.plan import Spec
 from probing.jobs.supervisor import LOG_SIZE, Supervisor, log_path
@@ -28,7 +29,7 @@ from probing.store.queue import DEATHS
 from tests.conftest import ROOT
 from tests.waiting import until
 
-SPEC = Spec("small", "few", (0.3,), Criteria(n=8))
+SPEC = Spec("small", "few", (Cut(0.3),), Criteria(n=8))
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from scipy.stats import spearmanr
 
 from probing.ablation import loss_without
 from probing.attribution import Attributor
+from probing.cuts import Cut
 from probing.errors import TaskError
 from probing.extraction import SHARES, circuits
 from probing.graph import Edge, ResidualGraph
@@ -33,11 +34,18 @@ from probing.report import evaluated
 from probing.rollouts import samples, select
 from probing.scores import Scores
 from probing.store import Store, open_store
-from probing.store.records import EvaluationRow
+from probing.store.records import ComparisonRow, EvaluationRow, SameTokens, same_tokens
 from tests import literal, small
 
 CHECK = Check("tuned", strongest=3, random=2)
 SPEC = replace(small.SPEC, also=(CHECK,))
+
+
+def _first_cut(store: Store) -> list[SameTokens]:
+    """The comparison of the first cut, of which tasks are done."""
+    key = small.plan().comparison_key(SPEC.selections()[0])
+    rows = map(ComparisonRow.of, store.comparisons.table().to_dict("records"))
+    return same_tokens(row for row in rows if row.comparison_key == key)
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +63,8 @@ def _scores(store: Store) -> Scores:
 def test_what_is_kept_is_what_the_literal_twin_loses_without_an_edge(store: Store) -> None:
     plan = small.plan()
     (row,) = map(EvaluationRow.of, store.evaluations.table().to_dict("records"))
-    assert (row.evaluation_key, row.kind, row.pair, row.side, row.alpha) == (
-        small.key(store, CHECK), "ablation", "small", "tuned", 0.3,
+    assert (row.evaluation_key, row.kind, row.pair, row.side, row.cuts) == (
+        small.key(store, CHECK), "ablation", "small", "tuned", (Cut(0.3),),
     )  # fmt: skip
     assert row.finished is not None
     assert row.provenance is not None
@@ -205,7 +213,7 @@ def test_a_forecast_says_what_a_task_would_take_and_what_is_there(store: Store) 
 
 
 def test_what_is_printed_of_an_ablation_is_what_its_scores_and_effects_say(store: Store) -> None:
-    lines = list(evaluated(store, "small", "few", [small.plan().comparison_key(SPEC.selections()[0])]))
+    lines = list(evaluated(store, "small", "few", _first_cut(store)))
     (row,) = (line.split(" | ") for line in lines if "| tuned | 3 strongest |" in line)
     scores, found = _scores(store), store.evaluations.values(small.key(store, CHECK))
     edges = [scores.graph.edges.index(unit) for unit in found.units[:3]]
@@ -247,7 +255,7 @@ def test_circuits_of_both_sides_run_in_a_model_and_its_curve_is_printed(store: S
     turned = Case({}, plan.spec.method.as_json(), {}, {"base": runs["tuned"], "tuned": runs["base"]})
     same_runs = evaluation_key(replace(task, side="tuned"), turned)
     assert same_runs != small.key(store, task), "of the pair turned round, the sides that units name are others"
-    lines = list(evaluated(store, "small", "few", [plan.comparison_key(SPEC.selections()[0])]))
+    lines = list(evaluated(store, "small", "few", _first_cut(store)))
     rows = [line.split(" | ") for line in lines if "| greedy magnitude |" in line]
     assert [row[1:3] for row in rows] == [["base", "base"], ["base", "tuned"], ["base", "2 random"]]
     f = []
@@ -311,7 +319,7 @@ def test_a_task_of_the_pair_has_all_questions_and_both_models_and_lets_the_secon
 ) -> None:
     monkeypatch.setitem(tasks.KINDS, "distance", Distance)
     monkeypatch.setitem(measuring._PREPARE, Distance, _distance)
-    models, plan = Models(), small.plan(replace(SPEC, alphas=(0.3, 0.5), also=tasks.parse("distance")))
+    models, plan = Models(), small.plan(replace(SPEC, cuts=(Cut(0.3), Cut(0.5)), also=tasks.parse("distance")))
     Job(store, models, plan, lambda *_: None).do()
     rows = [EvaluationRow.of(row) for row in store.evaluations.table().to_dict("records") if row["kind"] == "distance"]
     assert [(row.pair, row.comparison_key, row.side, row.units) for row in rows] == [("small", None, None, 3)]

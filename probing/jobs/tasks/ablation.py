@@ -95,4 +95,4 @@ class Check(Task):
                 names = found.units[part]
                 if names:
                     cells = " | ".join(of_agreement(agreement(of_units[:, part], effects[:, part], DEFINITION)))
-                    yield f"| {row.alpha:g} | {row.side} | {len(names)} {words} | {len(found.ids)} | {cells} |"
+                    yield f"| {row.cuts_listed} | {row.side} | {len(names)} {words} | {len(found.ids)} | {cells} |"

@@ -111,11 +111,11 @@ class Curve(Task):
                 areas_of = " | ".join(with_interval(kept_of.areas[name], ".2f") for name in AREAS)
                 needed = found.needed(whose)
                 first = f"{needed:,}" if needed is not None else "–"
-                yield f"| {row.alpha:g} | {row.side} | {whose} | {about} | {areas_of} | {first} |"
+                yield f"| {row.cuts_listed} | {row.side} | {whose} | {about} | {areas_of} | {first} |"
             if len(found.by_chance):
                 ends = [span(each.min(), each.max(), ".2f") for each in areas(found.by_chance, SHARES).values()]
                 drawn = f"{len(found.by_chance)} random"
-                yield f"| {row.alpha:g} | {row.side} | {drawn} | {about} | {' | '.join(ends)} |  |"
+                yield f"| {row.cuts_listed} | {row.side} | {drawn} | {about} | {' | '.join(ends)} |  |"
 
 
 @dataclass(frozen=True)

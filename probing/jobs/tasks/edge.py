@@ -71,4 +71,4 @@ class OneEdge(Task):
             ends = np.transpose(edge_means(effects.astype(np.float64), Definition()))
             for unit, estimate, of_unit in zip(found.units, estimates.mean(0), ends.tolist(), strict=True):
                 effect = with_interval(Estimate(*of_unit), "+.3g")
-                yield f"| {row.alpha:g} | {row.side} | {unit} | {len(found.ids)} | {estimate:+.3g} | {effect} |"
+                yield f"| {row.cuts_listed} | {row.side} | {unit} | {len(found.ids)} | {estimate:+.3g} | {effect} |"

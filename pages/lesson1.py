@@ -1,0 +1,48 @@
+"""Lesson 1: the residual stream."""
+
+from functools import partial
+
+import streamlit as st
+
+from dashboard.figures import lessons
+from dashboard.lessons import frame, grading, live
+from dashboard.widgets import chart
+
+
+def the_models_answer() -> None:
+    live.problem_box(1)
+    if (found := live.answers(live.problem(1), "lesson1")) is not None:
+        st.caption(
+            f"The base says “{found.base.answer.text}”, the tuned model “{found.tuned.answer.text}”. The fuller the "
+            "colour of a token, the likelier it was; the frame marks the token of which the base was least sure."
+        )
+
+
+def what_each_part_says() -> None:
+    whole = live.outcome(live.problem(1))
+    if whole is None:
+        return
+    token = live.token_picker(1, whole.base.answer)
+    if (found := live.outcome(live.problem(1), token=token)) is not None:
+        chart(
+            partial(lessons.written, found.graph, {"base": found.base.scores, "tuned": found.tuned.scores}),
+            "written",
+            "What each part of the stream says to the last reader, in both models.",
+        )
+        st.caption(
+            f"The base would lead with “{found.base.chosen.token}”, whose probability is "
+            f"{found.base.chosen.probability:.0%}; the tuned model with “{found.tuned.chosen.token}”, at "
+            f"{found.tuned.chosen.probability:.0%}."
+        )
+
+
+def question() -> grading.Question | None:
+    found = live.outcome(live.problem(1))
+    return None if found is None else grading.writers_before(found.graph, found.graph.layers // 2)
+
+
+frame.show(
+    1,
+    {"the models answer": the_models_answer, "what each part says to the output": what_each_part_says},
+    question,
+)

@@ -1,0 +1,51 @@
+"""Lesson 2: an edge, and what its score means."""
+
+from functools import partial
+
+import streamlit as st
+
+from dashboard.figures import lessons
+from dashboard.figures.answers import shown
+from dashboard.lessons import frame, grading, live
+from dashboard.widgets import chart
+
+MOST = 12
+"""Edges that are drawn."""
+
+
+def how_many() -> None:
+    if (found := live.outcome(live.problem(2))) is not None:
+        graph = found.graph
+        st.markdown(
+            f"These models have {graph.layers} layers, so {len(graph.writers)} writers and {len(graph.readers)} "
+            f"readers, and {graph.size} edges."
+        )
+
+
+def the_strongest() -> None:
+    live.problem_box(2)
+    whole = live.outcome(live.problem(2))
+    if whole is None:
+        return
+    token = live.token_picker(2, whole.base.answer)
+    if (found := live.outcome(live.problem(2), token=token)) is not None:
+        chosen = found.base.chosen
+        chart(
+            partial(lessons.arcs, found.graph, found.base.scores, "base", MOST),
+            "arcs",
+            f"The {MOST} strongest edges of the base for the chosen token, as arcs over the blocks.",
+        )
+        st.caption(
+            f"The base says “{shown(chosen.token)}” with a probability of {chosen.probability:.0%} and a "
+            f"margin of {chosen.margin:.2f} nats. The {MOST} strongest edges; hover the top of an arc for its name."
+        )
+
+
+def question() -> grading.Question | None:
+    found = live.outcome(live.problem(2))
+    return (
+        None if found is None else grading.most_helpful(found.graph, found.base.scores, shown(found.base.chosen.token))
+    )
+
+
+frame.show(2, {"how many edges there are": how_many, "the strongest edges": the_strongest}, question)
