@@ -83,7 +83,7 @@ def experiment() -> None:
         bench.share(pair, questions, asked)
     with graphs:
         panels, shown = bench.circuits(edges, changes)
-        scale, pick = wiring.Scale.of(edges), wiring.Pick(target)
+        scale, pick = wiring.Scale.of(edges, what="|change of the margin|"), wiring.Pick(target)
         with st.container(key="wide-play"):
             chart(
                 partial(wiring.graph, panels, graph, scale, pick, marked=bench.marks(changes)),

@@ -76,7 +76,7 @@ class Places:
 
 def size_of(unit: float) -> float:
     """Of a block's node, in pixels, where a unit of y has so many: two of them leave a gap for what reads."""
-    return float(np.clip(1.65 * unit, 13, 26))
+    return float(np.clip(1.4 * unit, 12, 26))
 
 
 def _parts(graph: ResidualGraph) -> dict[str, str]:

@@ -249,7 +249,7 @@ def _ports(places: Places) -> list[go.Scatter]:
         hoverinfo="text",
         showlegend=False,
     )
-    return [_lines(rails[:, :, 0], rails[:, :, 1], color=_PORT, width=2), ports]
+    return [_lines(rails[:, :, 0], rails[:, :, 1], color=NEUTRAL, width=1), ports]
 
 
 def _marks(edges: pd.DataFrame, places: Places, marked: Mapping[str, str]) -> list[go.Scatter]:

@@ -11,6 +11,7 @@ from dashboard import data, panels, tables
 from dashboard.figures import strips
 from dashboard.view import method_of
 from dashboard.words import share_of_zero
+from probing.cuts import Cut
 from probing.edge_tables import edge_table, edge_values, mirrors
 from probing.graph import ResidualGraph, graph_of
 from probing.method import Method
@@ -31,7 +32,7 @@ def _shares(scores: Scores) -> np.ndarray:
 def test_scores_of_the_store_sum_to_zero_just_where_the_method_says_so(full: Path) -> None:
     found = {}
     for row in data.comparison_rows():
-        if row.ready and (row.pair, row.alpha) == ("grpo", 0.3):
+        if row.ready and (row.pair, row.at) == ("grpo", Cut(0.3)):
             found[method_of(row)] = [_shares(scores) for scores in data.pair_scores(row.base_run, row.tuned_run)]
     assert {method.path for method in found} >= {"eap", "norm-exact", "exact"}
     for method, sides in found.items():
@@ -51,7 +52,7 @@ def test_signs_are_explained_for_such_methods_alone() -> None:
 
 
 def test_mirrors_in_the_store_are_the_edges_that_are_opposite_on_every_question(full: Path) -> None:
-    (row,) = [r for r in data.comparison_rows() if (r.pair, r.alpha) == ("grpo", 0.3) and method_of(r) == Method()]
+    (row,) = [r for r in data.comparison_rows() if (r.pair, r.at) == ("grpo", Cut(0.3)) and method_of(r) == Method()]
     assert row.graph is not None
     table = data.edge_table(row.comparison_key, row.graph)
     sides = [scores.edges.astype(float) for scores in data.pair_scores(row.base_run, row.tuned_run)]
@@ -63,9 +64,7 @@ def test_mirrors_in_the_store_are_the_edges_that_are_opposite_on_every_question(
     }
     assert opposite == {("input->m0", "a0->m0")}
     assert mirrors(table) == {"a0->m0": "input->m0"}
-    exact = next(
-        r for r in data.comparison_rows() if r.pair == "grpo" and r.alpha == 0.3 and "exact" in str(r.settings)
-    )
+    exact = next(r for r in data.comparison_rows() if r.pair == "grpo" and r.ready and method_of(r).path == "exact")
     assert mirrors(data.edge_table(exact.comparison_key, row.graph)) == {}
 
 

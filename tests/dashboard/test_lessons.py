@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
+from streamlit.testing.v1.element_tree import NumberInput
 
 from dashboard import service
 from dashboard.lessons import grading, live, stored
@@ -142,6 +143,11 @@ def _lesson(number: int) -> AppTest:
     return app
 
 
+def _asked(app: AppTest) -> NumberInput:
+    """The box for the answer of a lesson that asks for a number."""
+    return next(box for box in app.number_input if box.placeholder == "a whole number")
+
+
 def _problems(app: AppTest) -> list[str]:
     return [text.value for text in app.markdown if text.value.startswith("The problem is")]
 
@@ -153,10 +159,10 @@ def _progress(app: AppTest) -> str:
 def test_a_right_number_is_praised_and_remembered_and_a_wrong_one_gets_a_hint(empty: Path) -> None:
     app = _lesson(1)
     assert len(app.get("plotly_chart")) == 2
-    app.number_input[0].set_value(3).run()
+    _asked(app).set_value(3).run()
     assert app.info[0].value.startswith("Not yet.")
     # Before the MLP of layer 3 have written: input, three attention blocks and MLPs, and the attention block beside it.
-    app.number_input[0].set_value(1 + 3 + 3 + 1).run()
+    _asked(app).set_value(1 + 3 + 3 + 1).run()
     assert app.success[0].value.startswith("Right.")
     app.switch_page("../pages/lesson2.py").run()
     assert _progress(app) == "Lesson 2 of 6 · answered right: 1"
@@ -186,7 +192,7 @@ def test_an_edge_is_removed_and_its_promise_judged(empty: Path) -> None:
 def test_lessons_say_what_a_fresh_store_lacks(empty: Path) -> None:
     app = _lesson(4)
     assert "has not compared these models yet" in app.info[0].value
-    app.number_input[0].set_value(8).run()  # 11 13 05 531, and 11 13 06 631
+    _asked(app).set_value(8).run()  # 11 13 05 531, and 11 13 06 631
     assert app.success
     app = _lesson(5)
     assert "by the margin yet" in app.info[0].value
