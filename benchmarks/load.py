@@ -62,7 +62,7 @@ def links() -> list[tuple[str, str]]:
     """Paths and queries of every page for every pair that is computed on a fresh store, at every cut."""
     registry = load_registry()
     titles = sorted({registry.pairs[spec.pair].title for spec in shipped(registry)})
-    pages = ("", "circuits", "distributions", "intensity", "questions", "timeline", "methods")
+    pages = ("", "compare", "circuits", "distributions", "intensity", "questions", "timeline", "methods")
     return [
         (page, urlencode({"pair": title, "alpha": str(cut)})) for page in pages for title in titles for cut in ALPHAS
     ]

@@ -28,7 +28,7 @@ def measure(store: Path) -> dict[str, float]:
         browser = playwright.chromium.launch(executable_path=serving.CHROME, args=serving.CHROME_FLAGS)
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         started = time.monotonic()
-        page.goto(server.url)
+        page.goto(f"{server.url}/compare")
         page.get_by_text("Activation intensity (nats)").first.wait_for(timeout=600_000)
         first = time.monotonic() - started
         page.get_by_text(BUSY).wait_for(state="hidden", timeout=1_800_000)

@@ -9,6 +9,7 @@ import streamlit as st
 from dashboard import data, exports
 from dashboard.pattern import Told, in_short
 from dashboard.seeds import bands_of
+from dashboard.site import COMPARE
 from dashboard.theme import percent, text_colours
 from dashboard.view import View, alike, asked, method_of, seeds_among
 from dashboard.words import ARROWS, arrowed
@@ -28,7 +29,7 @@ def _heading(metric: str) -> str:
 
 def _link(pair: Pair, view: View, at: Cut) -> str:
     """This page's address for a pair and a cut."""
-    return f"/?{urlencode(asked(view, pair, at))}"
+    return f"/{COMPARE.name}?{urlencode(asked(view, pair, at))}"
 
 
 def rows(view: View) -> list[dict[str, Any]]:

@@ -17,6 +17,12 @@ from probing.method import PAPERS, Method
 from probing.metrics import GINI, INTENSITY, LOSS, METRICS, PATTERN, Comparison, verdict
 from probing.pairs import Pair
 
+FOUND = (
+    "The paper found that online RL (PPO, GRPO) makes edges stronger (intensity up) and more diverse (complexity up, "
+    "kurtosis down), and that DPO does not: the online-RL pattern."
+)
+"""What the pattern is, for those who are then told whether it is there."""
+
 Direction = Literal["follows", "against", "noise", "with the loss", "likelihood"]
 """How a metric moved: as the paper found for online RL, or the other way; not for sure; by a likelihood, as the loss
 did; or by a likelihood otherwise than the paper found, which may be no more than a change of confidence."""

@@ -159,6 +159,13 @@ def submit(spec: Spec, urgent: bool = False) -> int:
     return store().queue.submit(spec.as_json(), who, urgent)
 
 
+def why_not() -> str:
+    """Why somebody who only looks cannot have anything computed."""
+    if is_read_only():
+        return "This server shows what has been computed; nothing new is computed here."
+    return "On this server everybody may look, and those who sign in on the page Runs may compute."
+
+
 def may_cancel(job: JobRow) -> bool:
     """Whether this person may cancel a job: any on one's own machine and as admin, else one's own."""
     who = person()
@@ -189,10 +196,9 @@ def sign_in() -> None:
         st.caption(f":material/person: Signed in as {as_text(who)}.")
     if who is not None:
         return
+    st.info(why_not(), icon=":material/lock:")
     if is_read_only():
-        st.info("This server shows what has been computed; nothing new is computed here.", icon=":material/lock:")
         return
-    st.info("This is a hosted server: everybody may look, and those who sign in may compute.", icon=":material/lock:")
     if sign_in_is_set_up() and not has_signed_in:
         st.button("Sign in", icon=":material/login:", on_click=st.login)
     expected = admin_token()

@@ -23,11 +23,18 @@ _ROOT = "window.__streamlit = {BACKEND_BASE_URL: new URL('.', window.location.hr
 """Says where the server's root is, as the page's own links see it: on `/circuits` Streamlit's client would first ask
 for `/circuits/_stcore/health`, and be told that there is no such thing."""
 
+_OWN = [
+    (Path(__file__).parent / "assets" / name).read_text(encoding="utf-8")
+    for name in ("history.js", "drawer.js", "sections.js")
+]
+"""What Streamlit's client leaves out: steps of the browser's history, a drawer that closes, sections with a name."""
+
 
 def _page() -> str:
-    """Streamlit's page, which knows its root."""
+    """Streamlit's page, with our scripts before its own."""
     page = (Path(st.__file__).parent / "static" / "index.html").read_text(encoding="utf-8")
-    return page.replace("<head>", f"<head><script>{_ROOT}</script>", 1)
+    own = "".join(f"<script>{script}</script>" for script in (_ROOT, *_OWN))
+    return page.replace("<head>", f"<head>{own}", 1)
 
 
 PAGE = _page()

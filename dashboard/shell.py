@@ -6,8 +6,8 @@ from pathlib import Path
 import streamlit as st
 
 from dashboard import glossary, view
-from dashboard.lessons.texts import lessons
 from dashboard.service import public
+from dashboard.site import COMPARE, FRONT, SECTIONS
 from dashboard.widgets import queue_status
 from dashboard.words import as_text
 from probing.errors import PersonError
@@ -20,28 +20,23 @@ st.set_page_config(page_title="RL Circuit Explorer", page_icon=str(ASSETS / "ico
 st.html(ASSETS / "style.css")
 glossary.mark_everywhere()
 
-page = st.navigation(
-    [
-        st.Page("../pages/compare.py", title="Compare", icon=":material/compare_arrows:", default=True),
-        st.Page("../pages/circuits.py", title="Circuits", icon=":material/account_tree:"),
-        st.Page("../pages/play.py", title="Play", icon=":material/science:"),
-        st.Page("../pages/distributions.py", title="Distributions", icon=":material/bar_chart:"),
-        st.Page("../pages/intensity.py", title="Intensity", icon=":material/bolt:"),
-        st.Page("../pages/questions.py", title="Questions", icon=":material/quiz:"),
-        st.Page("../pages/timeline.py", title="Timeline", icon=":material/timeline:"),
-        st.Page("../pages/evidence.py", title="Evidence", icon=":material/fact_check:"),
-        st.Page("../pages/transplant.py", title="Transplant", icon=":material/swap_horiz:"),
-        st.Page("../pages/runs.py", title="Runs", icon=":material/queue:"),
-        st.Page("../pages/add.py", title="Add a pair", icon=":material/add_circle:"),
-        st.Page("../pages/methods.py", title="Methods", icon=":material/menu_book:"),
-        *(st.Page(of.page, title=f"{of.number} {of.title}", icon=":material/school:") for of in lessons()),
-        st.Page("../pages/glossary.py", title="Glossary", icon=":material/dictionary:"),
-    ]
-)
+pages = {
+    entry: st.Page(
+        entry.script, title=entry.title, icon=entry.icon, default=entry is FRONT,
+        visibility="visible" if entry.listed else "hidden",
+    )
+    for entries in SECTIONS.values()
+    for entry in entries
+}  # fmt: skip
+page = st.navigation({name: [pages[entry] for entry in entries] for name, entries in SECTIONS.items()}, expanded=True)
+entry = next(entry for entry, made in pages.items() if made.url_path == page.url_path)
+if entry is FRONT and view.is_asked_for():
+    st.switch_page(COMPARE.script, query_params=st.query_params.to_dict())  # which was at this address once
 try:
     with st.sidebar:
-        st.markdown("### RL Circuit Explorer")
-        view.controls()
+        if entry.of_a_pair:
+            st.markdown("### RL Circuit Explorer")
+            view.controls()
         queue_status()
     page.run()
 except PersonError as error:

@@ -40,6 +40,12 @@ def faded(colour: str, opacity: float) -> str:
     return f"rgba({red}, {green}, {blue}, {opacity:g})"
 
 
+def blend(one: str, other: str, share: float) -> str:
+    """A colour so far on the way from one to another, all `#rrggbb`."""
+    mixed = (round((1 - share) * int(one[i : i + 2], 16) + share * int(other[i : i + 2], 16)) for i in (1, 3, 5))
+    return "#" + "".join(f"{part:02x}" for part in mixed)
+
+
 def scale_to(colour: str) -> list[list[float | str]]:
     """A colour scale from nothing to `colour`."""
     return [[0.0, faded(colour, 0.04)], [1.0, colour]]

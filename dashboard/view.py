@@ -66,7 +66,7 @@ class View:
     row: ComparisonRow | None
     """The comparison; None unless ready or impossible."""
     job: JobRow | None
-    """The newest job that would make it, if there is one."""
+    """The job that would make it, if there is one."""
 
     @property
     def comparison(self) -> ComparisonRow:
@@ -158,6 +158,15 @@ def controls() -> None:
             bind="query-params",
             help="By which rules questions were kept and edges scored, where they are not the paper's.",
         )
+
+
+SHARED = ("pair", "questions", "cohort", "alpha", "variant")
+"""What the shared controls are called in an address."""
+
+
+def is_asked_for() -> bool:
+    """Whether somebody arrives by a link to a view."""
+    return "arrived" not in st.session_state and any(name in st.query_params for name in SHARED)
 
 
 def _cut_control(pair: str) -> None:
@@ -411,20 +420,22 @@ def rules(comparison: ComparisonRow) -> str:
 
 
 def _job(choice: Choice) -> JobRow | None:
-    """The job that would make the comparison: the newest by the paper's method, unless only one by another waits."""
+    """The job that would make the comparison by the paper's method, unless only one by another waits."""
     wanted = {"pair": choice.pair.name, "questions": choice.question_set}
-    by_papers, by_any = (newest_job(wanted | how, choice.cohort, choice.at) for how in ({"method": PAPERS}, {}))
+    by_papers, by_any = (job_for(wanted | how, choice.cohort, choice.at) for how in ({"method": PAPERS}, {}))
     return by_any if by_papers is None or (by_any and by_any.is_active and not by_papers.is_active) else by_papers
 
 
-def newest_job(wanted: dict[str, Any], cohort: str, at: Cut) -> JobRow | None:
-    """The newest job whose spec has the `wanted` values, that cohort and that cut."""
+def job_for(wanted: dict[str, Any], cohort: str, at: Cut) -> JobRow | None:
+    """The job whose spec has the `wanted` values, that cohort and that cut: the one that will be done first, or if all
+    have ended the newest."""
+    found = []
     for job in data.job_rows():
         spec = Spec.from_json(job.spec)
         same = all(getattr(spec, name) == value for name, value in wanted.items())
         if same and spec.selection.cohort == cohort and at in spec.cuts:
-            return job
-    return None
+            found.append(job)
+    return min((job for job in found if job.is_active), key=JobRow.turn, default=next(iter(found), None))
 
 
 def _state(row: ComparisonRow | None, job: JobRow | None) -> State:

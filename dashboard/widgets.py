@@ -12,9 +12,9 @@ import streamlit as st
 from dashboard import cohorts, data, exports, roles, seeds
 from dashboard.drawing import drawn
 from dashboard.pattern import Told, badge
-from dashboard.service import is_read_only, public
+from dashboard.service import public
 from dashboard.theme import CHART, number
-from dashboard.view import COHORT_NAMES, PAPER, View, current, current_choice, newest_job, rules, unknown
+from dashboard.view import COHORT_NAMES, PAPER, View, current, current_choice, job_for, rules, unknown
 from dashboard.words import as_text, coverage_note, interval, relative_interval
 from probing.jobs.plan import Spec, is_outdated, spec_of
 from probing.metrics import COMPLEXITY, METRICS, Comparison, Definition
@@ -38,13 +38,14 @@ def ready_view() -> View:
         st.warning(message, icon=":material/link_off:")
     view = current()
     if view.state != "ready":
-        _say_why(view)
+        st.title(as_text(view.pair.arrow))
+        say_why(view)
         st.stop()
     return view
 
 
-def _say_why(view: View) -> None:
-    st.title(as_text(view.pair.arrow))
+def say_why(view: View) -> None:
+    """What is the matter with a view that is not ready, and what can be done about it."""
     if view.state == "computing":
         _wait(view)
     elif view.state == "impossible":
@@ -72,9 +73,7 @@ def _missing(view: View) -> Spec:
 
 def _offer(spec: Spec, label: str, urgent: bool = False) -> None:
     if roles.person() is None:
-        nobody = "This server shows what has been computed; nothing new is computed here."
-        some = "On this server only those who have signed in, on the page Runs, may compute."
-        st.caption(f":material/lock: {nobody if is_read_only() else some}")
+        st.caption(f":material/lock: {roles.why_not()}")
     elif st.button(label, type="secondary" if urgent else "primary", icon=":material/play_arrow:"):
         roles.submit(spec, urgent)
         st.rerun()
@@ -99,7 +98,7 @@ def _show_progress(job: JobRow) -> None:
     if job.status == "running" and job.total:
         st.progress(job.done / job.total, f"{as_text(job.stage)}: {job.done} of {job.total}")
     else:
-        ahead = sum(other.is_active and other.job_id < job.job_id for other in data.job_rows())
+        ahead = sum(other.is_active and other.turn() < job.turn() for other in data.job_rows())
         st.progress(0.0, f"In the queue, {ahead} ahead" if ahead else "Starting")
 
 
@@ -109,7 +108,7 @@ def offer_more(view: View, label: str, why: str | None = None, **wanted: Any) ->
     which a person waits: it is done first."""
     spec = spec_of(view.comparison, **wanted)
     same = {"pair": spec.pair, "questions": spec.questions, "method": spec.method, **wanted}
-    _offer_or_wait(spec, lambda: newest_job(same, view.cohort, view.at), label, why)
+    _offer_or_wait(spec, lambda: job_for(same, view.cohort, view.at), label, why)
 
 
 def offer_job(spec: Spec, label: str, why: str) -> None:
@@ -121,18 +120,18 @@ def offer_job(spec: Spec, label: str, why: str) -> None:
     _offer_or_wait(spec, newest, label, why)
 
 
-def _offer_or_wait(spec: Spec, newest: Callable[[], JobRow | None], label: str, why: str | None) -> None:
+def _offer_or_wait(spec: Spec, asked: Callable[[], JobRow | None], label: str, why: str | None) -> None:
     urgent = why is None
 
     @st.fragment(run_every=0.3 if urgent else 1.0)
     def wait() -> None:
-        job = newest()
+        job = asked()
         if job is None or not job.is_active:
             st.rerun()
         else:
             _show_progress(job)
 
-    job = newest()
+    job = asked()
     if job is not None and job.is_active:
         wait()
         return

@@ -6,7 +6,7 @@ import streamlit as st
 
 from dashboard import beside, data, definitions, leaderboard, tables
 from dashboard.figures import strips
-from dashboard.pattern import headline, subject
+from dashboard.pattern import FOUND, headline, subject
 from dashboard.theme import percent
 from dashboard.widgets import beside_published, chart, metric_card, ready_view, subtitle
 from dashboard.words import as_text
@@ -20,6 +20,7 @@ asked = view.counts["selected"]
 
 st.title(as_text(view.pair.arrow))
 subtitle(view)
+st.caption(f":material/menu_book: {FOUND}")
 st.markdown(headline(subject(view.pair), told))
 
 left, *cards = st.columns([0.8, 1.25, 1.25, 1.25])
@@ -46,9 +47,9 @@ definitions.show(view, told, beside.chosen(view))
 
 st.subheader("All pairs at all cuts")
 st.caption(
-    "The paper's pattern for online RL is intensity up, complexity up, kurtosis down; a likelihood, which falls as a "
-    "model grows sure, is never said to go against it. ↑ ↓: beyond question noise, as the 95 % interval over questions "
-    "excludes zero. ↑↑ ↓↓: beyond the seed band too. Controls stand last. Click a column to sort, a pair to open it."
+    "A likelihood, which falls as a model grows sure, is never said to go against the pattern. ↑ ↓: beyond question "
+    "noise, as the 95 % interval over questions excludes zero. ↑↑ ↓↓: beyond the seed band too. Controls stand last. "
+    "Click a column to sort, a pair to open it."
 )
 leaderboard.show(view)
 

@@ -110,7 +110,7 @@ class Scale:
         return self.difference if panel == "difference" else self.strength
 
 
-def _curves(edges: pd.DataFrame, places: Places) -> tuple[np.ndarray, np.ndarray]:
+def curves(edges: pd.DataFrame, places: Places) -> tuple[np.ndarray, np.ndarray]:
     """Points of a quadratic curve for each edge, [edge, step] for x and for y."""
     start = np.array([places.at[places.stands[name]] for name in edges["writer"]])
     end = np.array([places.end(name, kind) for name, kind in zip(edges["node"], edges["kind"], strict=True)])
@@ -163,7 +163,7 @@ def _is_dotted(edges: pd.DataFrame, panel: str) -> pd.Series:
 def _edges(edges: pd.DataFrame, panel: str, top: float, pick: Pick, graph: ResidualGraph, places: Places) -> list:
     """The traces of a panel's edges: the faded ones, the halo of the picked one, the others, and what can be
     clicked."""
-    x, y = _curves(edges, places)
+    x, y = curves(edges, places)
     size = edges[PANELS[panel]].abs()
     width = np.minimum(len(_WIDTHS) - 1, (len(_WIDTHS) * size / top).astype(int)) if top > 0 else 0 * size
     stands_out = pick.edges(edges, graph)
@@ -258,7 +258,7 @@ def _marks(edges: pd.DataFrame, places: Places, marked: Mapping[str, str]) -> li
     at = {name: places.at[places.stands[name]] for name in marked if name in places.stands}
     traces = []
     if len(mine):
-        x, y = _curves(edges, places)
+        x, y = curves(edges, places)
         middles = zip(x[mine, len(_STEPS) // 2], y[mine, len(_STEPS) // 2], strict=True)
         at |= dict(zip(edges["edge"].iloc[mine], middles, strict=True))
         traces.append(_lines(x[mine], y[mine], color=MARKED, width=2, dash="dash"))

@@ -53,6 +53,10 @@ class JobRow:
         """Whether it waits or runs."""
         return self.status in ACTIVE
 
+    def turn(self) -> tuple[bool, bool, int]:
+        """By which jobs that have not ended are sorted as they are done."""
+        return self.status != "running", not self.urgent, self.job_id
+
 
 @dataclass(frozen=True)
 class ComparisonRow:

@@ -15,7 +15,8 @@ from benchmarks.start import BUSY
 from tests.conftest import ROOT
 
 PAGES = {
-    "compare": "",
+    "start": "",
+    "compare": "compare",
     "circuits": "circuits",
     "play": "play?changes=remove+a0-%3Em0",
     "transplant": "transplant?block=a0",

@@ -43,7 +43,7 @@ def _slider(page: Page, label: str) -> Locator:
 
 
 VIEWS = {
-    "?pair=PPO&alpha=0.5": ["base → ppo", "(α = 0.5)"],
+    "compare?pair=PPO&alpha=0.5": ["base → ppo", "(α = 0.5)"],
     "circuits?alpha=0.5&changed=weakened&edges=20&kinds=mlp&kinds=v&pair=PPO&panels=difference&pick=m3&sure=true"
     "&trace=true": ["Circuits: base → ppo", "under 3 filters", "strongest outputs"],
     "circuits?by=share&pair=PPO&pick=a5-%3Elogits&share=55": ["Circuits: base → ppo", "Difference of strength"],
@@ -83,39 +83,9 @@ def _shown(page: Page, text: str) -> None:
     )
 
 
-def test_back_and_forward_show_the_views_that_were(shared: Server, browser: Browser) -> None:
-    complaints = Complaints()
-    page = open_page(browser, shared.url, complaints)
-    heading = page.get_by_role("heading", level=1)
-    expect(heading).to_have_text("base → grpo")
-    settled(page)
-    page.get_by_role("combobox", name=re.compile("Pair")).click()
-    page.get_by_role("option", name="PPO").click()
-    expect(heading).to_have_text("base → ppo")
-    settled(page)
-    page.get_by_role("link", name="Circuits").click()
-    expect(heading).to_have_text("Circuits: base → ppo")
-    settled(page)
-    click(page, node(page, 1, "m3"))
-    picked(page, "m3")
-    click(page, node(page, 1, "a2"))
-    picked(page, "a2")
-    page.go_back()
-    picked(page, "m3")
-    page.go_back()
-    expect(page.get_by_text("Click a node, or the middle of an edge, for")).to_be_visible()
-    page.go_back()
-    expect(heading).to_have_text("base → ppo")
-    page.go_forward()
-    expect(heading).to_have_text("Circuits: base → ppo")
-    page.go_forward()
-    picked(page, "m3")
-    assert not complaints
-
-
 def test_moving_between_pages_keeps_the_selection(shared: Server, browser: Browser) -> None:
     complaints = Complaints()
-    page = open_page(browser, f"{shared.url}/?pair=DPO&alpha=0.1", complaints)
+    page = open_page(browser, f"{shared.url}/compare?pair=DPO&alpha=0.1", complaints)
     expect(page.get_by_role("heading", level=1)).to_have_text("base → dpo")
     settled(page)
     for link in ("Circuits", "Distributions", "Intensity", "Questions", "Timeline", "Methods", "Compare"):
@@ -138,7 +108,7 @@ def test_an_unknown_pair_in_the_link_is_named(shared: Server, browser: Browser) 
 
 
 def test_what_changed_and_how_sure_is_on_one_screen(shared: Server, browser: Browser) -> None:
-    page = open_page(browser, shared.url, Complaints())
+    page = open_page(browser, f"{shared.url}/compare", Complaints())
     settled(page)
     expect(plot(page, 2).locator(".main-svg").first).to_be_visible()
     for part in (page.get_by_role("heading", level=1), page.get_by_text("GRPO lowered intensity by"),
@@ -160,7 +130,7 @@ def _grid(page: Page) -> list[list[str]]:
 
 
 def test_the_leaderboard_sorts_by_number_and_its_rows_are_links(shared: Server, browser: Browser) -> None:
-    page = open_page(browser, shared.url, Complaints())
+    page = open_page(browser, f"{shared.url}/compare", Complaints())
     settled(page)
     table = page.get_by_test_id("stDataFrame").first
     page.get_by_role("heading", name="All pairs at all cuts").evaluate("it => it.scrollIntoView()")
@@ -366,7 +336,7 @@ def test_a_circuit_taken_away_comes_back(shared: Server, browser: Browser, tmp_p
 
 def test_an_impossible_view_says_why_and_offers_nothing(shared: Server, browser: Browser) -> None:
     complaints = Complaints()
-    page = open_page(browser, f"{shared.url}/?cohort=both+wrong", complaints)
+    page = open_page(browser, f"{shared.url}/compare?cohort=both+wrong", complaints)
     expect(page.get_by_text("No question is both wrong")).to_be_visible()
     settled(page)
     expect(page.get_by_role("button", name="Compute it")).to_have_count(0)
@@ -375,7 +345,7 @@ def test_an_impossible_view_says_why_and_offers_nothing(shared: Server, browser:
 
 def test_a_fresh_store_computes_itself_with_visible_progress(fresh_server: Server, browser: Browser) -> None:
     complaints = Complaints()
-    page = open_page(browser, fresh_server.url, complaints)
+    page = open_page(browser, f"{fresh_server.url}/compare", complaints)
     expect(page.get_by_text(re.compile("Being computed|has not been computed"))).to_be_visible()
     expect(page.get_by_role("progressbar").first).to_be_visible(timeout=60_000)
     expect(page.get_by_text("(α = 0.3)").first).to_be_visible(timeout=120_000)

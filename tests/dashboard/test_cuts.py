@@ -22,8 +22,7 @@ def _open(page: str, **state: object) -> AppTest:
     for key, value in state.items():
         app.session_state[key] = value
     app.run()
-    if page != "compare":
-        app.switch_page(f"../pages/{page}.py").run()
+    app.switch_page(f"../pages/{page}.py").run()
     assert not app.exception
     return app
 

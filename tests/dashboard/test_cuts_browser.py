@@ -8,7 +8,7 @@ from tests.dashboard.browsing import Complaints, open_page, settled
 
 def test_a_cut_in_tokens_is_typed_kept_in_the_link_and_left_again(shared: Server, browser: Browser) -> None:
     complaints = Complaints()
-    page = open_page(browser, f"{shared.url}/?beside=%CE%B1+0.5&beside=PPO", complaints)
+    page = open_page(browser, f"{shared.url}/compare?beside=%CE%B1+0.5&beside=PPO", complaints)
     settled(page)
     expect(page.get_by_text("GRPO, α = 0.5").first).to_be_visible()
     page.get_by_role("button", name="In tokens").click()

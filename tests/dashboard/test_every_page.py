@@ -16,7 +16,7 @@ from tests.dashboard.browsing import Complaints, at_rest, open_page, settled
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROME is None, reason="no Chromium on this machine")]
 
 PAGES = {
-    "": "base → ppo",
+    "compare": "base → ppo",
     "circuits": "Circuits: base → ppo",
     "distributions": "Distributions: base → ppo",
     "intensity": "Intensity: base → ppo",
@@ -31,8 +31,9 @@ PAGES = {
 STATES = (
     "circuits?pick=a5-%3Elogits",
     "distributions?part=Diversity",
-    "?pair=Nonsense",  # what stands in the link is unknown
-    "?pair=SmolLM2+GRPO",  # or not computed
+    "",  # the front page
+    "compare?pair=Nonsense",  # what stands in the link is unknown
+    "compare?pair=SmolLM2+GRPO",  # or not computed
 )
 """Pages as they look after a click, or where something is amiss."""
 

@@ -345,8 +345,7 @@ def test_viewers_see_no_folder(full: Path, page: str, monkeypatch: pytest.Monkey
     monkeypatch.setenv("PROBING_MODE", "hosted")
     monkeypatch.setenv("PROBING_ADMIN_TOKEN", TOKEN)
     app = AppTest.from_file(str(ROOT / "dashboard" / "shell.py"), default_timeout=60).run()
-    if page != "compare":
-        app = app.switch_page(f"../pages/{page}.py").run()
+    app = app.switch_page(f"../pages/{page}.py").run()
     assert not app.exception
     shown = _all_texts(app)
     assert str(ROOT) not in shown

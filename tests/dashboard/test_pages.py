@@ -31,9 +31,7 @@ def _open(page: str, **state: object) -> AppTest:
     for key, value in state.items():
         app.session_state[key] = value
     app.run()
-    if page != "compare":
-        app.switch_page(f"../pages/{page}.py").run()
-    return app
+    return app.switch_page(f"../pages/{page}.py").run()
 
 
 def _compute(spec: Spec) -> None:

@@ -255,10 +255,10 @@ def test_viewers_of_a_hosted_server_look_and_do_not_queue(empty: Path, monkeypat
     app = _open()
     assert not app.exception
     assert [button.label for button in app.button] == ["Unlock"]
-    assert "everybody may look" in _texts(app)
-    compare = AppTest.from_file(str(ROOT / "dashboard" / "shell.py"), default_timeout=60).run()
+    assert roles.why_not() in _texts(app), "a pair's page and this one say the same"
+    compare = app.switch_page("../pages/compare.py").run()
     assert not compare.button
-    assert "only those who have signed in" in _texts(compare)
+    assert roles.why_not() in _texts(compare)
 
 
 def test_nobody_can_queue_where_nobody_can_sign_in(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,6 +267,11 @@ def test_nobody_can_queue_where_nobody_can_sign_in(full: Path, monkeypatch: pyte
     assert not app.exception
     assert not app.button
     assert "nothing new is computed here" in _texts(app)
+    app.session_state["pair"] = "smollm2-grpo"
+    compare = app.switch_page("../pages/compare.py").run()
+    assert compare.title[0].value == "SmolLM2-135M-Instruct → smollm2-grpo"
+    assert not compare.button
+    assert "nothing new is computed here" in _texts(compare), "a pair's page and Runs say the same"
     with pytest.raises(StoreError, match="only read"):
         service.store().queue.submit({})
 
