@@ -14,6 +14,7 @@ from pathlib import Path
 
 from probing.errors import PersonError
 from probing.jobs.plan import Spec
+from probing.pairs import own_path, registry_path
 from probing.store import default_path
 
 PATIENCE = 120.0
@@ -45,8 +46,9 @@ class Forecaster:
         Raises:
             ForecastError: it cannot be planned, or there is no answer.
         """
+        places = {"PROBING_PAIRS": str(registry_path().absolute()), "PROBING_OWN_PAIRS": str(own_path().absolute())}
         store = str(default_path().absolute())
-        asked = json.dumps({"spec": spec.as_json(), "store": store, "settings": settings})
+        asked = json.dumps({"spec": spec.as_json(), "store": store, "settings": places | settings})
         with self._turn:
             told = json.loads(self._answer(asked) or self._answer(asked) or "{}")
         if "forecast" not in told:

@@ -102,7 +102,7 @@ def _link(form: str, term: Term) -> str:
     return f'[{form}](/glossary#{term.anchor} "{title}")'
 
 
-_MARK = re.compile(r'\[([^\]]*)\]\(/glossary#[\w-]* "[^"]*"\)')
+_MARK = re.compile(r'\[([^\[\]]*)\]\(/glossary#[\w-]* "[^"]*"\)')
 
 
 def plain(text: str) -> str:

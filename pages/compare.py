@@ -47,9 +47,9 @@ definitions.show(view, told, beside.chosen(view))
 
 st.subheader("All pairs at all cuts")
 st.caption(
-    "A likelihood, which falls as a model grows sure, is never said to go against the pattern. ↑ ↓: beyond question "
-    "noise, as the 95 % interval over questions excludes zero. ↑↑ ↓↓: beyond the seed band too. Controls stand last. "
-    "Click a column to sort, a pair to open it."
+    "Whether each goes with the paper's pattern. A likelihood, which falls as a model grows sure, is never said to go "
+    "against it. ↑ ↓: beyond question noise, as the 95 % interval over questions excludes zero. ↑↑ ↓↓: beyond the seed "
+    "band too. Controls stand last. Click a column to sort, a pair to open it."
 )
 leaderboard.show(view)
 

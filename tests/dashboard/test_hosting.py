@@ -50,7 +50,7 @@ def _hosted(snapshot: Path, **settings: str) -> dict[str, str]:
     return fixed | own | settings
 
 
-def _texts(server: Server, page: str = "") -> list[str]:
+def _texts(server: Server, page: str = "compare") -> list[str]:
     async def look() -> list[str]:
         viewer = Viewer(server.url, random.Random(0))
         await viewer.connect()

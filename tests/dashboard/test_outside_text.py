@@ -29,6 +29,10 @@ TITLES = {"pair": f"Pair {EVIL}", "questions": f"Questions {EVIL}", "kind": f"ki
 FOLDER = "www.evil.example [evil](evil.example) evil@evil.example <b>evil :evil: **evil** `evil`"
 
 
+_OUR_LINK = re.compile(r"\[[^\[\]\\]*\]\(/[a-z]+\?[\w%+&=.~-]*\)")
+"""A link to a page of ours, whose query is escaped."""
+
+
 def _is_active(text: str) -> bool:
     return ACTIVE.search(re.sub(r"\\[!-/:-@\[-`{-~]", "", text)) is not None
 
@@ -113,7 +117,7 @@ def test_no_page_makes_more_of_a_text_from_outside_than_characters(
     assert not app.exception
     shown = _shown(app)
     assert any("evil" in text for text in shown)
-    own = [text for text in shown if "evil" in text]
+    own = [_OUR_LINK.sub("", text) for text in shown if "evil" in text]
     assert not [text for text in own if _is_active(text.replace("**", "").removeprefix(":material/"))]
 
 

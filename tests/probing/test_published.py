@@ -14,8 +14,8 @@ def test_the_papers_rows_are_found_by_models_questions_and_cut() -> None:
     assert row.at == Cut(0.1)
     assert set(row.metrics) == set(PATTERN)
     assert row.metrics["distribution_kurtosis"] == (357, 223)
-    assert published(pair, "MATH", 0.1) == [row]
-    assert not published(pair, "MATH", 0.3)
+    assert published(pair, "MATH", Cut(0.1)) == [row]
+    assert not published(pair, "MATH", Cut(0.3))
     assert not published(pair, "GSM8K")
 
 
