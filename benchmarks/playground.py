@@ -1,7 +1,7 @@
 """How long people wait for the playground: many of them at once, through the door, with its real process.
 
-    python -m benchmarks.playground            10 people for two minutes; exits 1 if a limit is passed
-    python -m benchmarks.playground --quick    the same for 20 seconds
+    python -m benchmarks.playground            10 people for two minutes; 1 if the limit is passed, or one fails
+    python -m benchmarks.playground --quick    the same for 20 seconds, too few answers for the limit to count
 
 Each person types a problem that nobody has asked, looks at what both models say, changes something five times (an edge
 or a node, removed or swapped; sometimes another token), and begins anew, reading for `--think` seconds on average after
@@ -133,11 +133,9 @@ def main() -> int:
     print(row("all, without the queue", waited.computing))
     print(f"processor time of an answer: {used / len(every) * 1000:.0f} ms on average")
     print(f"{len(waited.errors)} errors {waited.errors[:1] or ''}; the process holds {memory / 2**20:.0f} MiB")
-    median = statistics.median(every)
-    if waited.errors or median > LIMIT:
-        print(f"FAILED: median {median * 1000:.0f} ms, {len(waited.errors)} errors", file=sys.stderr)
-        return 1
-    return 0
+    above = statistics.median(every) > LIMIT
+    print(f"median {statistics.median(every) * 1000:.0f} ms (limit {LIMIT * 1000:.0f} ms){'  ABOVE' if above else ''}")
+    return int(bool(waited.errors) or (above and not arguments.quick))
 
 
 if __name__ == "__main__":
