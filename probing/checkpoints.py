@@ -20,6 +20,7 @@ from pathlib import Path
 
 from probing.errors import ModelError
 from probing.hub import fetch
+from probing.pairs import ADAPTER
 
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 _PICKLED = ("*.bin", "*.bin.index.json")
@@ -27,8 +28,6 @@ _TEXTS = (
     "config.json", "generation_config.json", "adapter_config.json", "tokenizer*", "special_tokens_map.json", "vocab.*",
     "merges.txt", "chat_template.jinja",
 )  # fmt: skip
-
-_ADAPTER = "adapter_config.json"
 
 _ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _MODEL_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
@@ -101,7 +100,7 @@ def look(name: str) -> str:
             raise ModelError(f"{path} is not a GGUF file.", "Give a model's folder, a .gguf file or a hub id.")
         return "a GGUF file"
     weight_files(path, pickled=False)
-    if (path / _ADAPTER).exists():
+    if (path / ADAPTER).exists():
         return f"a LoRA adapter of {_base_named_in(path)[0]}"
     if not (path / "config.json").exists():
         raise ModelError(f"{path} has no config.json.", "Save the model with save_pretrained and try again.")
@@ -118,7 +117,7 @@ class _Place:
 
     @property
     def is_adapter(self) -> bool:
-        return self.gguf is None and (self.folder / _ADAPTER).exists()
+        return self.gguf is None and (self.folder / ADAPTER).exists()
 
 
 def _locate(name: str, revision: str | None, pickled: bool, weights: bool) -> _Place:
@@ -162,20 +161,20 @@ def _is_there(path: Path) -> bool:
 def _base_named_in(adapter: Path) -> tuple[str, str | None]:
     """The base that an adapter's config names, and its revision."""
     try:
-        described = json.loads((adapter / _ADAPTER).read_text(encoding="utf-8"))
+        described = json.loads((adapter / ADAPTER).read_text(encoding="utf-8"))
         base, revision = described["base_model_name_or_path"], described.get("revision")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelError(f"{adapter / _ADAPTER} does not name the base of this adapter.", "Is it complete?") from error
+        raise ModelError(f"{adapter / ADAPTER} does not name the base of this adapter.", "Is it complete?") from error
     if not isinstance(base, str) or not isinstance(revision, str | None):
-        raise ModelError(f"{adapter / _ADAPTER} does not name the base of this adapter.", "Is it complete?")
+        raise ModelError(f"{adapter / ADAPTER} does not name the base of this adapter.", "Is it complete?")
     return base, revision
 
 
 def _gguf(path: Path) -> _Place:
     if path.suffix != ".gguf":
         raise ModelError(f"{path} is not a GGUF file.", "Give a model's folder, a .gguf file or a hub id.")
-    if (path.parent / _ADAPTER).exists():  # transformers would load the base that it names, and the adapter
-        raise ModelError(f"{path} has an {_ADAPTER} beside it.", "Put the GGUF file into a folder of its own.")
+    if (path.parent / ADAPTER).exists():  # transformers would load the base that it names, and the adapter
+        raise ModelError(f"{path} has an {ADAPTER} beside it.", "Put the GGUF file into a folder of its own.")
     return _Place(path.parent, f"sha256:{_digest_of([path])}", path.name)
 
 
@@ -213,7 +212,7 @@ def weight_files(folder: Path, pickled: bool) -> list[Path]:
     Raises:
         ModelError: there are none that may be read, or an index names what is not beside it.
     """
-    names = _ADAPTER_WEIGHTS if (folder / _ADAPTER).exists() else _MODEL_WEIGHTS
+    names = _ADAPTER_WEIGHTS if (folder / ADAPTER).exists() else _MODEL_WEIGHTS
     for name in names if pickled else names[:1]:
         if (folder / name).is_file():
             return [folder / name]

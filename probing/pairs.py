@@ -22,6 +22,9 @@ STORE = DATA / "store.duckdb"
 SMALL = 32e6
 """Bytes of two models that are small enough to have every edge removed without being asked."""
 
+ADAPTER = "adapter_config.json"
+"""What a folder has whose weights are an adapter's."""
+
 _STEP = re.compile(r"-\d+$")
 
 
@@ -129,14 +132,17 @@ class Pair(_Entry):
 
     @property
     def is_local(self) -> bool:
-        """Whether both models are folders on this machine."""
+        """Whether both models are on this machine."""
         return all(_exists(Path(model)) for model in (self.base, self.tuned))
 
     @property
     def is_small(self) -> bool:
-        """Whether both models are folders on this machine that together hold less than `SMALL` bytes."""
+        """Whether both models are on this machine, whole, and together hold less than `SMALL` bytes. An adapter is not
+        whole: its base may hold any number."""
         models = {Path(model) for model in (self.base, self.tuned)}
-        return self.is_local and sum(file.stat().st_size for model in models for file in model.rglob("*")) < SMALL
+        if not self.is_local or any((model / ADAPTER).exists() for model in models):
+            return False
+        return sum(file.stat().st_size for model in models for file in (model, *model.rglob("*"))) < SMALL
 
     @property
     def arrow(self) -> str:
@@ -144,11 +150,11 @@ class Pair(_Entry):
         return f"{self.model_name('base')} → {self.model_name('tuned')}"
 
     def model_name(self, side: str) -> str:
-        """A short name for one side's model: a hub id, or the last part of a path."""
+        """A short name for one side's model: a hub id, or the last part of a path, whether or not it is there."""
         model = getattr(self, side)
         if model.endswith(".gguf"):
             return Path(model).name.partition(".")[0]
-        return Path(model).name if _exists(Path(model)) else model
+        return Path(model).name if Path(model).is_absolute() or _exists(Path(model)) else model
 
 
 class Registry(_Entry):

@@ -134,11 +134,12 @@ def same_tokens(comparisons: Iterable[ComparisonRow]) -> list[SameTokens]:
     """Comparisons that are alike, those together that score the same tokens, in the order of their cuts.
 
     A run's key says which model was scored on which questions, cut after how many tokens, and how: comparisons of a
-    pair that have the same runs differ in nothing but how their cuts are given.
+    pair that have the same runs differ in nothing but how their cuts are given. One without runs is like no other.
     """
-    found: dict[tuple[str | None, ...], list[ComparisonRow]] = {}
+    found: dict[tuple[str, ...], list[ComparisonRow]] = {}
     for row in sorted(comparisons, key=lambda row: row.at):
-        found.setdefault((row.pair, row.base_run, row.tuned_run), []).append(row)
+        runs = (row.base_run, row.tuned_run) if row.base_run and row.tuned_run else (row.comparison_key,)
+        found.setdefault((row.pair, *runs), []).append(row)
     return [SameTokens(tuple(rows)) for rows in found.values()]
 
 

@@ -119,6 +119,8 @@ def test_cuts_that_score_the_same_tokens_are_one_row_and_one_table_line(tmp_path
     assert all((edges == scored[0]).all() for edges in scored), "the very same scores"
     assert (one.row(Cut(0.1)).at, one.row(Cut(0.5)).at) == (Cut(0.1), Cut(0.03))
     assert len(same_tokens([*rows, replace(rows[0], pair="ppo")])) == 3, "pairs stay apart"
+    unscored = [replace(row, base_run=None, tuned_run=None) for row in rows]
+    assert len(same_tokens(unscored)) == 4, "what has not been scored scores no tokens that another does"
     lines = [line.split(" | ")[:3] for line in report(store, load_registry(), ["grpo"]) if "→" in line and "| " in line]
     assert lines[0][:2] == ["| 0.03, 0.1, 1 token", "1"]
     assert lines[1][:2] == ["| 3 tokens", "3"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from probing import own_pairs
 from probing.checkpoints import look
 from probing.errors import ModelError, PairError
-from probing.pairs import DATA, load_registry, own_path
+from probing.pairs import DATA, SMALL, load_registry, own_path
 
 PAIR = {
     "title": "My GRPO", "algorithm": "GRPO", "kind": "online RL", "base": str(DATA / "zoo" / "base"),
@@ -122,3 +122,23 @@ def test_a_model_is_looked_at_without_reading_its_weights(tmp_path: Path) -> Non
     for wrong in ("nowhere", "./nowhere", str(tmp_path / "none"), "a/b/c", "x\0y", "package:nope/f.gguf"):
         with pytest.raises(ModelError):
             look(wrong)
+
+
+def test_a_large_file_and_an_adapter_are_not_small_though_their_folders_hold_little(tmp_path: Path) -> None:
+    own_pairs.add(PAIR)
+    assert load_registry().pair("my-grpo").is_small
+    large = tmp_path / "large.gguf"
+    with large.open("wb") as file:
+        file.truncate(int(SMALL))
+    own_pairs.add(PAIR | {"title": "GGUF", "base": str(large), "tuned": str(large)})
+    assert not load_registry().pair("gguf").is_small
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "owner/large"}')
+    own_pairs.add(PAIR | {"title": "LoRA", "base": str(adapter), "tuned": str(adapter)})
+    assert not load_registry().pair("lora").is_small
+
+
+def test_a_models_name_tells_no_folder_once_it_has_gone(tmp_path: Path) -> None:
+    own_pairs.add(PAIR | {"tuned": str(tmp_path / "gone")})
+    assert load_registry().pair("my-grpo").arrow == "base → gone"
