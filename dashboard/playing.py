@@ -19,7 +19,7 @@ from dashboard.words import as_text, listed
 from probing import edge_tables
 from probing.graph import ResidualGraph, is_edge
 from probing.metrics import Definition
-from probing.pairs import Pair, load_registry
+from probing.pairs import Pair, load_registry, own_stamp
 from probing.playground import Change, Experiment, Kind, Outcome, PlaygroundError
 
 _KEPT = 400
@@ -105,11 +105,12 @@ def ask(experiment: Experiment) -> Outcome:
     if not door().is_warm:
         waiting = st.spinner("Loading both models, some seconds the first time")
     with waiting:
-        return _ask(json.dumps(experiment.as_json()), _visitor())
+        return _ask(json.dumps(experiment.as_json()), own_stamp(), _visitor())
 
 
 @st.cache_resource(max_entries=_KEPT, show_spinner=False)
-def _ask(experiment: str, _who: str) -> Outcome:
+def _ask(experiment: str, registered: tuple[int, int] | None, _who: str) -> Outcome:
+    """What is kept of an experiment, until a name may stand for other models."""
     return door().ask(Experiment.from_json(json.loads(experiment)), _who)
 
 

@@ -214,13 +214,13 @@ def load_registry(path: Path | None = None) -> Registry:
     Raises:
         PairError: a file is missing, is not TOML, an entry is wrong (it is named), or both files have one of a name.
     """
-    return _read_once(path) if path is not None else _read_both(registry_path(), own_path(), _stamp(own_path()))
+    return _read_once(path) if path is not None else _read_both(registry_path(), own_path(), own_stamp())
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """What changes when a file is written again; None where there is none."""
+def own_stamp() -> tuple[int, int] | None:
+    """What changes when the file of one's own pairs is written again; None where there is none."""
     try:
-        found = path.stat()
+        found = own_path().stat()
     except OSError:
         return None
     return found.st_mtime_ns, found.st_ino

@@ -33,8 +33,8 @@ class Limits:
 
     waiting: int = 32
     """Experiments that may wait for their turn."""
-    a_minute: int = 60
-    """Experiments that one person may ask for in a minute."""
+    a_minute: int = 240
+    """Experiments that one person may ask for in a minute. A lesson's search for a problem has taken up to 51."""
     start: float = 120.0
     """Seconds that the process may take to start."""
     answer: float = 60.0

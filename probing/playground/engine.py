@@ -23,7 +23,7 @@ from probing.jobs.loading import Models
 from probing.jobs.numerics import numerics_of
 from probing.method import Method
 from probing.models import answer, pieces
-from probing.pairs import Pair, load_registry
+from probing.pairs import Pair, Registry, load_registry
 from probing.playground.experiment import Change, Chosen, Experiment, Kind, Outcome, PlaygroundError, Said, Side
 from probing.playground.speaking import Decoded, OfAnother, Speaker, Way
 from probing.questions import Question, grade, load_questions, prompt_for
@@ -35,8 +35,9 @@ LIKELIEST = 5
 MEASURED, MEASURED_OF_LARGE = 100, 10
 """Questions on which it is measured what a model writes on average."""
 
-KEPT = 256
-"""Outcomes that are kept, and answers, and estimates."""
+KEPT, KEPT_OF_LARGE = 256, 8
+"""Outcomes that are kept, and estimates, and answers; of large models fewer answers, as the logits of one may take half
+a gigabyte."""
 
 _SUM = re.compile(r"(\d+)\+(\d+)=")
 
@@ -77,6 +78,8 @@ class Engine:
     """Whether it may load any pair, or only those that are small."""
     _models: Models = field(default_factory=lambda: Models(large=2))
     _kept: dict[str, Recent] = field(default_factory=dict)
+    _registry: Registry | None = None
+    """Whose pairs and questions what is kept is of."""
 
     def do(self, experiment: Experiment) -> Outcome:
         """What both models say.
@@ -86,14 +89,17 @@ class Engine:
                 have, or a model that cannot be loaded.
         """
         started = time.monotonic()
-        pair = load_registry().pair(experiment.pair)
+        registry = load_registry()
+        if registry is not self._registry:  # a name may stand for other models or questions now
+            self._kept, self._registry = {}, registry
+        pair = registry.pair(experiment.pair)
         if not self.allow_large and not pair.is_small:
             raise PlaygroundError("This server answers only with the small models that ship.", "Choose another pair.")
         outcome = self._recent("outcome").get((pair, experiment), lambda: self._do(pair, experiment))
         return replace(outcome, seconds=time.monotonic() - started)
 
-    def _recent(self, kind: str) -> Recent:
-        return self._kept.setdefault(kind, Recent(KEPT))
+    def _recent(self, kind: str, most: int = KEPT) -> Recent:
+        return self._kept.setdefault(kind, Recent(most))
 
     def _do(self, pair: Pair, experiment: Experiment) -> Outcome:
         base, tuned = self._speakers(pair)
@@ -166,7 +172,9 @@ class Engine:
             return speaker.answer_by(draft, prompt) if draft else speaker.answer(prompt)
 
         key = (speaker.key, prompt, speaker.pair.max_new_tokens, speaker.pair.stop)
-        return Asked(question, prompt, self._recent("answers").get(key, answered))
+        small = speaker.pair.is_small
+        recent = self._recent("answers") if small else self._recent("answers of large models", KEPT_OF_LARGE)
+        return Asked(question, prompt, recent.get(key, answered))
 
     def _side(self, speaker: Speaker, other: Speaker, asked: Asked, place: int, kinds: dict[int, Kind]) -> Side:
         prompt, clean = asked.prompt, asked.answer

@@ -12,6 +12,7 @@ from streamlit.testing.v1 import AppTest
 from dashboard import bench, playing, service
 from dashboard.figures import answers, wiring
 from dashboard.theme import PICKED
+from probing import own_pairs
 from probing.errors import PersonError
 from probing.graph import graph_of
 from probing.pairs import load_registry
@@ -244,3 +245,20 @@ def test_a_large_pair_names_small_ones_to_viewers(empty: Path, monkeypatch: pyte
 def test_a_playground_that_is_off_says_so(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROBING_PLAYGROUND", "off")
     assert "switched off" in _texts(_open())
+
+
+def test_a_name_that_stands_for_another_pair_is_asked_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROBING_OWN_PAIRS", str(tmp_path / "own.toml"))
+    service.door().close()  # the process that runs knows of another file
+    service.door.cache_clear()
+    grpo = load_registry().pair("grpo")
+    mine = {
+        "title": "Mine", "algorithm": "GRPO", "kind": "RL", "base": grpo.base, "questions": ["addition"],
+        "max_new_tokens": grpo.max_new_tokens,
+    }  # fmt: skip
+    said = []
+    for tuned in (grpo.tuned, grpo.base):
+        own_pairs.add({**mine, "tuned": tuned})
+        said.append(playing.ask(Experiment("mine", "3471+2853=")).tuned.answer.is_right)
+        own_pairs.remove("mine")
+    assert said == [True, False]

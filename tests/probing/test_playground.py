@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from probing import own_pairs
 from probing.ablation import effects, run_with
 from probing.attribution import Fixed
 from probing.errors import PairError
@@ -24,7 +25,7 @@ from probing.models import answer
 from probing.pairs import load_registry
 from probing.playground import Change, Door, Experiment, Limits, Outcome, PlaygroundError
 from probing.playground.door import _Visits
-from probing.playground.engine import Engine, kinds_of, where_they_part
+from probing.playground.engine import KEPT_OF_LARGE, Engine, kinds_of, where_they_part
 from probing.playground.speaking import OfAnother, Speaker, Way
 from tests.waiting import until
 
@@ -110,6 +111,37 @@ def test_right_is_what_the_sum_is_or_what_the_pairs_questions_say(engine: Engine
     assert engine.do(_experiment("34+28")).base.answer.is_right is None, "nobody knows what is asked"
     [named] = [line for line in map(json.loads, _addition().read_text().splitlines()) if line["id"] == "add-0003"]
     assert engine.do(_experiment(named["question"])).tuned.answer.is_right is True
+
+
+def test_a_name_that_stands_for_another_pair_or_other_questions_is_answered_anew(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROBING_OWN_PAIRS", str(tmp_path / "own.toml"))
+    file = tmp_path / "asked.jsonl"
+    grpo = load_registry().pair("grpo")
+    sums = {"title": "Asked", "file": str(file), "grading": "last-number"}
+    mine = {
+        "title": "Mine",
+        "algorithm": "GRPO",
+        "kind": "RL",
+        "base": grpo.base,
+        "max_new_tokens": grpo.max_new_tokens,
+    }
+    right = []
+    for tuned, reference in ((grpo.tuned, "6324"), (grpo.base, "6324"), (grpo.tuned, "6224")):
+        file.write_text(json.dumps({"id": "1", "question": "3471+2853=", "answer": reference}))
+        own_pairs.add({**mine, "tuned": tuned}, sums)
+        right.append(engine.do(Experiment("mine", "3471+2853=")).tuned.answer.is_right)
+        own_pairs.remove("mine")
+    assert right == [True, False, False]
+
+
+def test_of_large_models_few_answers_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("probing.pairs.SMALL", 0)
+    engine = Engine(allow_large=True)
+    for number in range(KEPT_OF_LARGE):
+        engine.do(_experiment(f"{100 + number}+200="))
+    assert len(engine._kept["answers of large models"]._kept) == KEPT_OF_LARGE
 
 
 def _addition() -> Path:
