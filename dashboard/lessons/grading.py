@@ -161,16 +161,15 @@ def first_difference(base: Said, tuned: Said) -> Count | None:
 
 def what_may_be_said(change: Comparison, band: Band | None) -> Choice:
     """Lesson 5: what may be said of a change of intensity, beside its interval and the seed band."""
-    within = change.relative is not None and band is not None and band.place(change) != "beyond"
     if change.direction == 0:
         right, why = (
             "nothing",
             "The interval includes zero: with other questions it may be the other way.",
         )
-    elif within:
-        right, why = "questions", "The interval excludes zero, but another seed moves a model as far."
-    elif band is None:
+    elif band is None or change.relative is None:
         right, why = "questions", "The interval excludes zero. What another seed does is not known here."
+    elif band.place(change) != "beyond":
+        right, why = "questions", "The interval excludes zero, but another seed may move a model as far."
     else:
         right, why = "both", "The interval excludes zero, and lies outside what other seeds do."
     texts = {

@@ -117,6 +117,13 @@ def test_what_may_be_said_hangs_on_interval_and_seeds(low: float, high: float, b
     assert word in question.options[at].text
 
 
+def test_a_change_with_no_share_of_its_base_is_not_said_to_be_beyond_seeds() -> None:
+    change = Comparison(0.0, 0.2, 0.2, None, 0.1, 0.3, np.nan, np.nan)
+    question = grading.what_may_be_said(change, Band(-0.2, 0.05, 2))
+    (at,) = right(question)
+    assert "beyond question noise. That training" in question.options[at].text
+
+
 def test_an_exercise_is_judged_by_what_the_model_says() -> None:
     for grade in (grading.not_needed, grading.enough):
         assert grade(replace(side(), changed=said("639", True)), "a0").is_right
