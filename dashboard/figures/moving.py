@@ -8,7 +8,7 @@ What a browser is told of a person who wants less motion it does not tell a pict
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 import numpy as np
@@ -63,7 +63,10 @@ class Moments:
 
 def circuit(graph: ResidualGraph, moments: Moments, dark: bool, moving: bool = True) -> str:
     """The picture, for a light or a dark page; where it is not to move, of the last moment."""
-    places, shares = Places.of(graph, ()), moments.shares
+    places = replace(
+        Places.of(graph, ()), ports={}
+    )  # lines end at their node: there is no room to tell q, k and v apart
+    shares = moments.shares
     strongest = np.sort(np.argsort(-shares.max(axis=0), kind="stable")[:_EDGES])
     shares = shares[:, strongest]
     widths = _THINNEST + (_WIDEST - _THINNEST) * shares / max(float(shares.max()), np.finfo(float).tiny)
