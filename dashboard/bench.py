@@ -12,7 +12,7 @@ import streamlit as st
 from dashboard import names, playing
 from dashboard.edge_filter import EdgeFilter, together
 from dashboard.figures import answers
-from dashboard.panels import PANELS
+from dashboard.panels import PANELS, usual
 from dashboard.service import public
 from dashboard.theme import COLOURS, number, percent
 from dashboard.widgets import clicked
@@ -150,8 +150,8 @@ def circuits(edges: pd.DataFrame, changes: Iterable[Change]) -> tuple[dict[str, 
     which, count = st.columns([1.4, 1], gap="medium", vertical_alignment="bottom")
     with which:
         side = st.segmented_control(
-            "Panels", [_BOTH, *PANELS], default=_BOTH, required=True, key="models", bind="query-params",
-            label_visibility="collapsed",
+            "Panels", [_BOTH, *PANELS], default=usual(st.context.headers, _BOTH, "tuned"), required=True, key="models",
+            bind="query-params", label_visibility="collapsed",
         )  # fmt: skip
     with count:
         most = st.slider("Edges in each", 5, min(100, len(edges)), 25, key="most", bind="query-params")

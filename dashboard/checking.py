@@ -38,7 +38,7 @@ class Values:
     table: pd.DataFrame
     """An edge table, with `edges`' verdicts where it is of estimates."""
     what: str
-    """What a strength is the mean of, without its sign."""
+    """What a strength is."""
     comparison: str | None = None
     """That has them; None if only some edges are known."""
     of_signs: str = ""
@@ -52,11 +52,11 @@ class Values:
 
 
 def _estimated(view: View) -> Values:
-    return Values(edges(view), "|score|", view.key, share_of_zero(view.method))
+    return Values(edges(view), "mean |score|", view.key, share_of_zero(view.method))
 
 
 _ESTIMATES, _REAL = "estimates", "really removed"
-_OF_EFFECTS = "|change of the loss without the edge|"
+_OF_EFFECTS = "mean |change of the loss without the edge|"
 
 
 def values(view: View) -> Values:

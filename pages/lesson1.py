@@ -6,6 +6,7 @@ import streamlit as st
 
 from dashboard.figures import lessons
 from dashboard.lessons import frame, grading, live
+from dashboard.theme import percent
 from dashboard.widgets import chart
 
 
@@ -31,8 +32,8 @@ def what_each_part_says() -> None:
         )
         st.caption(
             f"The base would lead with “{found.base.chosen.token}”, whose probability is "
-            f"{found.base.chosen.probability:.0%}; the tuned model with “{found.tuned.chosen.token}”, at "
-            f"{found.tuned.chosen.probability:.0%}."
+            f"{percent(found.base.chosen.probability, signed=False)}; the tuned model with "
+            f"“{found.tuned.chosen.token}”, at {percent(found.tuned.chosen.probability, signed=False)}."
         )
 
 

@@ -7,6 +7,7 @@ import streamlit as st
 from dashboard.figures import lessons
 from dashboard.figures.answers import shown
 from dashboard.lessons import frame, grading, live
+from dashboard.theme import percent
 from dashboard.widgets import chart
 
 MOST = 12
@@ -36,8 +37,9 @@ def the_strongest() -> None:
             f"The {MOST} strongest edges of the base for the chosen token, as arcs over the blocks.",
         )
         st.caption(
-            f"The base says “{shown(chosen.token)}” with a probability of {chosen.probability:.0%} and a "
-            f"margin of {chosen.margin:.2f} nats. The {MOST} strongest edges; hover the top of an arc for its name."
+            f"The base says “{shown(chosen.token)}” with a probability of "
+            f"{percent(chosen.probability, signed=False)} and a margin of {chosen.margin:.2f} nats. The "
+            f"{MOST} strongest edges; hover the top of an arc for its name."
         )
 
 

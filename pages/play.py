@@ -83,8 +83,9 @@ def experiment() -> None:
         bench.share(pair, questions, asked)
     with graphs:
         panels, shown = bench.circuits(edges, changes)
-        scale, pick = wiring.Scale.of(edges, what="|change of the margin|"), wiring.Pick(target)
-        with st.container(key="wide-play"):
+        scale = wiring.Scale.of(edges, what="|change of the margin|", dotted="against the token", tested=False)
+        pick = wiring.Pick(target)
+        with st.container(key="wide-play" if len(panels) > 1 else "narrow-play"):
             chart(
                 partial(wiring.graph, panels, graph, scale, pick, marked=bench.marks(changes)),
                 "wires",

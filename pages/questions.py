@@ -59,7 +59,7 @@ count = st.slider("Edges in each panel", 10, min(200, len(edges)), 40, key="own_
 panels = {panel: EdgeFilter(count=count).apply(edges, panel) for panel in PANELS}
 with st.container(key="wide"):
     chart(
-        partial(wiring.graph, panels, view.graph, Scale.of(edges), Pick()),
+        partial(wiring.graph, panels, view.graph, Scale.of(edges, what="|score|", tested=False), Pick()),
         "question-graph",
         "The circuit of this question alone, in base, tuned and their difference.",
         lambda: transcript.own_numbers(together(edges, panels)),

@@ -10,6 +10,7 @@ keys and values.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -93,16 +94,20 @@ class Scale:
 
     strength: float
     difference: float
-    what: str = "|score|"
-    """What a strength is the mean of, without its sign."""
+    what: str = "mean |score|"
+    """What a strength is."""
+    dotted: str = "removing it lowers the loss"
+    """What a negative effect means."""
+    tested: bool = True
+    """Whether it was asked which differences are beyond chance, as one question alone cannot tell."""
 
     @staticmethod
-    def of(*tables: pd.DataFrame, what: str = "|score|") -> "Scale":
+    def of(*tables: pd.DataFrame, **meaning: Any) -> "Scale":
         """The largest values of some edge tables (of several steps, say), whether they are shown or not."""
         return Scale(
             max(float(table[["base_strength", "tuned_strength"]].to_numpy().max()) for table in tables),
             max(float(table["difference"].abs().max()) for table in tables),
-            what,
+            **meaning,
         )
 
     def top(self, panel: str) -> float:
@@ -342,7 +347,7 @@ def graph(
 def _key(panel: str, edges: pd.DataFrame, scale: Scale, several: bool) -> Key:
     """What the lines of a panel mean, which is one of several or alone; the same whichever of its edges are shown."""
     model = panel != "difference"
-    title = f"Width: mean {scale.what}" if model else f"Width: difference of mean {scale.what}"
+    title = f"Width: {scale.what}" if model else f"Width: difference of {scale.what}"
     if several and not model:
         title += ", on a scale of its own"
     entries = []
@@ -351,7 +356,9 @@ def _key(panel: str, edges: pd.DataFrame, scale: Scale, several: bool) -> Key:
         low, high = (number(top * end / steps) for end in (step, step + 1))
         entries.append(Entry(f"{low} to {high}", COLOURS[panel] if model else NEUTRAL, _WIDTHS[step]))
     if model:
-        entries.append(Entry("removing it lowers the loss", COLOURS[panel], dotted=True))
+        entries.append(Entry(scale.dotted, COLOURS[panel], dotted=True))
+    elif not scale.tested:
+        entries.append(Entry("of one question, so not tested", NEUTRAL, dotted=True))
     else:
         entries.append(Entry("stronger after tuning", TUNED))
         entries.append(Entry("weaker after tuning", BASE))

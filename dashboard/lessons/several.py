@@ -29,7 +29,7 @@ class Several:
 
     asked: tuple[str, ...]
     base: Float[np.ndarray, " question"]
-    """Of each question, the mean |score| in the base, of the token of which it is least sure."""
+    """Of each question, the intensity in the base, of the token of which it is least sure."""
     tuned: Float[np.ndarray, " question"]
     change: Comparison
     """Of the mean over questions."""
@@ -55,5 +55,7 @@ def _of(asked: tuple[str, ...]) -> Several:
         return Scores(graph, asked, edges, losses, method=Method(path="norm-exact", loss="margin"))
 
     base, tuned = scores([one.base for one in found]), scores([one.tuned for one in found])
-    change = compare(base, tuned, Definition(resamples=2000), (INTENSITY.key,))[INTENSITY.key]
-    return Several(asked, np.abs(base.edges).mean(1), np.abs(tuned.edges).mean(1), change)
+    definition = Definition(resamples=2000)
+    change = compare(base, tuned, definition, (INTENSITY.key,))[INTENSITY.key]
+    of_base, of_tuned = (INTENSITY.of_questions(side, definition, 0.0) for side in (base, tuned))
+    return Several(asked, of_base, of_tuned, change)

@@ -217,7 +217,7 @@ def test_the_key_says_what_widths_and_colours_mean(table: pd.DataFrame) -> None:
     titles = [figure.layout[f"legend{n}"].title.text.replace("<br>", " ") for n in (2, 3, 4)]
     assert titles[0] == titles[1] == "Width: mean |score|"
     assert titles[2] == "Width: difference of mean |score|, on a scale of its own"
-    alone = wiring.graph({"difference": table}, GRAPH, Scale(1, 1, "|x|"), Pick()).layout.legend2.title.text
+    alone = wiring.graph({"difference": table}, GRAPH, Scale(1, 1, "mean |x|"), Pick()).layout.legend2.title.text
     assert alone == "Width: difference of mean |x|"
 
 
