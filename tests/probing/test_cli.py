@@ -54,7 +54,7 @@ def _one_sentence(code: int, err: str) -> bool:
 def test_a_store_is_prepared_snapshot_and_restored(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PROBING_PAIRS", str(small_registry(tmp_path)))
+    monkeypatch.setenv("PROBING_PAIRS", str(small_registry(tmp_path, questions=8)))
     store, backup = tmp_path / "store.duckdb", tmp_path / "backup.duckdb"
     assert _run(capsys, "prepare", "--store", store)[0] == 0
     _, runs, _ = _run(capsys, "runs", "--store", store)
