@@ -90,11 +90,6 @@ class Door:
             finally:
                 self._last = time.monotonic()
 
-    def wake(self) -> None:
-        """Start the process, if there is none, without waiting for it."""
-        if not self.is_warm:
-            threading.Thread(target=self._wake, name="playground", daemon=True).start()
-
     def close(self) -> None:
         """End the process; nobody is answered any more."""
         self._closed.set()
@@ -102,14 +97,6 @@ class Door:
             process.kill()
         with self._turns.mine(however_many=True):
             self._end()
-
-    def _wake(self) -> None:
-        try:
-            with self._turns.mine():
-                if not self._closed.is_set():
-                    self._running()
-        except (_Lost, PlaygroundError) as error:
-            log.warning("the playground's process: %s", error)
 
     def _running(self) -> "_Process":
         """The process, started if need be."""

@@ -431,8 +431,8 @@ def test_a_process_that_nobody_asks_is_ended_and_none_is_started_behind_a_closed
             door.ask(_experiment(), "someone")
         assert door.is_warm
         until(lambda: door._process is None)
-    door.wake()
-    until(lambda: door.is_warm)
+    with pytest.raises(PlaygroundError, match="Heard"):
+        door.ask(_experiment(), "someone")
     pid = _pid(door)
     door.close()
     assert not Path(f"/proc/{pid}").exists()
