@@ -47,14 +47,18 @@ def settled(page: Page) -> None:
 
 
 def at_rest(page: Page) -> None:
-    """Wait until nothing on the page has changed for half a second."""
+    """Wait until nothing on the page has changed for half a second, and nothing fades in any more."""
     settled(page)
     page.evaluate(
-        """() => new Promise(done => {
-            let rest = setTimeout(done, 500);
-            new MutationObserver(() => { clearTimeout(rest); rest = setTimeout(done, 500); })
-                .observe(document, {attributes: true, characterData: true, childList: true, subtree: true});
-        })"""
+        """async () => {
+            await new Promise(done => {
+                let rest = setTimeout(done, 500);
+                new MutationObserver(() => { clearTimeout(rest); rest = setTimeout(done, 500); })
+                    .observe(document, {attributes: true, characterData: true, childList: true, subtree: true});
+            });
+            const fading = document.getAnimations().filter(one => one.effect.getComputedTiming().iterations < Infinity);
+            await Promise.allSettled(fading.map(one => one.finished));
+        }"""
     )
 
 
