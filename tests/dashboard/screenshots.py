@@ -28,6 +28,9 @@ PAGES = {
     "runs": "runs",
     "add": "add",
     "methods": "methods",
+    "lesson1": "lesson1",
+    "lesson6": "lesson6",
+    "glossary": "glossary",
 }
 
 
@@ -56,7 +59,7 @@ def main() -> int:
                     page = context.new_page()
                     page.goto(f"{server.url}/{path}")
                     page.get_by_test_id("stMain").get_by_role("heading", level=1).wait_for(timeout=60_000)
-                    page.locator("[data-testid='stApp'][data-test-script-state='notRunning']").wait_for()
+                    page.locator("[data-testid='stApp'][data-test-script-state='notRunning']").wait_for(timeout=120_000)
                     page.wait_for_timeout(1500)
                     height = page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
                     page.set_viewport_size({"width": width, "height": max(900, min(height, 3200))})
