@@ -20,11 +20,7 @@ def the_models_answer() -> None:
 
 
 def what_each_part_says() -> None:
-    whole = live.outcome(live.problem(1))
-    if whole is None:
-        return
-    token = live.token_picker(1, whole.base.answer)
-    if (found := live.outcome(live.problem(1), token=token)) is not None:
+    if (found := live.picked(1)) is not None:
         chart(
             partial(lessons.written, found.graph, {"base": found.base.scores, "tuned": found.tuned.scores}),
             "written",

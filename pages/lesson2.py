@@ -25,11 +25,7 @@ def how_many() -> None:
 
 def the_strongest() -> None:
     live.problem_box(2)
-    whole = live.outcome(live.problem(2))
-    if whole is None:
-        return
-    token = live.token_picker(2, whole.base.answer)
-    if (found := live.outcome(live.problem(2), token=token)) is not None:
+    if (found := live.picked(2)) is not None:
         chosen = found.base.chosen
         chart(
             partial(lessons.arcs, found.graph, found.base.scores, "base", MOST),

@@ -112,7 +112,13 @@ def strips(found: Outcome, key: str) -> None:
     )
 
 
-def token_picker(lesson: int, said: Said) -> int:
+def picked(lesson: int) -> Outcome | None:
+    """What both models make of a lesson's problem at the token that is picked, below the control that picks it."""
+    whole = outcome(problem(lesson))
+    return None if whole is None else outcome(problem(lesson), token=_token_picker(lesson, whole.base.answer))
+
+
+def _token_picker(lesson: int, said: Said) -> int:
     """Which token of an answer is looked at, from 0."""
     chosen = st.segmented_control(
         "Token", range(len(said.tokens)), default=hardest(said), required=True, key=f"token{lesson}",

@@ -20,7 +20,7 @@ Source: arXiv:2509.21044, section 2; Syed et al. 2023 (arXiv:2310.10348) for the
 
 from probing.attribution.attributor import Attributor
 from probing.attribution.passes import Predictions
-from probing.attribution.references import find_references
+from probing.attribution.references import find_references, written_on
 from probing.attribution.stand_ins import ZERO, Fixed, References, StandIns
 
-__all__ = ["ZERO", "Attributor", "Fixed", "Predictions", "References", "StandIns", "find_references"]
+__all__ = ["ZERO", "Attributor", "Fixed", "Predictions", "References", "StandIns", "find_references", "written_on"]

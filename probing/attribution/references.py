@@ -24,9 +24,18 @@ class Counterparts:
 
     def of(self, samples: Sequence[Sample]) -> StandIns:
         """Those of one batch, in a pass over its counterparts."""
-        seen = WriterOutputs()
-        self.attributor.watch([_counterpart(sample) for sample in samples], seen)
-        return StandIns(seen.written, {writers.start: heads.values for writers, heads in seen.heads.items()})
+        return written_on(self.attributor, [_counterpart(sample) for sample in samples])
+
+
+def written_on(attributor: Attributor, samples: Sequence[Sample]) -> StandIns:
+    """What each of a model's writers writes on some samples, in a pass over them: it may stand in for others.
+
+    Raises:
+        SequenceError: a sample that the model cannot be fed.
+    """
+    seen = WriterOutputs()
+    attributor.watch(samples, seen)
+    return StandIns(seen.written, {writers.start: heads.values for writers, heads in seen.heads.items()})
 
 
 def find_references(

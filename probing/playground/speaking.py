@@ -17,8 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probing.ablation import Removed, run_with
-from probing.architectures import WriterOutputs
-from probing.attribution import Attributor, References, StandIns
+from probing.attribution import Attributor, References, StandIns, written_on
 from probing.errors import ModelError
 from probing.graph import ResidualGraph
 from probing.method import Reference
@@ -48,9 +47,7 @@ class OfAnother:
 
     def of(self, samples: Sequence[Sample]) -> StandIns:
         """In a pass of that model."""
-        seen = WriterOutputs()
-        self.other.watch(samples, seen)
-        return StandIns(seen.written)
+        return written_on(self.other, samples)
 
 
 @dataclass(frozen=True)
