@@ -420,8 +420,8 @@ def hanging_worker(folder: Path, rounds: int, truth: Truth) -> str:
             hung: psutil.Process | None = None
             while store.queue.job(job).is_active and time.monotonic() < deadline:
                 row = store.queue.job(job)
-                if hung is None and row.status == "running" and row.worker and row.stage:
-                    hung = psutil.Process(int(row.worker.split("-")[0]))
+                if hung is None and row.status == "running" and row.workers and row.stage:
+                    hung = psutil.Process(int(row.workers[0].split("-")[0]))
                     hung.suspend()
                 time.sleep(0.02)
             _require(hung is not None, "the worker was not caught at work")

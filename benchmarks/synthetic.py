@@ -85,7 +85,7 @@ def _fill(store: Store, extent: Extent, pair: str, questions: str, rng: np.rando
     for side, key in zip(SIDES, rollouts, strict=True):
         answers = _answers(side)
         how = {"device": "auto", "dtype": "auto", "attention": "sdpa", "decoding": {"greedy": True}}
-        store.rollouts.start(key, f"invented/{side}", key, questions, how, QUESTIONS)
+        store.rollouts.start(key, f"invented/{side}", key, questions, how, QUESTIONS, QUESTIONS)
         texts = tuple(f"Question {k}" for k in range(QUESTIONS))
         pieces = [tuple(tuple(f"t{t} " for t in tokens) for tokens in column) for column in (
             [a.prompt_tokens for a in answers], [a.tokens for a in answers])]  # fmt: skip

@@ -7,7 +7,7 @@ each token given all before it; what is fed to the model ends one token before t
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -90,6 +90,12 @@ def _sample(row: object, where: str) -> Sample:
 
 def _are_tokens(value: object) -> bool:
     return isinstance(value, list) and all(type(token) is int for token in value)
+
+
+def by_length(samples: Sequence[Sample], batch_size: int) -> list[list[int]]:
+    """Indices of samples in batches of like length, the same for the same samples and size."""
+    order = sorted(range(len(samples)), key=lambda i: (len(samples[i].fed), i))
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
 
 
 def read_samples(path: Path) -> list[Sample]:

@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks.serving import small_registry
 from probing.cuts import Cut
+from probing.jobs.crew import Alone
 from probing.jobs.job import Job
-from probing.jobs.loading import Models
 from probing.jobs.numerics import make_plan
 from probing.jobs.plan import SIDES, Plan, Spec, evaluation_key
 from probing.jobs.tasks import Task
@@ -38,7 +38,7 @@ def plan(spec: Spec = SPEC) -> Plan:
 def do(store: Store, spec: Spec) -> list[str]:
     """Do a job; returns the stages that it went through."""
     stages: list[str] = []
-    Job(store, Models(), plan(spec), lambda stage, done, total: stages.append(stage)).do()
+    Job(store, Alone(), plan(spec), lambda stage, done, total: stages.append(stage)).do()
     return stages
 
 

@@ -19,7 +19,7 @@ from probing.fitting import activation_bytes, batch_that_fits, free_bytes, shape
 from probing.graph import Granularity
 from probing.method import PAPERS, Method
 from probing.scores import Scores
-from probing.sequences import Sample
+from probing.sequences import Sample, by_length
 
 LARGEST_BY_POSITION = 2**29
 """Bytes that the scores of a sample at every position may take."""
@@ -55,9 +55,7 @@ class Attributor:
 
         Without a `batch_size`, as many as fit (`fitting.batch_that_fits`).
         """
-        order = sorted(range(len(samples)), key=lambda i: (len(samples[i].fed), i))
-        batch_size = batch_size or self.batch_that_fits(samples)
-        return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+        return by_length(samples, batch_size or self.batch_that_fits(samples))
 
     def batch_that_fits(self, samples: Sequence[Sample]) -> int:
         """How many samples as long as the longest of these fit into the device's memory at once."""

@@ -1,22 +1,19 @@
 """Doing a task, units at a time: what is there is not measured again, and what is finished is kept."""
 
 import time
-from functools import partial
+from typing import Any
 
-from probing.fitting import batch_by_batch
-from probing.jobs.loading import Models
-from probing.jobs.measuring import Bench, prepare
+from probing.jobs.crew import Team
+from probing.jobs.measuring import Ground, prepare
 from probing.jobs.plan import Plan, evaluation_key, evaluation_settings
-from probing.jobs.progress import Progress, now_and_then
 from probing.jobs.tasks import Task
 from probing.rollouts import Selected
-from probing.store import Store
 from probing.store.records import Subject
-from probing.store.spool import MeasurementBatch
 
 
-def evaluate(store: Store, models: Models, plan: Plan, task: Task, selected: Selected | None, report: Progress) -> None:
+def evaluate(team: Team, plan: Plan, task: Task, selected: Selected | None) -> None:
     """Bring the results of a task into the store: of the pair as a whole, or of what a cut selected."""
+    store = team.store
     comparison = plan.comparison_key(selected.selection) if selected is not None else None
     runs = store.comparisons.runs(comparison) if comparison is not None else {}
     case = plan.case(selected, runs)
@@ -27,24 +24,14 @@ def evaluate(store: Store, models: Models, plan: Plan, task: Task, selected: Sel
         return
     started = time.monotonic()
     whose = plan.name_of(task.of_side) if task.of_side else plan.pair.name
-    stage = f"{whose} {task.kind}" + (f", {selected.selection.at.short}" if selected is not None else "")
-    work = prepare(task, Bench(key, store, plan, selected, runs, models, report))
-    store.evaluations.start(key, task.kind, subject, evaluation_settings(task, case), work.units, work.ids)
-    measured = store.evaluations.measured(key)
-    done, total = 0, len(work.units)
-
-    def do(batch: list[str]) -> None:
-        nonlocal done
-        say = partial(report, stage, done, total)
-        say()
-        missing = tuple(unit for unit in batch if unit not in measured)
-        if missing:
-            values = work.measure(missing, now_and_then(say))
-            if any(found.shape != (len(missing), len(work.ids)) for found in values.values()):
-                raise ValueError(f"what {task.kind} measured is not of its units and questions")
-            store.spool.put(MeasurementBatch(key, missing, values))
-            store.batches.ingest()
-        done += len(batch)
-
-    batch_by_batch([list(work.units[i : i + work.at_once]) for i in range(0, total, work.at_once)], do)
-    store.evaluations.finish(key, models.provenance() | {**work.noted}, time.monotonic() - started)
+    words = f"{whose} {task.kind}" + (f", {selected.selection.at.short}" if selected is not None else "")
+    stage = prepare(task, Ground(key, store, plan, selected, runs))
+    laid = team.crew.lay_out(stage, team.report)
+    units = [unit for phase in laid.phases for unit in phase]
+    store.evaluations.start(key, task.kind, subject, evaluation_settings(task, case), units, laid.ids)
+    made: dict[str, Any] = {}
+    for phase in laid.phases:
+        portions = [phase[i : i + laid.at_once] for i in range(0, len(phase), laid.at_once)]
+        now = stage.after(store.evaluations.values(key))
+        made |= team.spread(now, words, portions, lambda: store.evaluations.measured(key), len(units))
+    store.evaluations.finish(key, made | {**laid.noted}, time.monotonic() - started)

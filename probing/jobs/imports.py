@@ -1,16 +1,21 @@
 """Taking answers that were made elsewhere into the store, as if they had been generated here."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from probing.checkpoints import Checkpoint
 from probing.errors import RolloutError
-from probing.jobs.filling import Given, Source, fill
+from probing.jobs.bench import Bench
+from probing.jobs.crew import Alone, Team
+from probing.jobs.filling import fill
 from probing.jobs.numerics import make_plan
-from probing.jobs.plan import SIDES, Plan, Spec
+from probing.jobs.plan import SIDES, Spec
 from probing.jobs.progress import Progress
+from probing.jobs.stages import Emit, Say, Stage
+from probing.jobs.stages.answering import Given, Grading, graded
 from probing.models import load_tokenizer
 from probing.pairs import Registry
 from probing.questions import Question, load_questions
@@ -46,35 +51,61 @@ def import_rollouts(
         known = {question.text.strip(): question for question in load_questions(question_set)}
     spec = replace(spec, rollouts=digest(rows))
     plan = make_plan(spec, registry)
+    team = Team(store, Alone(), progress)
+
+    def source(side: str) -> tuple[Importing, list[str]]:
+        key, checkpoint = plan.rollout_key(side), plan.checkpoints[side]
+        grading = Grading(key, side == "base", question_set.grading)
+        stage = Importing(key, tuple(rows), side, plan.name_of(side), checkpoint, known, grading, path.name)
+        return stage, [row.id for row in rows]
+
     for side in SIDES:
-        fill(store, plan, side, partial(_file, path, rows, side, plan, known), progress)
+        fill(team, plan, side, partial(source, side))
     return spec
 
 
-def _file(path: Path, rows: list[Row], side: str, plan: Plan, known: dict[str, Question]) -> Source:
-    """One side's answers in a file."""
-    tokenizer = load_tokenizer(plan.checkpoints[side])
+@dataclass(frozen=True)
+class Importing(Stage[int]):
+    """One side's answers in a file; it is laid out as the number that is taken at once."""
 
-    def give(batch: list[int], say: Callable[[], None]) -> list[Given]:
-        return [_given(rows[i], side, plan, tokenizer, known) for i in batch]
+    key: str
+    rows: tuple[Row, ...]
+    side: str
+    model: str
+    """Its name."""
+    checkpoint: Checkpoint
+    known: Mapping[str, Question]
+    grading: Grading
+    file: str
 
-    return Source([row.id for row in rows], give, AT_ONCE, tokenizer, {"file": path.name})
+    def lay_out(self, bench: Bench) -> int:
+        """The same wherever it is done."""
+        return AT_ONCE
+
+    def do(self, items: Sequence[str], bench: Bench, say: Say, emit: Emit) -> None:
+        """Judge some answers."""
+        tokenizer = bench.kept("tokenizer", lambda: load_tokenizer(self.checkpoint))
+        wanted = set(items)
+        given = [self._given(place, row, tokenizer) for place, row in enumerate(self.rows) if row.id in wanted]
+        emit(graded(given, self.grading, tokenizer))
+
+    def made(self, bench: Bench) -> dict[str, Any]:
+        """By whom nobody knows."""
+        return {"file": self.file}
+
+    def _given(self, place: int, row: Row, tokenizer: Any) -> Given:
+        prompt, tokens = row.tokens[self.side]
+        outside = next((token for token in (*prompt, *tokens) if token >= len(tokenizer)), None)
+        if outside is not None:
+            raise RolloutError(
+                f"{row.where} has token {outside} for {self.model}, which knows {len(tokenizer)}.",
+                "Were these answers made with this pair?",
+            )
+        text = tokenizer.decode(tokens, skip_special_tokens=True)
+        return Given(place, _question(row, self.known), tokenizer.decode(prompt), prompt, tokens, text)
 
 
-def _given(row: Row, side: str, plan: Plan, tokenizer: Any, known: dict[str, Question]) -> Given:
-    """One side's answer in a row."""
-    prompt, tokens = row.tokens[side]
-    outside = next((token for token in (*prompt, *tokens) if token >= len(tokenizer)), None)
-    if outside is not None:
-        raise RolloutError(
-            f"{row.where} has token {outside} for {plan.name_of(side)}, which knows {len(tokenizer)}.",
-            "Were these answers made with this pair?",
-        )
-    text = tokenizer.decode(tokens, skip_special_tokens=True)
-    return Given(_question(row, known), tokenizer.decode(prompt), prompt, tokens, text)
-
-
-def _question(row: Row, known: dict[str, Question]) -> Question:
+def _question(row: Row, known: Mapping[str, Question]) -> Question:
     """What a row's answers are judged by."""
     found = known.get(row.question.strip())
     if row.cohort is not None:

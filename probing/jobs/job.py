@@ -5,30 +5,26 @@ of a side are read once, cut for all selections, and let go.
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
-from typing import Any
 
-from probing.attribution import Attributor, References, find_references
 from probing.checkpoints import Checkpoint
 from probing.errors import RolloutError, SelectionError
-from probing.fitting import batch_by_batch, batch_that_fits, cache_bytes, free_bytes, shape_of
+from probing.jobs.crew import Crew, Team, new_name
 from probing.jobs.evaluating import evaluate
-from probing.jobs.filling import Given, Source, fill
+from probing.jobs.filling import fill
 from probing.jobs.keys import key_of
-from probing.jobs.loading import Models
 from probing.jobs.plan import SIDES, Plan
-from probing.jobs.progress import Progress, now_and_then
+from probing.jobs.progress import Progress
+from probing.jobs.stages import Answering, Resolving, Scoring
+from probing.jobs.stages.answering import Grading
 from probing.jobs.texts import check, texts
-from probing.models import answer, load_tokenizer, tokenizer_note, vocabulary_digest
-from probing.questions import prompt_for
+from probing.models import load_tokenizer, tokenizer_note
 from probing.rollouts import Answer, Criteria, Selected, select
 from probing.sameness import weights_note
-from probing.scoring import samples_at_once, score, together
-from probing.sequences import Sample
+from probing.scoring import together
+from probing.sequences import Sample, by_length
 from probing.store import Store
-from probing.store.spool import ScoreBatch
 from probing.summary import summarise
 
 find_weights_note = lru_cache(maxsize=4)(weights_note)  # of equal models it reads every weight
@@ -42,15 +38,27 @@ def _tokenizer_note(base: Checkpoint, tuned: Checkpoint) -> str | None:
 
 @dataclass(frozen=True)
 class Job:
-    """A job under way."""
+    """A job under way: what one worker does of it, and others may do with it."""
 
     store: Store
-    models: Models
+    crew: Crew
     plan: Plan
     report: Progress
+    worker: str = field(default_factory=new_name)
 
     def do(self) -> None:
-        """Bring all its results into the store."""
+        """Bring all its results into the store, or see that others do.
+
+        Raises:
+            PersonError: it cannot be done.
+        """
+        try:
+            self._do()
+        finally:
+            self.crew.rest()
+            self.store.leases.give_back(self.worker)
+
+    def _do(self) -> None:
         check(self.plan)
         for side in SIDES:
             self._roll_out(side)
@@ -75,43 +83,33 @@ class Job:
                     self._resolve(side, selected, chosen, self.plan.spec.question)
         for task in self.plan.spec.also:
             for of in [None] if task.of_pair else possible:
-                evaluate(self.store, self.models, self.plan, task, of, self.report)
+                evaluate(self.team, self.plan, task, of)
 
-    def _load(self, side: str, dtype: str) -> tuple[Attributor, Any]:
-        plan = self.plan
-        return self.models.load(plan.checkpoints[side], plan.numerics, dtype, plan.spec.method.granularity, self.report)
+    @property
+    def team(self) -> Team:
+        """This worker, at the store."""
+        return Team(self.store, self.crew, self.report, self.worker)
 
     # -- answers ---------------------------------------------------------------------------------------------------
 
     def _roll_out(self, side: str) -> None:
-        fill(self.store, self.plan, side, partial(self._generator, side), self.report)
+        fill(self.team, self.plan, side, partial(self._generator, side))
 
     def _answers(self, side: str) -> list[Answer]:
         return self.store.rollouts.answers(self.plan.rollout_key(side))
 
-    def _generator(self, side: str) -> Source:
+    def _generator(self, side: str) -> tuple[Answering, list[str]]:
         """Answers that the model gives."""
-        plan, pair, questions = self.plan, self.plan.pair, self.plan.questions
+        plan, pair, key = self.plan, self.plan.pair, self.plan.rollout_key(side)
         if plan.spec.rollouts:
             raise RolloutError(
                 "The answers that this job should use are not all in the store.",
                 "Import their file again with 'python -m probing probe PAIR --rollouts FILE'.",
             )
-        attributor, tokenizer = self._load(side, plan.numerics.answers)
-        model = attributor.model
-        prompts = [prompt_for(question, pair.template, tokenizer) for question in questions]
-        longest = max(len(prompt.tokens) for prompt in prompts) + pair.max_new_tokens
-        each = cache_bytes(shape_of(model.config, 0), longest, model.dtype.itemsize)
-
-        def give(batch: list[int], say: Callable[[], None]) -> list[Given]:
-            fed = [prompts[i].tokens for i in batch]
-            said = answer(model, tokenizer, fed, pair.max_new_tokens, pair.stop, now_and_then(say))
-            return [
-                Given(questions[i], prompts[i].text, prompts[i].tokens, *s) for i, s in zip(batch, said, strict=True)
-            ]
-
-        ids = [question.id for question in questions]
-        return Source(ids, give, batch_that_fits(free_bytes(model.device), each), tokenizer, self.models.provenance())
+        grading = Grading(key, side == "base", plan.question_set.grading)
+        wanted, questions = plan.wanted(side, plan.numerics.answers), tuple(plan.questions)
+        stage = Answering(key, wanted, questions, grading, pair.template, pair.max_new_tokens, pair.stop)
+        return stage, [question.id for question in questions]
 
     # -- selection -------------------------------------------------------------------------------------------------
 
@@ -146,49 +144,23 @@ class Job:
         if self.store.runs.finished(self._runs(selected)[side]):
             return
         started = time.monotonic()
-        attributor, tokenizer = self._load(side, plan.numerics.scores)
-        attributor.check(chosen)
         method = plan.spec.method
-        keys, scored = {}, []
-        batch_size = samples_at_once(method, attributor.graph.size, len(attributor.batches(chosen)[0]))
-        for one in together(method):
-            settings = plan.run_settings(selected, side, one)
-            key = keys[one] = key_of(settings)
-            batch_size = self.store.runs.start(
-                key, plan.name_of(side), plan.checkpoints[side].identity, attributor.graph, len(chosen), batch_size,
-                settings | {"tokenizer": vocabulary_digest(tokenizer)},
+        settings = [plan.run_settings(selected, side, one) for one in together(method)]
+        stage = Scoring(tuple(map(key_of, settings)), plan.wanted(side), tuple(chosen), method)
+        laid = self.crew.lay_out(stage, self.report)
+        at_once = laid.at_once
+        for key, deciding in zip(stage.keys, settings, strict=True):
+            at_once = self.store.runs.start(
+                key, plan.name_of(side), plan.checkpoints[side].identity, laid.graph, len(chosen), at_once,
+                deciding | {"tokenizer": laid.vocabulary},
             )  # fmt: skip
-            scored.append(self.store.runs.scored(key))
-        there, done = set.intersection(*scored), 0
-        say = partial(self.report, f"{plan.name_of(side)} edges, {criteria.at.short}")
-        references = self._references(attributor, side, chosen, batch_size)
-
-        def do(batch: list[int]) -> None:
-            nonlocal done
-            say(done, len(chosen))
-            if not all(chosen[i].id in there for i in batch):
-                alive = now_and_then(partial(say, done, len(chosen)))
-                parts = score(attributor, [chosen[i] for i in batch], method, references, alive)
-                for key, part in zip(keys.values(), parts, strict=True):
-                    self.store.spool.put(ScoreBatch(key, part.ids, part.loss, part.edges))
-                self.store.batches.ingest()
-            done += len(batch)
-
-        largest = batch_by_batch(attributor.batches(chosen, batch_size), do)
-        batches = f"{batch_size}" if largest in (batch_size, len(chosen)) else f"{batch_size}, then {largest}"
-        made = self.models.provenance() | {"batch size": batches}
-        for key in keys.values():
+        made = self.team.spread(
+            replace(stage, at_once=at_once), f"{plan.name_of(side)} edges, {criteria.at.short}",
+            [tuple(chosen[i].id for i in batch) for batch in by_length(chosen, at_once)],
+            lambda: set.intersection(*map(self.store.runs.scored, stage.keys)),
+        )  # fmt: skip
+        for key in stage.keys:
             self.store.runs.finish(key, made, time.monotonic() - started)
-
-    def _references(
-        self, attributor: Attributor, side: str, chosen: list[Sample], batch_size: int | None = None
-    ) -> References:
-        """What stands in for what is removed from one side's model."""
-
-        def progress(done: int) -> None:
-            self.report(f"{self.plan.name_of(side)} references", done, len(chosen))
-
-        return find_references(attributor, self.plan.spec.method.reference, chosen, batch_size, progress)
 
     def _summarise(self, side: str, selected: Selected) -> None:
         """Compare the base with `side`, and keep what pages show of it at once."""
@@ -196,24 +168,28 @@ class Job:
         key = plan.comparison_key(criteria)
         if self.store.summaries.saved(key, side):
             return
-        self.report(f"{plan.name_of(side)} compared, {criteria.at.short}", 0, 1)
-        runs = self._runs(selected)
-        base, tuned = (self.store.runs.scores(runs[s]) for s in ("base", side))
-        self.store.summaries.save(key, side, summarise(base, tuned))
+
+        def save() -> None:
+            runs = self._runs(selected)
+            base, tuned = (self.store.runs.scores(runs[s]) for s in ("base", side))
+            self.store.summaries.save(key, side, summarise(base, tuned))
+
+        words = f"{plan.name_of(side)} compared, {criteria.at.short}"
+        self.team.once(f"{key} {side}", words, lambda: self.store.summaries.saved(key, side), save)
 
     def _resolve(self, side: str, selected: Selected, chosen: list[Sample], question: str) -> None:
         """Score one question at every position."""
-        plan = self.plan
+        plan, runs = self.plan, self.store.runs
         key = self._runs(selected)[side]
-        if self.store.runs.positions(key, question) is not None:
+
+        def there() -> set[str]:
+            return {question} if runs.positions(key, question) is not None else set()
+
+        if there():
             return
         if plan.spec.method.path == "exact":
             raise SelectionError("What an edge really does is not known token by token.", "Choose an estimate.")
-        sample = next((sample for sample in chosen if sample.id == question), None)
-        if sample is None:
+        if all(sample.id != question for sample in chosen):
             raise SelectionError(f"Question '{question}' is not among those that were scored.", "Choose another.")
-        self.report(f"{plan.name_of(side)} token by token", SIDES.index(side), len(SIDES))
-        attributor, _ = self._load(side, plan.numerics.scores)
-        references = self._references(attributor, side, chosen)
-        scores = attributor.score_positions(sample, plan.spec.method, references)
-        self.store.runs.save_positions(key, question, scores)
+        stage = Resolving(key, plan.wanted(side), tuple(chosen), plan.spec.method)
+        self.team.spread(stage, f"{plan.name_of(side)} token by token", [(question,)], there)

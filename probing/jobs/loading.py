@@ -1,4 +1,7 @@
-"""The models that a worker has in memory, one at a time or two, and the GPU that it has to itself meanwhile."""
+"""The models that a worker has in memory, one at a time or two, and the GPUs that it has to itself meanwhile.
+
+Several workers may run on a machine: each takes a GPU that no other has. A model that needs more than one takes all.
+"""
 
 import gc
 import importlib.metadata
@@ -6,6 +9,7 @@ import os
 import platform
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -14,10 +18,9 @@ import torch
 
 from probing.attribution import Attributor
 from probing.checkpoints import Checkpoint
-from probing.graph import Granularity
-from probing.jobs.plan import Numerics
+from probing.jobs.plan import Wanted
 from probing.jobs.progress import Progress
-from probing.models import DTYPES, load_model, load_tokenizer, pick_device, use_threads_for
+from probing.models import DTYPES, load_model, load_tokenizer, pick_device, placement, use_threads_for
 from probing.store.files import try_lock
 
 
@@ -26,12 +29,15 @@ def gpu_lock(device: torch.device) -> Path:
     return Path(tempfile.gettempdir()) / f"probing-{os.getuid()}-{torch.cuda.get_device_properties(device).uuid}.lock"
 
 
-def wait_for(lock: Path, report: Progress, pause: float = 1.0) -> IO[bytes]:
-    """Take a lock, which is held until the returned handle is closed or the process ends; says that it waits."""
-    while (handle := try_lock(lock)) is None:
+def wait_for_one(locks: Sequence[Path], report: Progress, pause: float = 1.0) -> tuple[int, IO[bytes]]:
+    """Take whichever lock is free, which is held until the returned handle is closed or the process ends; says that it
+    waits. Returns its place too."""
+    while True:
+        for place, lock in enumerate(locks):
+            if (handle := try_lock(lock)) is not None:
+                return place, handle
         report("waiting for the GPU", 0, 1)
         time.sleep(pause)
-    return handle
 
 
 SMALL = 64 * 2**20
@@ -48,45 +54,57 @@ class Models:
 
     large: int = 1
     """Of those that are not small, how many are kept."""
-    _loaded: dict[tuple[Any, ...], tuple[Attributor, Any]] = field(default_factory=dict)
+    workers: int = 1
+    """How many processes share this machine's cores."""
+    _loaded: dict[Wanted, tuple[Attributor, Any]] = field(default_factory=dict)
     """By what was wanted, the last one at the end."""
-    _gpu: IO[bytes] | None = None
+    _gpus: dict[int, IO[bytes]] = field(default_factory=dict)
+    """The locks of those that it has."""
 
-    def load(
-        self, checkpoint: Checkpoint, how: Numerics, dtype: str, granularity: Granularity, report: Progress
-    ) -> tuple[Attributor, Any]:
+    def load(self, wanted: Wanted, report: Progress) -> tuple[Attributor, Any]:
         """A model, ready to be scored, and its tokenizer."""
-        wanted = (checkpoint.identity, how.device, dtype, how.attention, granularity)
         if wanted not in self._loaded:
             small = [name for name, (attributor, _) in self._loaded.items() if _size(attributor) <= SMALL]
             large = [name for name in self._loaded if name not in small][::-1][: self.large - 1]
             self._loaded = {name: self._loaded[name] for name in (*large, *small[1 - MOST :])}
-            self._loaded[wanted] = self.second(checkpoint, how, dtype, granularity, report)
+            self._loaded[wanted] = self.second(wanted, report)
         self._loaded[wanted] = self._loaded.pop(wanted)
-        use_threads_for(self._loaded[wanted][0].model)  # another may have been loaded since
+        use_threads_for(self._loaded[wanted][0].model, self.workers)  # another may have been loaded since
         return self._loaded[wanted]
 
-    def second(
-        self, checkpoint: Checkpoint, how: Numerics, dtype: str, granularity: Granularity, report: Progress
-    ) -> tuple[Attributor, Any]:
+    def second(self, wanted: Wanted, report: Progress) -> tuple[Attributor, Any]:
         """As `load`, beside the model that is kept: this one is gone when whoever asked for it lets go of it."""
-        device = pick_device(how.device)
-        if device.type == "cuda" and self._gpu is None:
-            self._gpu = wait_for(gpu_lock(device), report)
-        model = load_model(checkpoint, device, DTYPES[dtype], how.attention)
-        use_threads_for(model)
-        return Attributor(model, granularity), load_tokenizer(checkpoint)
+        device, dtype = pick_device(wanted.numerics.device), DTYPES[wanted.dtype]
+        if device.type == "cuda":
+            device = self._gpu(wanted.checkpoint, dtype, report)
+        model = load_model(wanted.checkpoint, device, dtype, wanted.numerics.attention)
+        use_threads_for(model, self.workers)
+        return Attributor(model, wanted.granularity), load_tokenizer(wanted.checkpoint)
+
+    def _gpu(self, checkpoint: Checkpoint, dtype: torch.dtype, report: Progress) -> torch.device:
+        """The GPU that this process has, or takes; all of them for a model that is too large for one."""
+        locks = [gpu_lock(torch.device("cuda", place)) for place in range(torch.cuda.device_count())]
+        if not self._gpus:
+            place, handle = wait_for_one(locks, report)
+            self._gpus[place] = handle
+        device = torch.device("cuda", min(self._gpus))
+        if len(self._gpus) < len(locks) and placement(checkpoint, device, dtype) == "auto":
+            while self._gpus:  # whoever kept one and waited for another would wait for whoever does so too
+                self._gpus.popitem()[1].close()
+            for place, lock in enumerate(locks):
+                self._gpus[place] = wait_for_one([lock], report)[1]
+        return device
 
     def let_go(self) -> None:
-        """Forget all models, and leave the GPU to others, also where it was taken for a model that did not load."""
-        if not self._loaded and self._gpu is None:
+        """Forget all models, and leave GPUs to others, also those taken for a model that did not load."""
+        if not self._loaded and not self._gpus:
             return
         self._loaded.clear()
         gc.collect()
-        if self._gpu is not None:
+        if self._gpus:
             torch.cuda.empty_cache()
-            self._gpu.close()
-            self._gpu = None
+        while self._gpus:
+            self._gpus.popitem()[1].close()
 
     def provenance(self) -> dict[str, Any]:
         """With what the last results were made; empty if all of them were there already."""

@@ -8,6 +8,8 @@ sides of a comparison, and the steps between them, are computed alike.
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 
+import torch
+
 from probing.checkpoints import Checkpoint
 from probing.fitting import total_bytes
 from probing.jobs.plan import SIDES, Numerics, Plan, Request, Spec, make_request
@@ -25,14 +27,28 @@ def make_plan(spec: Spec, registry: Registry) -> Plan:
         PersonError: an unknown pair or question set, a model that is not there, questions that cannot be read, or no
             such device.
     """
-    return resolve(make_request(spec, registry))
+    request = make_request(spec, registry)
+    return planned(request, numerics_for(request))
 
 
-def resolve(request: Request) -> Plan:
-    """The plan of a request on this machine."""
-    parts = {field.name: getattr(request, field.name) for field in fields(Request)}
+def planned(request: Request, numerics: Numerics) -> Plan:
+    """The plan of a request, computed so."""
+    return Plan(**{field.name: getattr(request, field.name) for field in fields(Request)}, numerics=numerics)
+
+
+def numerics_for(request: Request) -> Numerics:
+    """In what a request is computed on this machine.
+
+    Raises:
+        ModelError: there is no such device, or a config cannot be read.
+    """
     spec, models = request.spec, [request.checkpoints[side] for side in SIDES]
-    return Plan(**parts, numerics=numerics_of(spec.device, spec.dtype, spec.attention, models))
+    return numerics_of(spec.device, spec.dtype, spec.attention, models)
+
+
+def devices() -> tuple[str, ...]:
+    """The devices of this machine."""
+    return ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
 
 
 def numerics_of(device: str, dtype: str, attention: str, checkpoints: Sequence[Checkpoint]) -> Numerics:

@@ -15,6 +15,7 @@ from typing import Any
 
 from probing.checkpoints import Checkpoint, find
 from probing.cuts import Cut
+from probing.graph import Granularity
 from probing.jobs import tasks
 from probing.jobs.keys import key_of
 from probing.method import SCORES_VERSION, Method
@@ -100,6 +101,16 @@ class Numerics:
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """A model as a stage of a job needs it."""
+
+    checkpoint: Checkpoint
+    numerics: Numerics
+    dtype: str
+    granularity: Granularity
+
+
+@dataclass(frozen=True)
 class Request:
     """A job with its models and questions found."""
 
@@ -161,6 +172,11 @@ class Plan(Request):
     """A job of which everything is known that decides its results: `numerics.make_plan` makes it."""
 
     numerics: Numerics
+
+    def wanted(self, side: str, dtype: str | None = None) -> Wanted:
+        """One side's model, in the dtype of scores unless another is given."""
+        how = self.numerics
+        return Wanted(self.checkpoints[side], how, dtype or how.scores, self.spec.method.granularity)
 
     def rollout_settings(self, side: str) -> dict[str, Any]:
         """All that decides the answers of one side; where they were made elsewhere, nothing here does."""

@@ -1,6 +1,6 @@
-"""Keeps a worker going while a store has jobs.
+"""Keeps workers going while a store has jobs, as many as it has places for (`probing.jobs.places`).
 
-The worker is a process of its own. It is started when there is something to do, started again after a pause that grows
+Each worker is a process of its own. It is started when there is something to do, started again after a pause that grows
 when it dies, and killed when it has not been heard of for too long, which counts as a death.
 """
 
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from probing.errors import PersonError
+from probing.jobs.places import places
 from probing.store import Store
 from probing.store.files import private
 from probing.store.leases import patience
@@ -53,8 +54,22 @@ def opened_log(path: Path | None) -> Iterator[IO[bytes] | None]:
         yield output
 
 
+class _Place:
+    """A place for a worker, and the one that has it."""
+
+    def __init__(self) -> None:
+        self.worker: subprocess.Popen | None = None
+        self.started = 0.0
+        self.deaths_in_a_row = 0
+        self.empty_until = 0.0
+
+
 class Supervisor:
-    """Watches the queue of a store; `watch` does so until another thread calls `stop`."""
+    """Watches the queue of a store; `watch` does so until another thread calls `stop`.
+
+    Raises:
+        PersonError: a setting is none.
+    """
 
     def __init__(self, store: Store, log_to_file: bool = True) -> None:
         self.deaths = 0
@@ -62,42 +77,45 @@ class Supervisor:
         self._store = store
         self._log = log_path(store.path) if log_to_file else None
         self._patience = patience()
+        self._places = [_Place() for _ in range(places())]
         self._ending = threading.Event()
-        self._worker: subprocess.Popen | None = None
-        self._started = 0.0
 
     def watch(self) -> None:
-        """Keep a worker going; a job under way when this ends goes on at the next start."""
-        in_a_row = 0
+        """Keep workers going; a job under way when this ends goes on at the next start."""
         while not self._ending.wait(_PAUSE):
             try:
-                if self._worker is not None:
-                    code = self._worker.poll()
-                    if code is None:
-                        self._kill_if_silent(self._worker)
-                        continue
-                    if code:
-                        self._store.queue.bury(self._worker.pid)
-                    self._worker = None
-                    in_a_row = in_a_row + 1 if code else 0
-                    if code:
-                        self.deaths += 1
-                        log.warning("the worker ended with code %d", code)
-                        self._ending.wait(min(_LONGEST_PAUSE, _PAUSE * 2**in_a_row))
-                if self._store.queue.is_busy() and not self._ending.is_set():
-                    self._worker = self._start()
-                    self._started = time.monotonic()
+                for place in self._places:
+                    self._look_at(place)
             except (PersonError, OSError) as error:
                 log.error("%s", error)
                 self._ending.wait(_LONGEST_PAUSE)
-        self._end_worker()
+        for place in self._places:
+            _end(place.worker)
 
     def stop(self) -> None:
-        """Make `watch` end the worker and return."""
+        """Make `watch` end the workers and return."""
         self._ending.set()
 
-    def _kill_if_silent(self, worker: subprocess.Popen) -> None:
-        age = time.monotonic() - self._started  # one that never came through is as old as its silence
+    def _look_at(self, place: _Place) -> None:
+        if place.worker is not None:
+            code = place.worker.poll()
+            if code is None:
+                self._kill_if_silent(place.worker, place.started)
+                return
+            if code:
+                self._store.queue.bury(place.worker.pid)
+            place.worker = None
+            place.deaths_in_a_row = place.deaths_in_a_row + 1 if code else 0
+            if code:
+                self.deaths += 1
+                log.warning("the worker ended with code %d", code)
+                place.empty_until = time.monotonic() + min(_LONGEST_PAUSE, _PAUSE * 2**place.deaths_in_a_row)
+        if time.monotonic() > place.empty_until and self._store.queue.is_busy():
+            place.worker = self._start()
+            place.started = time.monotonic()
+
+    def _kill_if_silent(self, worker: subprocess.Popen, started: float) -> None:
+        age = time.monotonic() - started  # one that never came through is as old as its silence
         silent = min(age, self._store.queue.silent_for(worker.pid))
         if silent > self._patience:
             log.warning("the worker has not been heard of for %.0f s and is killed", silent)
@@ -110,12 +128,13 @@ class Supervisor:
         with opened_log(self._log) as output:
             return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
 
-    def _end_worker(self) -> None:
-        if self._worker is None or self._worker.poll() is not None:
-            return
-        self._worker.terminate()
-        try:
-            self._worker.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self._worker.kill()
-            self._worker.wait()
+
+def _end(worker: subprocess.Popen | None) -> None:
+    if worker is None or worker.poll() is not None:
+        return
+    worker.terminate()
+    try:
+        worker.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        worker.kill()
+        worker.wait()

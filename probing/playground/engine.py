@@ -21,6 +21,7 @@ from probing.checkpoints import find
 from probing.graph import ResidualGraph, is_edge
 from probing.jobs.loading import Models
 from probing.jobs.numerics import numerics_of
+from probing.jobs.plan import Wanted
 from probing.method import Method
 from probing.models import answer, pieces
 from probing.pairs import Pair, Registry, load_registry
@@ -134,7 +135,7 @@ class Engine:
         checkpoints = self._recent("checkpoints").get(pair, look_up)
         how = numerics_of("cpu", "auto", "sdpa", checkpoints)
         loaded = [
-            self._models.load(checkpoint, how, how.scores, "projections", lambda stage, done, total: None)
+            self._models.load(Wanted(checkpoint, how, how.scores, "projections"), lambda stage, done, total: None)
             for checkpoint in checkpoints
         ]
         return [

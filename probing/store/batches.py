@@ -6,12 +6,13 @@ from typing import Any
 from probing.store.connection import Connection
 from probing.store.evaluations import insert_measurements
 from probing.store.rollouts import insert_answers
-from probing.store.runs import insert_scores
-from probing.store.spool import AnswerBatch, Batch, MeasurementBatch, ScoreBatch, Spool
+from probing.store.runs import insert_positions, insert_scores
+from probing.store.spool import AnswerBatch, Batch, MeasurementBatch, PositionBatch, ScoreBatch, Spool
 
 _INSERT: dict[type[Batch], Callable[[Any, Any], None]] = {
     AnswerBatch: insert_answers,
     ScoreBatch: insert_scores,
+    PositionBatch: insert_positions,
     MeasurementBatch: insert_measurements,
 }
 

@@ -34,6 +34,16 @@ MEMORY = "400MB"
 scores that whoever asked for them holds; what does not fit goes to a folder beside the store while it is in use."""
 
 
+_KNOWS_MORE = "provenance IS NULL OR (provenance->>'device' IS NULL AND $1 != '{}')"
+
+FINISH = (
+    f"seconds = CASE WHEN {_KNOWS_MORE} THEN $2 ELSE seconds END, "
+    f"provenance = CASE WHEN {_KNOWS_MORE} THEN $1 ELSE provenance END, finished = coalesce(finished, $3)"
+)
+"""What becomes of an artifact that is complete, given its provenance, seconds, and the time. Of several workers that
+did it together, one that found nothing left to do may come first, and knows no provenance."""
+
+
 class Connection:
     """The file of an open store, and the ways in. With `read_only` others may read it too, and none writes it.
 

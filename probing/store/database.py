@@ -7,6 +7,7 @@ from probing.store.batches import Batches
 from probing.store.comparisons import Comparisons
 from probing.store.connection import Connection
 from probing.store.evaluations import Evaluations
+from probing.store.leases import Attendance, Leases
 from probing.store.queue import Queue
 from probing.store.rollouts import Rollouts
 from probing.store.runs import Runs
@@ -28,7 +29,9 @@ class Database:
         self._connection = connection = Connection(path, read_only)
         self.file: protocol.ConnectionQueries = connection
         self.batches: protocol.BatchesQueries = Batches(connection, self.spool)
-        self.queue: protocol.QueueQueries = Queue(connection)
+        attendance = Attendance(path)
+        self.queue: protocol.QueueQueries = Queue(connection, attendance)
+        self.leases: protocol.LeasesQueries = Leases(connection, attendance)
         self.rollouts: protocol.RolloutsQueries = Rollouts(connection)
         self.comparisons: protocol.ComparisonsQueries = Comparisons(connection)
         self.runs: protocol.RunsQueries = Runs(connection)

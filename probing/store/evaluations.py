@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from probing.errors import StoreError
-from probing.store.connection import Connection, insert, now
+from probing.store.connection import FINISH, Connection, insert, now
 from probing.store.records import Measurements, Subject
 from probing.store.spool import MeasurementBatch
 
@@ -59,7 +59,7 @@ class Evaluations:
                 cursor.execute("INSERT INTO evaluated VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", row)
 
     def finish(self, key: str, provenance: dict[str, Any], seconds: float) -> None:
-        """Mark an evaluation as complete.
+        """Mark an evaluation as complete, or say with what it was made where nobody has (`FINISH`).
 
         Raises:
             StoreError: there is no such evaluation, or units are missing.
@@ -70,11 +70,8 @@ class Evaluations:
                 f"Evaluation {key} has {len(wanted) - len(missing)} of its {len(wanted)} units.", "Start it again."
             )
         with self._connection.transaction() as cursor:
-            cursor.execute(
-                "UPDATE evaluations SET provenance = ?, seconds = ?, finished = ? "
-                "WHERE evaluation_key = ? AND finished IS NULL",
-                [json.dumps(provenance), seconds, now(), key],
-            )
+            values = [json.dumps(provenance), seconds, now(), key]
+            cursor.execute(f"UPDATE evaluations SET {FINISH} WHERE evaluation_key = $4", values)
 
     def finished(self, key: str) -> bool:
         """Whether an evaluation is complete."""

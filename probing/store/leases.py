@@ -1,4 +1,4 @@
-"""How long a worker may keep a job: for as long as it lives and says so.
+"""How long a worker may keep a job, and the batches of it that it is at: for as long as it lives and says so.
 
 A worker holds a lock on a file of its own beside the store, which the system frees when its process is gone, however
 it went; who is on another machine has none, and is judged by its silence alone.
@@ -6,11 +6,12 @@ it went; who is on another machine has none, and is judged by its silence alone.
 
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import IO
 
 from probing.errors import PersonError
+from probing.store.connection import Connection
 from probing.store.files import try_lock
 
 
@@ -31,6 +32,61 @@ def patience() -> float:
     if not seconds > 0:
         raise PersonError(f"PROBING_PATIENCE is '{text}'.", "It is a number of seconds.")
     return seconds
+
+
+class Attendance:
+    """Who has been heard of, and when; kept by the process that owns the store."""
+
+    def __init__(self, store: Path) -> None:
+        self._store = store
+        self._opened_at = time.monotonic()
+        self._heard: dict[str, float] = {}
+
+    def greet(self, worker: str) -> None:
+        """Note that a worker is there."""
+        self._heard[worker] = time.monotonic()
+
+    def silent_for(self, pid: int) -> float:
+        """Seconds since the worker in a process was last heard of, or since the store was opened if it never was."""
+        heard = [at for worker, at in list(self._heard.items()) if process_of(worker) == str(pid)]
+        return time.monotonic() - max(heard, default=self._opened_at)
+
+    def is_gone(self, worker: str) -> bool:
+        """Whether a worker is dead, or has been silent for longer than `patience`."""
+        silent = time.monotonic() - self._heard.get(worker, self._opened_at)
+        return is_dead(self._store, worker) or silent > patience()
+
+
+class Leases:
+    """What is lent to workers one batch at a time, by the name of the batch, so that none is done twice."""
+
+    def __init__(self, connection: Connection, attendance: Attendance) -> None:
+        self._connection = connection
+        self._attendance = attendance
+
+    def take(self, worker: str, items: Sequence[str], most: int = 1) -> list[str]:
+        """Lend a worker the first of some items that nobody has, at most so many; those of who is gone are free."""
+        self._attendance.greet(worker)
+        with self._connection.transaction(of_jobs=True) as cursor:
+            sql = "SELECT item, worker FROM leases WHERE item IN (SELECT unnest($1::VARCHAR[]))"
+            lent = dict(cursor.execute(sql, [list(items)]).fetchall())
+            gone = {holder for holder in {*lent.values()} - {worker} if self._attendance.is_gone(holder)}
+            free = [item for item in items if item not in lent or lent[item] in gone][:most]
+            if free:
+                cursor.execute("DELETE FROM leases WHERE item IN (SELECT unnest($1::VARCHAR[]))", [free])
+                cursor.execute("INSERT INTO leases SELECT unnest($1::VARCHAR[]), $2", [free, worker])
+        return free
+
+    def give_back(self, worker: str, items: Sequence[str] | None = None) -> None:
+        """Take some items back from a worker, or all that it has."""
+        with self._connection.transaction(of_jobs=True) as cursor:
+            which = "worker = $1 AND ($2 IS NULL OR item IN (SELECT unnest($2::VARCHAR[])))"
+            cursor.execute(f"DELETE FROM leases WHERE {which}", [worker, None if items is None else list(items)])
+
+
+def process_of(worker: str) -> str:
+    """The process that a worker's name begins with."""
+    return worker.partition("-")[0]
 
 
 def sign_of_life(store: Path, worker: str) -> IO[bytes]:

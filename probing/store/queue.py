@@ -1,10 +1,12 @@
 """The queue of jobs, and what has become of them.
 
-A running job is lent to its worker, until that gives it back, is known to be dead, or has been silent for too long.
+A running job is lent to its workers. Each has it until it gives it back, is known to be dead, or has been silent for
+too long; a job that none has any more is queued again.
 """
 
 import json
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import duckdb
@@ -27,13 +29,18 @@ BATCH_SECONDS = Histogram(
 """Observed by the process that owns the store."""
 
 
+_HAS_IT = "job_id IN (SELECT job_id FROM working WHERE worker = ${})"
+_ENDED = "status NOT IN ('queued', 'running')"
+_JOBS = """SELECT jobs.*, (SELECT list(worker ORDER BY worker) FROM working w WHERE w.job_id = jobs.job_id) AS workers
+           FROM jobs"""
+
+
 class Queue:
     """Jobs, by number."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, attendance: leases.Attendance) -> None:
         self._connection = connection
-        self._opened_at = time.monotonic()
-        self._heard: dict[str, float] = {}
+        self._attendance = attendance
         self._batches: dict[int, tuple[str, int, float]] = {}
 
     def submit(self, spec: dict[str, Any], requested_by: str | None = None, urgent: bool = False) -> int:
@@ -62,15 +69,19 @@ class Queue:
         """Whether a job waits or runs."""
         return bool(self._connection.rows(f"SELECT 1 FROM jobs WHERE status IN {ACTIVE} LIMIT 1"))
 
-    def claim(self, worker: str, job_id: int | None = None) -> tuple[int, dict[str, Any]] | None:
+    def claim(
+        self, worker: str, job_id: int | None = None, join: Sequence[str] = ()
+    ) -> tuple[int, dict[str, Any]] | None:
         """Lend the next queued job (or the one named) to `worker`, which does no other.
 
-        Jobs of workers that are dead, or have been silent for longer than `leases.patience`, are queued again first.
+        Where none is queued, it may `join` the workers of one that runs on one of these devices (`settle`), the fewest
+        first. Jobs of workers that are dead, or have been silent for longer than `leases.patience`, are queued again
+        before that.
         """
         self.greet(worker)
         with self._connection.transaction(of_jobs=True) as cursor:
-            self._give_back(cursor, worker)
-            self._take_back(cursor, [name for name in self._working(cursor) if self._is_gone(name)])
+            self._leave(cursor, [worker])
+            self._take_back(cursor, [name for name in self._working(cursor) if self._attendance.is_gone(name)])
             job = cursor.execute(
                 "SELECT job_id, spec FROM jobs WHERE status = 'queued' AND ($1 IS NULL OR job_id = $1) "
                 "ORDER BY urgent DESC, job_id LIMIT 1",
@@ -78,41 +89,70 @@ class Queue:
             ).fetchone()
             if job is not None:
                 cursor.execute(
-                    "UPDATE jobs SET status = 'running', worker = ?, started = coalesce(started, ?) WHERE job_id = ?",
-                    [worker, now(), job[0]],
+                    "UPDATE jobs SET status = 'running', numerics = NULL, started = coalesce(started, ?) "
+                    "WHERE job_id = ?",
+                    [now(), job[0]],
                 )
+            elif join:
+                job = cursor.execute(
+                    "SELECT job_id, any_value(spec) FROM jobs JOIN working USING (job_id) WHERE status = 'running' "
+                    "AND numerics->>'device' IN (SELECT unnest($2::VARCHAR[])) AND ($1 IS NULL OR job_id = $1) "
+                    "GROUP BY job_id ORDER BY count(*), bool_or(urgent) DESC, job_id LIMIT 1",
+                    [job_id, list(join)],
+                ).fetchone()
+            if job is not None:
+                cursor.execute("INSERT INTO working VALUES (?, ?)", [worker, job[0]])
             leases.tidy(self._connection.path, self._working(cursor))
         return None if job is None else (job[0], json.loads(job[1]))
 
-    def release(self, worker: str | None = None) -> None:
-        """Take the job of a worker that stops working back into the queue; or the jobs of all, as none is left."""
+    def settle(self, job_id: int, numerics: dict[str, Any] | None = None) -> dict[str, Any] | None:
+        """On what, and in which dtypes, a job is computed by all of its workers: what the first of them says."""
         with self._connection.transaction(of_jobs=True) as cursor:
-            self._give_back(cursor, worker)
+            if numerics is not None:
+                text = json.dumps(numerics)
+                cursor.execute("UPDATE jobs SET numerics = ? WHERE job_id = ? AND numerics IS NULL", [text, job_id])
+            found = cursor.execute("SELECT numerics FROM jobs WHERE job_id = ?", [job_id]).fetchall()
+        return json.loads(found[0][0]) if found and found[0][0] is not None else None
 
-    def _give_back(self, cursor: duckdb.DuckDBPyConnection, worker: str | None) -> None:
-        running = "status = 'running' AND ($1 IS NULL OR worker = $1)"
-        cursor.execute(f"UPDATE jobs SET status = 'queued' WHERE {running}", [worker])
+    def release(self, worker: str | None = None) -> None:
+        """Take the job of a worker that stops working back; or the jobs of all, as none is left."""
+        with self._connection.transaction(of_jobs=True) as cursor:
+            self._leave(cursor, self._working(cursor) if worker is None else [worker])
+
+    def _leave(self, cursor: duckdb.DuckDBPyConnection, workers: list[str]) -> None:
+        """Some workers have no job any more, nor any part of it; a job that no other has is queued again."""
+        for table in ("working", "leases"):
+            cursor.execute(f"DELETE FROM {table} WHERE worker IN (SELECT unnest($1::VARCHAR[]))", [workers])
+        cursor.execute(
+            "UPDATE jobs SET status = 'queued' WHERE status = 'running' AND job_id NOT IN (SELECT job_id FROM working)"
+        )
 
     def bury(self, pid: int) -> None:
-        """Take the job of a worker whose process has died back into the queue, or give it up."""
+        """Take the job of a worker whose process has died back, or give it up."""
         with self._connection.transaction(of_jobs=True) as cursor:
-            self._take_back(cursor, [name for name in self._working(cursor) if _process_of(name) == str(pid)])
+            dead = [name for name in self._working(cursor) if leases.process_of(name) == str(pid)]
+            self._take_back(cursor, dead)
 
     def _working(self, cursor: duckdb.DuckDBPyConnection) -> list[str]:
         """The workers that have a job."""
-        return [row[0] for row in cursor.execute("SELECT worker FROM jobs WHERE status = 'running'").fetchall()]
-
-    def _is_gone(self, worker: str) -> bool:
-        silent = time.monotonic() - self._heard.get(worker, self._opened_at)
-        return leases.is_dead(self._connection.path, worker) or silent > leases.patience()
+        return [row[0] for row in cursor.execute("SELECT worker FROM working").fetchall()]
 
     def _take_back(self, cursor: duckdb.DuckDBPyConnection, dead: list[str]) -> None:
-        """Queue the jobs of dead workers again, unless their workers died `DEATHS` times in a row at the same batch:
-        `attempts` counts those."""
-        theirs = "WHERE status = 'running' AND worker IN (SELECT unnest($1::VARCHAR[]))"
+        """Take the jobs of dead workers back, unless their workers died `DEATHS` times in a row at the same batch:
+        `attempts` counts those. Of several workers of a job, each is at a batch of its own."""
+        if not dead:
+            return
+        at = (
+            "coalesce((SELECT min(item) FROM working JOIN leases USING (worker) WHERE working.job_id = jobs.job_id "
+            "AND worker IN (SELECT unnest($1::VARCHAR[]))), stage || ' ' || done)"
+        )
+        theirs = (
+            "WHERE status = 'running' AND job_id IN "
+            "(SELECT job_id FROM working WHERE worker IN (SELECT unnest($1::VARCHAR[])))"
+        )
         cursor.execute(
-            "UPDATE jobs SET attempts = CASE WHEN died_at = stage || ' ' || done THEN attempts + 1 ELSE 1 END, "
-            f"died_at = stage || ' ' || done {theirs}",
+            f"UPDATE jobs SET attempts = CASE WHEN died_at = {at} THEN attempts + 1 ELSE 1 END, died_at = {at} "
+            f"{theirs}",
             [dead],
         )
         cursor.execute(
@@ -121,16 +161,16 @@ class Queue:
             f"'). See the log, then try again.' {theirs} AND attempts >= $3",
             [dead, now(), DEATHS],
         )
-        cursor.execute(f"UPDATE jobs SET status = 'queued' {theirs}", [dead])
+        self._leave(cursor, dead)
 
     def report(self, job_id: int, worker: str, stage: str, done: int, total: int) -> bool:
-        """Note how far `worker` is with a job; False if it should stop. Says too that the worker is alive."""
+        """Note how far a job is, as `worker` sees it; False if that should stop. Says too that the worker is alive."""
         self.greet(worker)
         with self._connection.transaction(of_jobs=True) as cursor:
             its = cursor.execute(
                 "UPDATE jobs SET stage_started = CASE WHEN stage = $1 THEN coalesce(stage_started, $4) ELSE $4 END, "
-                "stage = $1, done = $2, total = $3 WHERE job_id = $5 AND status = 'running' AND worker = $6 "
-                "RETURNING job_id",
+                "stage = $1, done = $2, total = $3 WHERE job_id = $5 AND status = 'running' "
+                f"AND {_HAS_IT.format(6)} RETURNING job_id",
                 [stage, done, total, now(), job_id, worker],
             ).fetchall()
         if its:
@@ -148,12 +188,11 @@ class Queue:
 
     def greet(self, worker: str) -> None:
         """Note that a worker, whose name begins with its process and a dash, is there."""
-        self._heard[worker] = time.monotonic()
+        self._attendance.greet(worker)
 
     def silent_for(self, pid: int) -> float:
         """Seconds since the worker in a process was last heard of, or since the store was opened if it never was."""
-        heard = [at for worker, at in list(self._heard.items()) if _process_of(worker) == str(pid)]
-        return time.monotonic() - max(heard, default=self._opened_at)
+        return self._attendance.silent_for(pid)
 
     def end(self, job_id: int, status: str, message: str = "", worker: str | None = None) -> None:
         """End a job as `done`, `failed` or `cancelled`; one that has ended stays as it is.
@@ -163,14 +202,19 @@ class Queue:
         with self._connection.transaction(of_jobs=True) as cursor:
             cursor.execute(
                 "UPDATE jobs SET status = $1, message = $2, finished = $3 WHERE job_id = $4 "
-                "AND status IN ('queued', 'running') AND ($5 IS NULL OR (status = 'running' AND worker = $5))",
+                "AND status IN ('queued', 'running') "
+                f"AND ($5 IS NULL OR (status = 'running' AND {_HAS_IT.format(5)}))",
                 [status, message, now(), job_id, worker],
             )
+            ended = f"SELECT job_id FROM jobs WHERE job_id = $1 AND {_ENDED}"
+            free = f"DELETE FROM leases WHERE worker IN (SELECT worker FROM working WHERE job_id IN ({ended}))"
+            cursor.execute(free, [job_id])
+            cursor.execute(f"DELETE FROM working WHERE job_id IN ({ended})", [job_id])
         self._batches.pop(job_id, None)
 
     def jobs(self) -> pd.DataFrame:
         """Every job, the newest first."""
-        return self._connection.frame("SELECT * FROM jobs ORDER BY job_id DESC")
+        return self._connection.frame(f"{_JOBS} ORDER BY job_id DESC")
 
     def job(self, job_id: int) -> JobRow:
         """One job.
@@ -178,11 +222,7 @@ class Queue:
         Raises:
             StoreError: there is none of this number.
         """
-        frame = self._connection.frame("SELECT * FROM jobs WHERE job_id = ?", job_id)
+        frame = self._connection.frame(f"{_JOBS} WHERE job_id = ?", job_id)
         if frame.empty:
             raise StoreError(f"There is no job {job_id}.", "")
         return JobRow.of(frame.to_dict("records")[0])
-
-
-def _process_of(worker: str) -> str:
-    return worker.partition("-")[0]

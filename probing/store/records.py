@@ -33,7 +33,6 @@ class JobRow:
     message: str
     attempts: int
     """How often in a row its worker has died at the same batch."""
-    worker: str | None
     created: datetime
     started: datetime | None
     finished: datetime | None
@@ -42,11 +41,16 @@ class JobRow:
     requested_by: str | None
     urgent: bool
     """Whether somebody waits for it."""
+    numerics: dict[str, Any] | None
+    """On what it is computed, and in which dtypes, once a worker has found out."""
+    workers: tuple[str, ...]
+    """Who is at it."""
 
     @staticmethod
     def of(row: Mapping[Any, Any]) -> "JobRow":
         """A row of `Queue.jobs`."""
-        return _made(JobRow, row, "spec")
+        workers = row["workers"] if isinstance(row["workers"], np.ndarray | list) else ()
+        return _made(JobRow, {**row, "workers": tuple(workers)}, "spec", "numerics")
 
     @property
     def is_active(self) -> bool:

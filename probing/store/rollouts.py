@@ -7,7 +7,7 @@ import duckdb
 import pyarrow as pa
 
 from probing.rollouts import Answer
-from probing.store.connection import Connection, insert, now
+from probing.store.connection import FINISH, Connection, insert, now
 from probing.store.spool import AnswerBatch
 
 
@@ -18,23 +18,26 @@ class Rollouts:
         self._connection = connection
 
     def start(
-        self, key: str, model: str, identity: str, question_set: str, settings: dict[str, Any], questions: int
-    ) -> None:
-        """Enter a rollout of `questions` questions, unless it is there."""
+        self, key: str, model: str, identity: str, question_set: str, settings: dict[str, Any], questions: int,
+        batch_size: int,
+    ) -> int:  # fmt: skip
+        """Enter a rollout of `questions` questions, unless it is there; returns the size of its batches, which one that
+        is resumed keeps."""
+        row = {
+            "rollout_key": key, "model": model, "identity": identity, "question_set": question_set,
+            "settings": json.dumps(settings), "questions": questions, "batch_size": batch_size, "created": now(),
+        }  # fmt: skip
         with self._connection.transaction() as cursor:
-            cursor.execute(
-                "INSERT INTO rollouts VALUES (?, ?, ?, ?, ?, ?, NULL, NULL, ?, NULL) ON CONFLICT DO NOTHING",
-                [key, model, identity, question_set, json.dumps(settings), questions, now()],
-            )
+            insert(cursor, "rollouts", {name: [value] for name, value in row.items()})
+            find = "SELECT coalesce(batch_size, ?) FROM rollouts WHERE rollout_key = ?"
+            ((size,),) = cursor.execute(find, [batch_size, key]).fetchall()
+        return int(size)
 
     def finish(self, key: str, provenance: dict[str, Any], seconds: float) -> None:
-        """Mark a rollout as complete."""
+        """Mark a rollout as complete, or say with what it was made where nobody has (`FINISH`)."""
         with self._connection.transaction() as cursor:
-            cursor.execute(
-                "UPDATE rollouts SET provenance = ?, seconds = ?, finished = ? "
-                "WHERE rollout_key = ? AND finished IS NULL",
-                [json.dumps(provenance), seconds, now(), key],
-            )
+            values = [json.dumps(provenance), seconds, now(), key]
+            cursor.execute(f"UPDATE rollouts SET {FINISH} WHERE rollout_key = $4", values)
 
     def finished(self, key: str) -> bool:
         """Whether every answer of the rollout is there."""

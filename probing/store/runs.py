@@ -19,8 +19,8 @@ from probing.errors import StoreError
 from probing.graph import ResidualGraph
 from probing.method import PAPERS, Method
 from probing.scores import Scores
-from probing.store.connection import Connection, insert, now
-from probing.store.spool import ScoreBatch
+from probing.store.connection import FINISH, Connection, insert, now
+from probing.store.spool import PositionBatch, ScoreBatch
 
 
 class Runs:
@@ -73,7 +73,7 @@ class Runs:
         return size
 
     def finish(self, key: str, provenance: dict[str, Any], seconds: float) -> None:
-        """Mark a run as complete.
+        """Mark a run as complete, or say with what it was made where nobody has (`FINISH`).
 
         Raises:
             StoreError: samples are missing.
@@ -84,8 +84,7 @@ class Runs:
             raise StoreError(f"Run {key} has {there} of its {wanted} samples.", "Start it again.")
         with self._connection.transaction() as cursor:
             cursor.execute(
-                "UPDATE runs SET provenance = ?, seconds = ?, finished = ? WHERE run_key = ? AND finished IS NULL",
-                [json.dumps(provenance), seconds, now(), key],
+                f"UPDATE runs SET {FINISH} WHERE run_key = $4", [json.dumps(provenance), seconds, now(), key]
             )
 
     def finished(self, key: str) -> bool:
@@ -175,16 +174,8 @@ class Runs:
                 found.setdefault(key, {})[question] = score
         return found
 
-    def save_positions(self, key: str, question_id: str, scores: Float[np.ndarray, "position edge"]) -> None:
-        """Keep one sample's scores at every position, over the edges in canonical order."""
-        with self._connection.transaction() as cursor:
-            cursor.execute(
-                "INSERT INTO positions VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                [key, question_id, len(scores), scores.astype(np.float32).ravel()],
-            )
-
     def positions(self, key: str, question_id: str) -> Float[np.ndarray, "position edge"] | None:
-        """What `save_positions` kept; None if there is nothing."""
+        """One sample's scores at every position, over the edges in canonical order; None if they are not there."""
         rows = self._connection.rows(
             "SELECT positions, scores FROM positions WHERE run_key = ? AND question_id = ?", key, question_id
         )
@@ -197,6 +188,14 @@ def _unknown(key: str) -> StoreError:
 
 _ROWS = 4_000_000
 """Scores that are written at a time, where a sample has fewer."""
+
+
+def insert_positions(cursor: duckdb.DuckDBPyConnection, batch: PositionBatch) -> None:
+    """Take in a batch, unless it is there already."""
+    cursor.execute(
+        "INSERT INTO positions VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        [batch.run_key, batch.question_id, len(batch.scores), batch.scores.astype(np.float32).ravel()],
+    )
 
 
 def insert_scores(cursor: duckdb.DuckDBPyConnection, batch: ScoreBatch) -> None:

@@ -8,7 +8,8 @@ SQL. `comparison_runs` says which runs a comparison is made of. The `*_summaries
 at once; their `side` is what the base is compared with: `tuned`, or a step of its training. An evaluation has named
 units and questions, and `measurements` one array over its questions for each unit and measure, which the view
 `measurements_long` presents as rows; `evaluated` says of which pairs, comparisons and sides an evaluation is, and has
-an empty text where it is of none.
+an empty text where it is of none. `working` has the workers of each job that runs, and `leases` what each of them is
+at.
 """
 
 import duckdb
@@ -207,6 +208,14 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         "ALTER TABLE comparisons ALTER COLUMN alpha DROP NOT NULL",
         "ALTER TABLE comparisons ADD COLUMN tokens INTEGER",
+    ),
+    (
+        "ALTER TABLE rollouts ADD COLUMN batch_size INTEGER",
+        "ALTER TABLE jobs ADD COLUMN numerics JSON",
+        "CREATE TABLE working (worker VARCHAR NOT NULL, job_id INTEGER NOT NULL)",
+        "INSERT INTO working SELECT worker, job_id FROM jobs WHERE status = 'running' AND worker IS NOT NULL",
+        "ALTER TABLE jobs DROP COLUMN worker",
+        "CREATE TABLE leases (item VARCHAR NOT NULL, worker VARCHAR NOT NULL)",
     ),
 )
 """Statements that lead from each version to the next; an empty file has version 0."""

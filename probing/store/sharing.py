@@ -122,6 +122,7 @@ class SharedStore:
     file: protocol.ConnectionQueries
     batches: protocol.BatchesQueries
     queue: protocol.QueueQueries
+    leases: protocol.LeasesQueries
     rollouts: protocol.RolloutsQueries
     comparisons: protocol.ComparisonsQueries
     runs: protocol.RunsQueries

@@ -101,6 +101,30 @@ class ScoreBatch:
 
 
 @dataclass(frozen=True)
+class PositionBatch:
+    """The scores of one sample of a run at every position, over the edges in canonical order."""
+
+    run_key: str
+    question_id: str
+    scores: Float[np.ndarray, "position edge"]
+
+    @property
+    def file_name(self) -> str:
+        """That of its run and sample."""
+        return f"positions-{self.run_key}-{_short(self.question_id)}.npz"
+
+    def write(self, file: IO[bytes]) -> None:
+        """As arrays."""
+        np.savez(file, key=self.run_key, id=self.question_id, scores=self.scores)
+
+    @staticmethod
+    def read(path: Path) -> "PositionBatch":
+        """What `write` wrote."""
+        with np.load(path, allow_pickle=False) as file:
+            return PositionBatch(str(file["key"]), str(file["id"]), file["scores"])
+
+
+@dataclass(frozen=True)
 class MeasurementBatch:
     """What some units of one evaluation measured, by measure, over the evaluation's questions in their order."""
 
@@ -126,7 +150,9 @@ class MeasurementBatch:
             return MeasurementBatch(str(file["key"]), tuple(map(str, file["units"])), values)
 
 
-_BATCHES: dict[str, type[Batch]] = {"answers": AnswerBatch, "scores": ScoreBatch, "measurements": MeasurementBatch}
+_BATCHES: dict[str, type[Batch]] = {
+    "answers": AnswerBatch, "scores": ScoreBatch, "positions": PositionBatch, "measurements": MeasurementBatch,
+}  # fmt: skip
 """By the word that a file's name begins with."""
 
 

@@ -18,14 +18,16 @@ from probing.cuts import Cut
 from probing.errors import QuestionError
 from probing.graph import ResidualGraph
 from probing.jobs import loading
+from probing.jobs.crew import Alone
 from probing.jobs.job import Job
 from probing.jobs.keys import ground_key
-from probing.jobs.loading import Models, gpu_lock, wait_for
+from probing.jobs.loading import Models, gpu_lock, wait_for_one
 from probing.jobs.numerics import make_plan
+from probing.jobs.places import place_of
 from probing.jobs.plan import SIDES, Plan, Spec, spec_of
 from probing.jobs.shipped import shipped
 from probing.jobs.texts import check, texts
-from probing.jobs.worker import follow, serve, worker_lock
+from probing.jobs.worker import follow, serve
 from probing.method import Method
 from probing.metrics import compare
 from probing.models import load_tokenizer
@@ -169,7 +171,7 @@ def test_the_answers_of_each_side_and_step_are_read_once_whatever_the_number_of_
     reads: list[str] = []
     read = store.rollouts.answers
     monkeypatch.setattr(store.rollouts, "answers", lambda key: [reads.append(key), read(key)][1])
-    Job(store, Models(), plan, _quiet).do()
+    Job(store, Alone(), plan, _quiet).do()
     assert reads == [plan.rollout_key(side) for side in (*SIDES, "step-000020")]
     assert sum(store.runs.table()["samples"] == 4) == 3 * len(ALPHAS)
     store.close()
@@ -180,7 +182,7 @@ def test_a_timeline_compares_every_checkpoint_on_the_questions_of_the_pair(undis
     plan = _plan_of_steps(SPEC, [0, 20, 120], tmp_path / "checkpoints")
     assert plan.steps == ["step-000000", "step-000020", "step-000120"]
     spec = plan.spec
-    Job(store, Models(), plan, _quiet).do()
+    Job(store, Alone(), plan, _quiet).do()
     key = plan.comparison_key(spec.selections()[0])
     steps = store.comparisons.steps(key).set_index("side")
     assert list(steps["asked"]) == [500, 500, 500]
@@ -205,7 +207,7 @@ def test_a_pair_with_other_tokenizers_is_compared_with_a_note(tmp_path: Path, zo
     pair = load_registry().pair("grpo").model_copy(update={"tuned": str(tmp_path / "grpo"), "checkpoints": None})
     plan = make_plan(SPEC, Registry(questions=load_registry().questions, pairs={"grpo": pair}))
     store = open_store(tmp_path / "store.duckdb")
-    Job(store, Models(), plan, _quiet).do()
+    Job(store, Alone(), plan, _quiet).do()
     (row,) = store.comparisons.table().to_dict("records")
     assert row["ready"]
     assert row["warning"].startswith("The two models' tokenizers differ in their chat templates. Each model is scored")
@@ -311,7 +313,7 @@ def test_both_models_are_scored_on_one_text_against_its_counterparts(undisturbed
     for side in SIDES:
         found = store.runs.scores(row[f"{side}_run"])
         assert found.method.words == ["norms taken exactly", "against a counterpart", "margin as loss"]
-        attributor, tokenizer = Models().load(plan.checkpoints[side], plan.numerics, "float32", "projections", _quiet)
+        attributor, tokenizer = Models().load(plan.wanted(side), _quiet)
         made = []
         for name in found.ids:
             prompt, answer = answers[name].prompt_tokens, answers[name].tokens[: row["cut"]]
@@ -451,11 +453,11 @@ def test_a_killed_owner_loses_no_finished_batch_and_the_next_resumes(tmp_path: P
 
 def test_only_one_worker_works_at_a_time(tmp_path: Path) -> None:
     store = open_store(tmp_path / "store.duckdb")
-    first = worker_lock(store)
+    first = place_of(store)
     assert first is not None
-    assert worker_lock(store) is None
+    assert place_of(store) is None
     first.close()
-    second = worker_lock(store)
+    second = place_of(store)
     assert second is not None
     second.close()
     store.close()
@@ -476,20 +478,19 @@ def test_a_gpu_is_waited_for_until_the_worker_that_has_it_is_gone(tmp_path: Path
                 holder.kill()
                 holder.wait()
 
-        wait_for(lock, report, pause=0.05).close()
+        wait_for_one([lock], report, pause=0.05)[1].close()
     assert said[:3] == ["waiting for the GPU"] * 3
 
 
 def test_small_models_are_kept_beside_each_other_and_a_large_one_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     models, plan = Models(), _plan()
-    how = (plan.numerics, "float32", "projections", _quiet)
-    base, tuned = (models.load(plan.checkpoints[side], *how) for side in SIDES)
-    assert models.load(plan.checkpoints["base"], *how) is base
+    base, tuned = (models.load(plan.wanted(side), _quiet) for side in SIDES)
+    assert models.load(plan.wanted("base"), _quiet) is base
     torch.set_num_threads(2)  # as for a large model that was loaded in between
-    assert models.load(plan.checkpoints["tuned"], *how) is tuned
+    assert models.load(plan.wanted("tuned"), _quiet) is tuned
     assert torch.get_num_threads() == 1, "a small model has one thread, whatever was loaded since"
     monkeypatch.setattr(loading, "SMALL", 1)
-    models.load(plan.checkpoints["base"], plan.numerics, "bfloat16", "projections", _quiet)
+    models.load(plan.wanted("base", "bfloat16"), _quiet)
     left = [weakref.ref(attributor.model) for attributor, _ in (base, tuned)]
     del base, tuned
     gc.collect()
@@ -499,13 +500,12 @@ def test_small_models_are_kept_beside_each_other_and_a_large_one_makes_room(monk
 
 def test_as_many_large_models_are_kept_as_one_wants_beside_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     models, plan = Models(large=2), _plan()
-    how = (plan.numerics, "float32", "projections", _quiet)
-    small = models.load(plan.checkpoints["base"], plan.numerics, "float64", "projections", _quiet)
+    small = models.load(plan.wanted("base", "float64"), _quiet)
     monkeypatch.setattr(loading, "SMALL", 1)
-    base, tuned = (models.load(plan.checkpoints[side], *how) for side in SIDES)
+    base, tuned = (models.load(plan.wanted(side), _quiet) for side in SIDES)
     for _ in range(2):
-        assert models.load(plan.checkpoints["base"], *how) is base
-        assert models.load(plan.checkpoints["tuned"], *how) is tuned
+        assert models.load(plan.wanted("base"), _quiet) is base
+        assert models.load(plan.wanted("tuned"), _quiet) is tuned
     assert len(models._loaded) == 2, "the first counts as large by now"
     assert small not in models._loaded.values()
 
@@ -513,7 +513,7 @@ def test_as_many_large_models_are_kept_as_one_wants_beside_each_other(monkeypatc
 def test_a_worker_that_rests_lets_its_model_go_and_loads_it_when_it_is_asked_again() -> None:
     models, plan = Models(), _plan()
     models.let_go()
-    wanted = (plan.checkpoints["base"], plan.numerics, "float32", "projections", _quiet)
+    wanted = (plan.wanted("base"), _quiet)
     first = models.load(*wanted)
     assert models.load(*wanted) is first, "it is kept meanwhile"
     left = weakref.ref(first[0].model)
@@ -527,7 +527,7 @@ def test_a_worker_that_rests_lets_its_model_go_and_loads_it_when_it_is_asked_aga
 
 def test_a_gpu_that_was_taken_for_a_model_that_did_not_load_is_left_to_others(tmp_path: Path) -> None:
     lock = tmp_path / "gpu.lock"
-    models = Models(_gpu=wait_for(lock, _quiet))
+    models = Models(_gpus=dict([wait_for_one([lock], _quiet)]))
     models.let_go()
     other = try_lock(lock)
     assert other is not None
@@ -537,7 +537,7 @@ def test_a_gpu_that_was_taken_for_a_model_that_did_not_load_is_left_to_others(tm
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_workers_of_two_stores_share_no_gpu(tmp_path: Path) -> None:
-    other = wait_for(gpu_lock(torch.device("cuda")), _quiet)
+    _, other = wait_for_one([gpu_lock(torch.device("cuda", 0))], _quiet)
     store = open_store(tmp_path / "store.duckdb")
     job = store.queue.submit(replace(SPEC, device="cuda").as_json())
 

@@ -11,7 +11,7 @@ from transformers import Gemma2Config, LlamaConfig
 
 from probing.checkpoints import Checkpoint
 from probing.cuts import Cut
-from probing.jobs.numerics import make_plan, numerics_of, resolve
+from probing.jobs.numerics import make_plan, numerics_for, numerics_of, planned
 from probing.jobs.plan import Numerics, Spec, make_request
 from probing.method import Method
 from probing.pairs import load_registry
@@ -94,9 +94,9 @@ def test_only_the_scores_depend_on_the_dtype_in_which_edges_are_scored() -> None
 def test_a_request_is_the_same_on_every_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     request, selection = make_request(SPEC, load_registry()), SPEC.selections()[0]
     asked = request.request_key(selection)
-    assert resolve(request).comparison_settings(selection)["request"] == asked
+    assert planned(request, numerics_for(request)).comparison_settings(selection)["request"] == asked
     _gpus(monkeypatch, 80e9)
-    assert resolve(request).comparison_settings(selection)["request"] == asked
+    assert planned(request, numerics_for(request)).comparison_settings(selection)["request"] == asked
     others = [replace(SPEC, dtype="bfloat16"), replace(SPEC, method=Method("blocks")), replace(SPEC, pair="ppo")]
     changed = [make_request(spec, load_registry()).request_key(selection) for spec in others]
     assert len({asked, *changed, request.request_key(replace(selection, n=41))}) == 5

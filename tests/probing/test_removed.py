@@ -257,7 +257,7 @@ def test_all_edges_really_removed_are_a_run_that_brings_its_twin_of_the_other_lo
     nll, margin = (store.runs.scores(exact_key(settings, loss)) for loss in ("nll", "margin"))
     chosen = sorted(_samples(store), key=lambda sample: sample.id)
     plan = small.plan(exact)
-    attributor, _ = Models().load(plan.checkpoints["tuned"], plan.numerics, "float32", "projections", lambda *_: None)
+    attributor, _ = Models().load(plan.wanted("tuned"), lambda *_: None)
     for found in (nll, margin):
         alone = attribute(attributor, chosen, method=replace(found.method))
         assert found.method.loss == alone.method.loss

@@ -29,7 +29,7 @@ from probing.store.queue import DEATHS
 from probing.store.records import EvaluationRow, Subject
 from probing.store.schema import MIGRATIONS, VERSION
 from probing.store.sharing import restore
-from probing.store.spool import AnswerBatch, MeasurementBatch, ScoreBatch, Spool
+from probing.store.spool import AnswerBatch, MeasurementBatch, PositionBatch, ScoreBatch, Spool
 from probing.summary import summarise
 from tests.conftest import ROOT
 
@@ -55,7 +55,7 @@ def _fill(store: Store, samples: int = 5) -> np.ndarray:
     """One comparison with one run of `samples` questions; returns the run's edge scores."""
     answers = tuple(Answer(f"q{i}", (1, 2), (3, 4, 5), f"text {i}", True) for i in range(samples))
     for key in ("rb", "rt"):
-        store.rollouts.start(key, "model", "sha256:x", "addition", {}, samples)
+        store.rollouts.start(key, "model", "sha256:x", "addition", {}, samples, 64)
         texts = tuple("?" for _ in answers)
         pieces = (("a", "b"),) * samples, (("c", "d", "é"),) * samples
         store.spool.put(AnswerBatch(key, tuple(range(samples)), texts, texts, texts, answers, *pieces))
@@ -151,8 +151,9 @@ def test_scores_at_positions_are_kept_once(path: Path) -> None:
     _fill(store)
     assert store.runs.positions("run", "q1") is None
     scores = np.random.default_rng(0).normal(size=(7, len(GRAPH.edges))).astype(np.float32)
-    store.runs.save_positions("run", "q1", scores)
-    store.runs.save_positions("run", "q1", 2 * scores)
+    for kept in (scores, 2 * scores):
+        store.spool.put(PositionBatch("run", "q1", kept))
+        store.batches.ingest()
     np.testing.assert_array_equal(store.runs.positions("run", "q1"), scores)
     store.close()
 
@@ -603,7 +604,7 @@ def test_the_steps_that_led_here_stay_as_they_were() -> None:
     digests = [hashlib.sha256("\n".join(step).encode()).hexdigest()[:12] for step in MIGRATIONS]
     known = (
         "97a369b059ff 46dac1267a4f 304a5986e4a0 2f3a25e5406d 0d0bcf5dc5e7 148054237d84 "  # pragma: allowlist secret
-        "6f62222f2925 fabeb500dd41 f83f6bb216bc"  # pragma: allowlist secret
+        "6f62222f2925 fabeb500dd41 f83f6bb216bc a13e33cb3226"  # pragma: allowlist secret
     )
     assert digests == known.split()
 

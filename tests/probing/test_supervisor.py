@@ -95,7 +95,7 @@ def test_a_job_at_which_workers_die_again_and_again_fails_with_the_reason(
 
     def kill() -> bool:
         row = store.queue.job(job)
-        pid = int((row.worker or "0-").split("-")[0])
+        pid = int((row.workers or ("0-",))[0].split("-")[0])
         if row.status == "running" and pid not in killed:
             os.kill(pid, signal.SIGKILL)
             killed.add(pid)

@@ -3,7 +3,7 @@
 import gc
 import re
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,12 @@ from probing.errors import TaskError
 from probing.extraction import SHARES, circuits
 from probing.graph import Edge, ResidualGraph
 from probing.jobs import measuring, tasks
+from probing.jobs.bench import Bench
+from probing.jobs.crew import Alone
 from probing.jobs.forecast import forecast
 from probing.jobs.job import Job
-from probing.jobs.loading import Models
-from probing.jobs.measuring import Bench, Measuring, ablation
-from probing.jobs.plan import SIDES, Spec, evaluation_key
+from probing.jobs.measuring import Ground, Measuring, Units, ablation
+from probing.jobs.plan import SIDES, Spec, Wanted, evaluation_key
 from probing.jobs.tasks import Case, Check, Cost, Curve, Task
 from probing.jobs.worker import follow
 from probing.method import Method
@@ -34,7 +35,7 @@ from probing.report import evaluated
 from probing.rollouts import samples, select
 from probing.scores import Scores
 from probing.store import Store, open_store
-from probing.store.records import ComparisonRow, EvaluationRow, SameTokens, same_tokens
+from probing.store.records import ComparisonRow, EvaluationRow, Measurements, SameTokens, same_tokens
 from tests import literal, small
 
 CHECK = Check("tuned", strongest=3, random=2)
@@ -300,18 +301,31 @@ class Distance(Task):
         yield f"{len(evaluations)} pairs compared"
 
 
-def _distance(task: Distance, bench: Bench) -> Measuring:
-    ids = [answer.question_id for answer in bench.answers("base")]
+@dataclass(frozen=True)
+class _Comparing(Measuring):
+    key: str
+    wanted: tuple[Wanted, Wanted]
+    ids: tuple[str, ...]
+    seen: tuple[str, ...] = ()
 
-    def measure(units: Sequence[str], say: Any) -> Mapping[str, np.ndarray]:
-        assert bench.there().units == tuple("012"[: int(units[0])])
-        models = [bench.both()[side][0].model for side in SIDES]
+    def lay_out(self, bench: Bench) -> Units:
+        return Units((("0", "1"), ("2",)), self.ids, 1)
+
+    def after(self, found: Measurements) -> "_Comparing":
+        return replace(self, seen=found.units)
+
+    def measure(self, units: Sequence[str], bench: Bench, say: Any) -> dict[str, np.ndarray]:
+        assert self.seen == (("0", "1") if units == ("2",) else ()), "of the phase before"
+        models = [attributor.model for attributor, _ in bench.both(*self.wanted)]
         _alive.update({id(model): weakref.ref(model) for model in models})
         first, second = ([m.model.layers[int(u)].mlp.up_proj.weight.numpy() for u in units] for m in models)
         apart = [np.abs(a - b).max() for a, b in zip(first, second, strict=True)]
-        return {"distance": np.tile(np.array(apart, np.float32)[:, None], len(ids))}
+        return {"distance": np.tile(np.array(apart, np.float32)[:, None], len(self.ids))}
 
-    return Measuring(["0", "1", "2"], ids, measure, 1)
+
+def _distance(task: Distance, ground: Ground) -> Measuring:
+    ids = tuple(answer.question_id for answer in ground.answers("base"))
+    return _Comparing(ground.key, (ground.wanted("base"), ground.wanted("tuned")), ids)
 
 
 def test_a_task_of_the_pair_has_all_questions_and_both_models_and_lets_the_second_go(
@@ -319,8 +333,8 @@ def test_a_task_of_the_pair_has_all_questions_and_both_models_and_lets_the_secon
 ) -> None:
     monkeypatch.setitem(tasks.KINDS, "distance", Distance)
     monkeypatch.setitem(measuring._PREPARE, Distance, _distance)
-    models, plan = Models(), small.plan(replace(SPEC, cuts=(Cut(0.3), Cut(0.5)), also=tasks.parse("distance")))
-    Job(store, models, plan, lambda *_: None).do()
+    crew, plan = Alone(), small.plan(replace(SPEC, cuts=(Cut(0.3), Cut(0.5)), also=tasks.parse("distance")))
+    Job(store, crew, plan, lambda *_: None).do()
     rows = [EvaluationRow.of(row) for row in store.evaluations.table().to_dict("records") if row["kind"] == "distance"]
     assert [(row.pair, row.comparison_key, row.side, row.units) for row in rows] == [("small", None, None, 3)]
     found = store.evaluations.values(rows[0].evaluation_key)

@@ -15,9 +15,9 @@ from probing import cli
 from probing.checkpoints import find
 from probing.errors import TaskError
 from probing.jobs import tasks
+from probing.jobs.crew import Alone
 from probing.jobs.forecast import forecast
 from probing.jobs.job import Job
-from probing.jobs.loading import Models
 from probing.jobs.numerics import make_plan
 from probing.jobs.plan import Plan, Spec, evaluation_key, make_request
 from probing.jobs.shipped import is_done
@@ -78,9 +78,9 @@ def store(registry: Path) -> Iterator[Store]:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Job(opened, Models(), _plan(), stop).do()
+        Job(opened, Alone(), _plan(), stop).do()
     assert len(opened.evaluations.measured(_key(TASK))) == 2 + 7 + 2 * 6 - 3
-    Job(opened, Models(), _plan(), lambda *_: None).do()
+    Job(opened, Alone(), _plan(), lambda *_: None).do()
     yield opened
     opened.close()
 
@@ -177,7 +177,7 @@ def test_activations_of_heads_are_measured_by_the_loss_alone(store: Store) -> No
     spec = replace(SPEC, also=(task,), method=Method("heads"))
     (line,) = (line for line in forecast(spec, load_registry(), store).lines() if line.startswith("also"))
     assert "activations of base in tuned" in line
-    Job(store, Models(), _plan(spec), lambda *_: None).do()
+    Job(store, Alone(), _plan(spec), lambda *_: None).do()
     found = store.evaluations.values(evaluation_key(task, _plan(spec).case()))
     assert list(found.values) == ["loss"]
     assert "activations:into-tuned:a1.h3" in found.units

@@ -1,6 +1,6 @@
-"""How each kind of task is done: a function that finds its units, and what measures some of them.
+"""How each kind of task is done: a function that makes a stage of it, whose items are units.
 
-`bench` has what such a function is given and gives. No model is loaded before units are measured that are not there,
+`stage` has what such a function is given and gives. No model is loaded before units are measured that are not there,
 unless only the models say which units there are.
 """
 
@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 from probing.jobs.measuring import ablation, circuit, transplant
-from probing.jobs.measuring.bench import Bench, Measuring
+from probing.jobs.measuring.stage import Ground, Measuring, Units, Values
 from probing.jobs.tasks import Check, Curve, OneEdge, Task, Transplant
 
-_PREPARE: dict[type[Task], Callable[[Any, Bench], Measuring]] = {
+_PREPARE: dict[type[Task], Callable[[Any, Ground], Measuring]] = {
     Check: ablation.prepare,
     OneEdge: ablation.prepare_one,
     Curve: circuit.prepare,
@@ -20,13 +20,13 @@ _PREPARE: dict[type[Task], Callable[[Any, Bench], Measuring]] = {
 """By kind of task."""
 
 
-def prepare(task: Task, bench: Bench) -> Measuring:
-    """Lay out a task's units.
+def prepare(task: Task, ground: Ground) -> Measuring:
+    """Make a stage of a task.
 
     Raises:
         PersonError: it cannot be done on these models or questions.
     """
-    return _PREPARE[type(task)](task, bench)
+    return _PREPARE[type(task)](task, ground)
 
 
-__all__ = ["Bench", "Measuring", "prepare"]
+__all__ = ["Ground", "Measuring", "Units", "Values", "prepare"]

@@ -1,89 +1,123 @@
 """Edges that are really removed, one at a time."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
 
 from probing.ablation import effects_by_loss
 from probing.attribution import Attributor, References, find_references
 from probing.errors import TaskError
-from probing.jobs.measuring.bench import Bench, Measuring
+from probing.graph import ResidualGraph
+from probing.jobs.bench import Bench
+from probing.jobs.measuring.stage import Ground, Measuring, Units, Values
+from probing.jobs.plan import Wanted
+from probing.jobs.stages import Say
 from probing.jobs.tasks.ablation import Check
 from probing.jobs.tasks.edge import SCORE, OneEdge
-from probing.method import told_together
+from probing.method import Loss, Method, told_together
 from probing.scoring import attribute
 from probing.sequences import Sample
 
 AT_ONCE = 32
 """Edges between two looks at whether the job should go on."""
 
-Values = dict[str, Float[np.ndarray, "unit id"]]
+
+@dataclass(frozen=True)
+class Removing(Measuring):
+    """What is lost without each of some edges, by the loss and reference of a method."""
+
+    key: str
+    wanted: Wanted
+    samples: tuple[Sample, ...]
+    method: Method
+    number: Mapping[str, int]
+    """Of each edge in the graph, by its name."""
+
+    def lay_out(self, bench: Bench) -> Units:
+        """The edges."""
+        return Units((tuple(self.number),), tuple(sample.id for sample in self.samples), AT_ONCE)
+
+    def measure(self, units: Sequence[str], bench: Bench, say: Say) -> Values:
+        """Remove some edges."""
+        attributor, _ = bench.load(self.wanted)
+        references = bench.references(self.wanted, self.method.reference, self.samples, say)
+        edges = [self.number[unit] for unit in units]
+        return _removed(attributor, self.samples, references, edges, self.method.loss, say)
 
 
-def prepare(check: Check, bench: Bench) -> Measuring:
-    """The edges of a side's run, and what measures their effects on its samples, by the loss and reference of its
-    scores."""
-    scores = bench.scores(check.side)
-    wanted = set(check.drawn(scores.ids))
-    samples = [sample for sample in bench.samples(check.side) if sample.id in wanted]
-    number = {scores.graph.edges[edge]: edge for edge in check.edges(scores)}
+@dataclass(frozen=True)
+class RemovingHeads(Measuring):
+    """What is lost without an edge of blocks, and without each edge between heads that it is made of."""
 
-    def measure(units: Sequence[str], say: Callable[[], None]) -> Values:
-        attributor, _ = bench.model(check.side)
-        return _removed(bench, attributor, samples, bench.references(check.side, samples, say), number, units, say)
+    key: str
+    wanted: Wanted
+    samples: tuple[Sample, ...]
+    method: Method
+    edge: str
+    graph: ResidualGraph
+    """Of the run."""
 
-    return Measuring(list(number), [sample.id for sample in samples], measure, AT_ONCE)
+    def lay_out(self, bench: Bench) -> Units:
+        """The edge and its parts, which the model's heads say.
 
+        Raises:
+            TaskError: it is between no heads that can be told apart.
+        """
+        names = tuple(self._number(bench))
+        if len(names) < 2:
+            raise TaskError(f"The edge '{self.edge}' is between no heads that can be told apart.", "Choose another.")
+        return Units((names,), tuple(sample.id for sample in self.samples), len(names))
 
-def prepare_one(task: OneEdge, bench: Bench) -> Measuring:
-    """An edge, or those between heads that it is made of, and what measures them.
-
-    Raises:
-        TaskError: the graph has no such edge, or its heads cannot be told apart.
-    """
-    scores, samples = bench.scores(task.side), bench.samples(task.side)
-    try:
-        whole = scores.graph.number(task.edge)
-    except ValueError:
-        raise TaskError(f"The model's graph has no edge '{task.edge}'.", "Choose one that the page lists.") from None
-    divided: Attributor | None = None
-
-    def of_heads() -> Attributor:
-        nonlocal divided
-        divided = divided or Attributor(bench.model(task.side)[0].model, "heads")
-        return divided
-
-    number = {task.edge: whole}
-    if task.parts == "heads":
-        graph = of_heads().graph
-        parts = graph.parts_of([whole], scores.graph.granularity)
-        number = dict(zip(graph.names(parts), parts.tolist(), strict=True))
-        if len(number) < 2:
-            raise TaskError(f"The edge '{task.edge}' is between no heads that can be told apart.", "Choose another.")
-
-    def measure(units: Sequence[str], say: Callable[[], None]) -> Values:
-        if task.parts == "whole":
-            attributor, references = bench.model(task.side)[0], bench.references(task.side, samples, say)
-            return _removed(bench, attributor, samples, references, number, units, say)
-        method = replace(bench.plan.spec.method, granularity="heads")
-        # Those of the bench are of the run's graph, whose writers have other places.
-        references = find_references(of_heads(), method.reference, samples, progress=lambda done: say())
-        found = _removed(bench, of_heads(), samples, references, number, units, say)
+    def measure(self, units: Sequence[str], bench: Bench, say: Say) -> Values:
+        """Remove them, and score them too."""
+        attributor, number = self._divided(bench), self._number(bench)
+        method = replace(self.method, granularity="heads")
+        references = find_references(attributor, method.reference, self.samples, progress=lambda done: say())
+        edges = [number[unit] for unit in units]
+        found = _removed(attributor, self.samples, references, edges, method.loss, say)
         if method.path == "exact":
             return found | {SCORE: found[method.loss]}
-        estimates = attribute(of_heads(), samples, None, lambda done: say(), method)
-        return found | {SCORE: estimates.edges[:, [number[unit] for unit in units]].T}
+        estimates = attribute(attributor, self.samples, None, lambda done: say(), method)
+        return found | {SCORE: estimates.edges[:, edges].T}
 
-    at_once = AT_ONCE if task.parts == "whole" else len(number)
-    return Measuring(list(number), [sample.id for sample in samples], measure, at_once)
+    def _divided(self, bench: Bench) -> Attributor:
+        return bench.kept("heads", lambda: Attributor(bench.load(self.wanted)[0].model, "heads"))
+
+    def _number(self, bench: Bench) -> dict[str, int]:
+        graph = self._divided(bench).graph
+        parts = graph.parts_of([self.graph.number(self.edge)], self.graph.granularity)
+        return dict(zip(graph.names(parts), parts.tolist(), strict=True))
+
+
+def prepare(check: Check, ground: Ground) -> Removing:
+    """The edges of a side's run, on its samples."""
+    scores = ground.scores(check.side)
+    wanted = set(check.drawn(scores.ids))
+    samples = tuple(sample for sample in ground.samples(check.side) if sample.id in wanted)
+    number = {scores.graph.edges[edge]: edge for edge in check.edges(scores)}
+    return Removing(ground.key, ground.wanted(check.side), samples, ground.plan.spec.method, number)
+
+
+def prepare_one(task: OneEdge, ground: Ground) -> Measuring:
+    """An edge, or those between heads that it is made of.
+
+    Raises:
+        TaskError: the graph has no such edge.
+    """
+    graph, samples = ground.scores(task.side).graph, ground.samples(task.side)
+    try:
+        whole = graph.number(task.edge)
+    except ValueError:
+        raise TaskError(f"The model's graph has no edge '{task.edge}'.", "Choose one that the page lists.") from None
+    how = ground.key, ground.wanted(task.side), samples, ground.plan.spec.method
+    return Removing(*how, {task.edge: whole}) if task.parts == "whole" else RemovingHeads(*how, task.edge, graph)
 
 
 def _removed(
-    bench: Bench, attributor: Attributor, samples: Sequence[Sample], references: References,
-    number: Mapping[str, int], units: Sequence[str], say: Callable[[], None],
+    attributor: Attributor, samples: Sequence[Sample], references: References, edges: Sequence[int], loss: Loss,
+    say: Say,
 ) -> Values:  # fmt: skip
-    edges, losses = [number[unit] for unit in units], told_together(bench.plan.spec.method.loss)
+    losses = told_together(loss)
     found = effects_by_loss(attributor, samples, edges, losses, references, progress=lambda done: say())
-    return {loss: values.T.astype(np.float32) for loss, values in zip(losses, found, strict=True)}
+    return {name: values.T.astype(np.float32) for name, values in zip(losses, found, strict=True)}

@@ -1,0 +1,158 @@
+"""Who does the stages of a job, and how workers that have the same store share them.
+
+Every worker of a job walks through the same stages in the same order. Of each it takes what nobody has done and nobody
+is at, a batch at a time (`probing.store.leases`), and goes on to the next when all is there. So a worker may come at
+any time, and one that dies leaves to the others what it was at.
+"""
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+from probing.jobs.bench import Bench
+from probing.jobs.progress import Progress, now_and_then
+from probing.jobs.stages import Stage
+from probing.store import Store
+from probing.store.spool import Batch
+
+Laid = TypeVar("Laid")
+
+Portion = tuple[str, ...]
+"""Items that are done together."""
+
+PAUSE = 0.05
+"""Seconds between two looks at whether others are done."""
+
+
+class Crew(Protocol):
+    """Whoever does stages: this process, or others."""
+
+    def lay_out(self, stage: Stage[Laid], report: Progress) -> Laid:
+        """What only the models can tell of a stage."""
+
+    def work(
+        self, stage: Stage[Any], take: Callable[[int], list[Portion]], hand_in: "HandIn", say: Callable[[], None]
+    ) -> None:
+        """Do what `take` gives, until it gives nothing, and hand each in; meanwhile `say` is called now and then."""
+
+    def made(self, stage: Stage[Any]) -> dict[str, Any]:
+        """With what the items of a stage were made; empty if none was made here."""
+
+    def rest(self) -> None:
+        """The job is over: nothing of its stages is needed any more, and models perhaps for the next."""
+
+
+class HandIn(Protocol):
+    """What becomes of a portion that is done."""
+
+    def __call__(self, portion: Portion, batches: Sequence[Batch]) -> None:
+        """Keep its batches."""
+
+
+@dataclass
+class Alone:
+    """This process."""
+
+    bench: Bench = field(default_factory=Bench)
+    _worked_on: str = ""
+
+    def lay_out(self, stage: Stage[Laid], report: Progress) -> Laid:
+        """With the models that are here."""
+        self.bench.report = report
+        self.bench.turn_to(stage.key)
+        return stage.lay_out(self.bench)
+
+    def work(
+        self, stage: Stage[Any], take: Callable[[int], list[Portion]], hand_in: HandIn, say: Callable[[], None]
+    ) -> None:
+        """One portion after the other."""
+        self.bench.turn_to(stage.key)
+        while portions := take(1):
+            for portion in portions:
+                done: list[Batch] = []
+                say()
+                stage.do(portion, self.bench, now_and_then(say), done.append)
+                self._worked_on = stage.key
+                hand_in(portion, done)
+
+    def made(self, stage: Stage[Any]) -> dict[str, Any]:
+        """With the model that was loaded last."""
+        return stage.made(self.bench) if self._worked_on == stage.key else {}
+
+    def rest(self) -> None:
+        """Models stay."""
+        self.bench.turn_to("")
+
+
+def new_name() -> str:
+    """A name for a worker of this process."""
+    return f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+@dataclass(frozen=True)
+class Team:
+    """One worker's hold on a store that it may share with others."""
+
+    store: Store
+    crew: Crew
+    report: Progress
+    name: str = field(default_factory=new_name)
+
+    def spread(
+        self,
+        stage: Stage[Any],
+        words: str,
+        portions: Sequence[Portion],
+        there: Callable[[], set[str]],
+        total: int | None = None,
+    ) -> dict[str, Any]:
+        """See that all portions of a stage are done, by this worker or by others; returns with what those of this one
+        were made. `there` gives the items that are in the store, of `total` if these portions are not all."""
+        total, of = total or sum(map(len, portions)), {f"{stage.key} {portion[0]}": portion for portion in portions}
+        known: set[str] = set()
+
+        def look() -> list[str]:
+            """The names of what is missing."""
+            known.update(there())
+            return [name for name, portion in of.items() if not known.issuperset(portion)]
+
+        def say() -> None:
+            self.report(words, min(total, len(known)), total)
+
+        def take(most: int) -> list[Portion]:
+            mine = self.store.leases.take(self.name, look(), most)
+            done = [name for name in mine if name not in look()]  # by another, between the look and the lease
+            if done:
+                self.store.leases.give_back(self.name, done)
+            return [of[name] for name in mine if name not in done] or (take(most) if done else [])
+
+        def hand_in(portion: Portion, batches: Sequence[Batch]) -> None:
+            for batch in batches:
+                self.store.spool.put(batch)
+            self.store.batches.ingest()
+            self.store.leases.give_back(self.name, [f"{stage.key} {portion[0]}"])
+
+        waiting = now_and_then(say)
+        while look():
+            self.crew.work(stage, take, hand_in, say)
+            if look():
+                waiting()
+                time.sleep(PAUSE)
+        return self.crew.made(stage)
+
+    def once(self, name: str, words: str, is_there: Callable[[], bool], do: Callable[[], None]) -> None:
+        """See that something is done that cannot be divided, by this worker or by another."""
+        waiting = now_and_then(partial(self.report, words, 0, 1))
+        while not is_there():
+            if self.store.leases.take(self.name, [name]):
+                if not is_there():
+                    self.report(words, 0, 1)
+                    do()
+                self.store.leases.give_back(self.name, [name])
+            else:
+                waiting()
+                time.sleep(PAUSE)
