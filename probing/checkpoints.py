@@ -12,10 +12,12 @@ Pickled weights can run code when they are read; they are taken only where one s
 import hashlib
 import importlib.util
 import json
+import platform
 import re
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from probing.errors import ModelError
@@ -79,6 +81,24 @@ def find(name: str, revision: str | None = None, pickled: bool = False, weights:
             "Name a full model in its adapter_config.json, or merge that adapter first.",
         )
     return Checkpoint(name, below.folder, f"{place.identity}+{below.identity}", below.gguf, place.folder, pickled)
+
+
+@lru_cache(maxsize=8)
+def find_again(checkpoint: Checkpoint) -> Checkpoint:
+    """A model that was found on another machine, on this one.
+
+    Raises:
+        ModelError: as `find` does, or it is another here.
+    """
+    own = checkpoint.identity.partition("+")[0]
+    revision = own.partition("@")[2] if own.startswith("hub:") else None
+    found = find(checkpoint.name, revision, checkpoint.pickled)
+    if found.identity != checkpoint.identity:
+        raise ModelError(
+            f"{checkpoint.name} is another model on {platform.node()} than where the work was given out.",
+            "Bring the same files to every machine.",
+        )
+    return found
 
 
 def look(name: str) -> str:

@@ -243,12 +243,11 @@ def tokenizer_note(base: PreTrainedTokenizerBase, tuned: PreTrainedTokenizerBase
     )
 
 
-def use_threads_for(model: PreTrainedModel, processes: int = 1) -> None:
+def use_threads_for(model: PreTrainedModel, most: int | None = None) -> None:
     """Give a small model one CPU thread: for it, threads that wait for each other cost more than they help. A large one
-    gets all cores, or its share of them where so many `processes` compute."""
+    gets as many as there are cores, or `most`."""
     if model.device.type == "cpu":
-        small = model.num_parameters() < 20_000_000
-        torch.set_num_threads(1 if small else max(1, (os.cpu_count() or 1) // processes))
+        torch.set_num_threads(1 if model.num_parameters() < 20_000_000 else most or os.cpu_count() or 1)
 
 
 @torch.inference_mode()

@@ -6,7 +6,8 @@ import os
 import select
 import signal
 import sys
-from contextlib import closing, nullcontext
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from probing.rollouts import ALPHAS, Criteria
 from probing.store import Store
 
 if TYPE_CHECKING:
+    from probing.jobs.crew import Crew
     from probing.jobs.plan import Plan, Spec
 
 
@@ -98,7 +100,9 @@ def _print_transplants(store: Store, plan: "Plan", as_json: bool) -> None:
         print(*Transplant.lines(store, found), sep="\n")
 
 
-def _done(spec: "Spec", registry: Registry, store: Store, detach: bool) -> "Plan | None":
+def _done(
+    spec: "Spec", registry: Registry, store: Store, detach: bool, ray: str | None = None, actors: int | None = None
+) -> "Plan | None":
     """Do a job, or queue it where a worker is to do it; returns its plan when it is done."""
     from probing.jobs.numerics import make_plan
     from probing.jobs.plan import SIDES
@@ -112,19 +116,34 @@ def _done(spec: "Spec", registry: Registry, store: Store, detach: bool) -> "Plan
         job = store.queue.submit(spec.as_json())
         print(f"job {job}; the dashboard's worker does it, or 'python -m probing worker'")
         return None
-    with progress_bar() as progress:
-        do_all(store, [spec], progress)
+    with progress_bar() as progress, _crew(ray, actors) as crew:
+        do_all(store, [spec], progress, crew)
     return plan
+
+
+@contextmanager
+def _crew(ray: str | None, actors: int | None) -> Iterator["Crew | None"]:
+    """Actors of the Ray cluster at an address, if there is one."""
+    if ray is None:
+        yield None
+        return
+    from probing.jobs.cluster import Cluster
+
+    with closing(Cluster(ray, actors)) as cluster:
+        yield cluster
 
 
 def _probe(spec: "Spec", registry: Registry, arguments: argparse.Namespace) -> None:
     from probing.jobs.imports import import_rollouts
 
+    if arguments.ray and arguments.detach:
+        raise PersonError("A job that is left to a worker is not done by Ray.", "Leave out --detach or --ray.")
+
     with closing(opened(arguments)) as store:
         if arguments.rollouts:
             with progress_bar() as progress:
                 spec = import_rollouts(store, spec, registry, arguments.rollouts, arguments.ungraded, progress)
-        if (plan := _done(spec, registry, store, arguments.detach)) is not None:
+        if (plan := _done(spec, registry, store, arguments.detach, arguments.ray, arguments.actors)) is not None:
             _print_comparisons(store, plan)
 
 

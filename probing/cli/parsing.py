@@ -145,6 +145,10 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--also", nargs="+", type=_tasks, default=[], metavar="KIND", help=more)
     c.add_argument("--dry-run", action="store_true", help="say what would be done, without loading any weights")
     c.add_argument("--detach", action="store_true", help="queue the job and return; a worker does it")
+    head = "spread it over the actors of the Ray cluster at this address, or of one on this machine"
+    c.add_argument("--ray", metavar="ADDRESS|local", help=head)
+    each = "of --ray (default: one for each GPU, or for each core where there is none)"
+    c.add_argument("--actors", type=_positive, metavar="N", help=each)
     methodical(c)
     computing(c)
     stored(c)

@@ -14,6 +14,8 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from probing.jobs.bench import Bench
+from probing.jobs.numerics import devices, numerics_for
+from probing.jobs.plan import Numerics, Request
 from probing.jobs.progress import Progress, now_and_then
 from probing.jobs.stages import Stage
 from probing.store import Store
@@ -30,6 +32,13 @@ PAUSE = 0.05
 
 class Crew(Protocol):
     """Whoever does stages: this process, or others."""
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices on which it can work."""
+
+    def numerics(self, request: Request) -> Numerics:
+        """On what, and in which dtypes, it would compute a request."""
 
     def lay_out(self, stage: Stage[Laid], report: Progress) -> Laid:
         """What only the models can tell of a stage."""
@@ -59,6 +68,15 @@ class Alone:
 
     bench: Bench = field(default_factory=Bench)
     _worked_on: str = ""
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Those of this machine."""
+        return devices()
+
+    def numerics(self, request: Request) -> Numerics:
+        """As this machine has it."""
+        return numerics_for(request)
 
     def lay_out(self, stage: Stage[Laid], report: Progress) -> Laid:
         """With the models that are here."""

@@ -17,7 +17,7 @@ from typing import IO, Any
 import torch
 
 from probing.attribution import Attributor
-from probing.checkpoints import Checkpoint
+from probing.checkpoints import Checkpoint, find_again
 from probing.jobs.plan import Wanted
 from probing.jobs.progress import Progress
 from probing.models import DTYPES, load_model, load_tokenizer, pick_device, placement, use_threads_for
@@ -54,8 +54,10 @@ class Models:
 
     large: int = 1
     """Of those that are not small, how many are kept."""
-    workers: int = 1
-    """How many processes share this machine's cores."""
+    threads: int | None = None
+    """The most that one that is not small gets on a CPU; all cores if that is not said."""
+    elsewhere: bool = False
+    """Whether checkpoints were found on another machine, so that this one's must be shown to be the same."""
     _loaded: dict[Wanted, tuple[Attributor, Any]] = field(default_factory=dict)
     """By what was wanted, the last one at the end."""
     _gpus: dict[int, IO[bytes]] = field(default_factory=dict)
@@ -69,7 +71,7 @@ class Models:
             self._loaded = {name: self._loaded[name] for name in (*large, *small[1 - MOST :])}
             self._loaded[wanted] = self.second(wanted, report)
         self._loaded[wanted] = self._loaded.pop(wanted)
-        use_threads_for(self._loaded[wanted][0].model, self.workers)  # another may have been loaded since
+        use_threads_for(self._loaded[wanted][0].model, self.threads)  # another may have been loaded since
         return self._loaded[wanted]
 
     def second(self, wanted: Wanted, report: Progress) -> tuple[Attributor, Any]:
@@ -77,9 +79,10 @@ class Models:
         device, dtype = pick_device(wanted.numerics.device), DTYPES[wanted.dtype]
         if device.type == "cuda":
             device = self._gpu(wanted.checkpoint, dtype, report)
-        model = load_model(wanted.checkpoint, device, dtype, wanted.numerics.attention)
-        use_threads_for(model, self.workers)
-        return Attributor(model, wanted.granularity), load_tokenizer(wanted.checkpoint)
+        checkpoint = find_again(wanted.checkpoint) if self.elsewhere else wanted.checkpoint
+        model = load_model(checkpoint, device, dtype, wanted.numerics.attention)
+        use_threads_for(model, self.threads)
+        return Attributor(model, wanted.granularity), load_tokenizer(checkpoint)
 
     def _gpu(self, checkpoint: Checkpoint, dtype: torch.dtype, report: Progress) -> torch.device:
         """The GPU that this process has, or takes; all of them for a model that is too large for one."""

@@ -20,7 +20,7 @@ from probing.jobs.bench import Bench
 from probing.jobs.crew import Alone, Crew, new_name
 from probing.jobs.job import Job, find_weights_note
 from probing.jobs.loading import Models
-from probing.jobs.numerics import devices, numerics_for, planned
+from probing.jobs.numerics import planned
 from probing.jobs.places import place_of, places
 from probing.jobs.plan import SIDES, Numerics, Request, Spec, make_request
 from probing.jobs.progress import Progress
@@ -30,6 +30,11 @@ from probing.store.leases import sign_of_life
 from probing.store.records import JobRow
 
 log = logging.getLogger(__name__)
+
+
+def _threads() -> int:
+    """A worker's share of this machine's cores."""
+    return max(1, (os.cpu_count() or 1) // places())
 
 
 class Cancelled(Exception):  # noqa: N818 - a request, not an error
@@ -43,13 +48,13 @@ class Worker:
     store: Store
     name: str = field(default_factory=new_name)
     progress: Progress = lambda stage, done, total: None
-    crew: Crew = field(default_factory=lambda: Alone(Bench(Models(workers=places()))))
+    crew: Crew = field(default_factory=lambda: Alone(Bench(Models(threads=_threads()))))
     _alive: IO[bytes] | None = None
 
     def work(self, job_id: int | None = None) -> bool:
         """Do the next job in the queue (or the one named), or join those who are at one; False if there is none."""
         self._alive = self._alive or sign_of_life(self.store.path, self.name)
-        claimed = self.store.queue.claim(self.name, job_id, devices())
+        claimed = self.store.queue.claim(self.name, job_id, self.crew.devices)
         if claimed is None:
             return False
         number, spec = claimed
@@ -80,7 +85,8 @@ class Worker:
             if not self.store.queue.report(job_id, self.name, stage, done, total):
                 raise Cancelled
 
-        settled = self.store.queue.settle(job_id) or self.store.queue.settle(job_id, asdict(numerics_for(request)))
+        queue = self.store.queue
+        settled = queue.settle(job_id) or queue.settle(job_id, asdict(self.crew.numerics(request)))
         if settled is None:
             raise Cancelled
         plan = planned(request, Numerics(**settled))
@@ -95,7 +101,7 @@ def serve(store: Store, parent: int, idle: float = 1800.0, pause: float = 0.2, r
     A job under way is finished first. After `rest` seconds without one, models are let go: what stays is a process that
     starts at once when somebody asks for an edge.
     """
-    bench = Bench(Models(workers=places()))
+    bench = Bench(Models(threads=_threads()))
     worker = Worker(store, crew=Alone(bench))
     last = time.monotonic()
 

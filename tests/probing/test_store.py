@@ -850,6 +850,99 @@ def test_a_worker_that_has_been_silent_for_too_long_has_lost_its_job(
     store.close()
 
 
+def test_several_workers_join_a_job_that_is_settled_and_it_is_queued_again_when_none_is_left(path: Path) -> None:
+    store = open_store(path)
+    job = store.queue.submit({"pair": "a"})
+    assert store.queue.claim("1-a", join=("cpu",)) == (job, {"pair": "a"})
+    assert store.queue.claim("2-b", join=("cpu",)) is None, "nobody knows yet on what it is computed"
+    assert store.queue.settle(job) is None
+    assert store.queue.settle(job, {"device": "cuda"}) == {"device": "cuda"}
+    assert store.queue.settle(job, {"device": "cpu"}) == {"device": "cuda"}, "the first decides"
+    assert store.queue.claim("2-b", join=("cpu",)) is None, "it has no such device"
+    assert store.queue.claim("2-b") is None, "it does not want to join"
+    assert store.queue.claim("2-b", join=("cpu", "cuda")) == (job, {"pair": "a"})
+    assert store.queue.job(job).workers == ("1-a", "2-b")
+    assert store.queue.report(job, "1-a", "stage", 1, 4)
+    assert store.queue.report(job, "2-b", "stage", 2, 4)
+    store.queue.release("1-a")
+    assert not store.queue.report(job, "1-a", "stage", 3, 4)
+    assert (store.queue.job(job).status, store.queue.job(job).workers) == ("running", ("2-b",))
+    store.queue.bury(2)
+    assert (store.queue.job(job).status, store.queue.job(job).workers) == ("queued", ())
+    assert store.queue.claim("3-c") == (job, {"pair": "a"})
+    assert store.queue.settle(job) is None, "another machine may go on with it"
+    store.queue.end(job, "done", worker="3-c")
+    assert store.queue.job(job).workers == ()
+    store.close()
+
+
+def test_workers_join_the_job_that_has_fewest_and_take_a_queued_one_before(path: Path) -> None:
+    store = open_store(path)
+    jobs = [store.queue.submit({"pair": name}) for name in "ab"]
+    for worker, job in (("1-a", jobs[0]), ("2-b", jobs[1])):
+        assert (store.queue.claim(worker, join=("cpu",)) or (0,))[0] == job
+        store.queue.settle(job, {"device": "cpu"})
+    assert (store.queue.claim("3-c", join=("cpu",)) or (0,))[0] == jobs[0]
+    assert (store.queue.claim("4-d", join=("cpu",)) or (0,))[0] == jobs[1]
+    assert (store.queue.claim("5-e", jobs[1], join=("cpu",)) or (0,))[0] == jobs[1]
+    store.close()
+
+
+def test_a_batch_is_lent_to_one_worker_until_it_gives_it_back_or_is_gone(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(path)
+    assert store.leases.take("1-a", ["x", "y", "z"], 2) == ["x", "y"]
+    assert store.leases.take("2-b", ["x", "y", "z"], 2) == ["z"]
+    assert store.leases.take("1-a", ["x", "y", "z"], 2) == [], "it has them already"
+    store.leases.give_back("2-b", ["y"])
+    assert store.leases.take("2-b", ["y"]) == [], "only who has it can give it back"
+    store.leases.give_back("1-a", ["y"])
+    assert store.leases.take("2-b", ["x", "y"]) == ["y"]
+    with sign_of_life(path, "3-c"):
+        store.leases.give_back("2-b")
+        assert store.leases.take("3-c", ["y", "z"], 9) == ["y", "z"]
+        assert store.leases.take("2-b", ["y", "z"]) == []
+    assert store.leases.take("2-b", ["y", "z"]) == ["y"], "whoever had it is dead"
+    monkeypatch.setenv("PROBING_PATIENCE", "0.2")
+    time.sleep(0.25)
+    assert store.leases.take("4-d", ["x"]) == ["x"], "whoever had it has been silent for too long"
+    store.close()
+
+
+def test_deaths_at_one_batch_are_counted_whatever_others_do_meanwhile(path: Path) -> None:
+    store = open_store(path)
+    job = store.queue.submit({"pair": "a"})
+    assert store.queue.claim("99-steady") is not None
+    store.queue.settle(job, {"device": "cpu"})
+    for number in range(DEATHS):
+        assert store.queue.claim(f"{number}-w", join=("cpu",)) is not None
+        assert store.leases.take(f"{number}-w", ["scores q7"]) == ["scores q7"]
+        assert store.queue.report(job, "99-steady", "base edges", number, 9)
+        store.queue.bury(number)
+    assert store.queue.job(job).status == "failed"
+    assert not store.queue.report(job, "99-steady", "base edges", 8, 9), "it is told to stop"
+    store.close()
+
+
+def test_a_job_that_one_worker_had_has_it_still_after_the_step_to_several(path: Path) -> None:
+    _of_version(path, 9)
+    with duckdb.connect(str(path)) as old:
+        for status, worker in (("running", "7-x"), ("done", "8-y"), ("queued", None)):
+            old.execute(
+                "INSERT INTO jobs (spec, status, created, worker) VALUES ('{}', ?, now()::TIMESTAMP, ?)",
+                [status, worker],
+            )
+        old.execute("INSERT INTO rollouts VALUES ('r', 'm', 'i', 'q', '{}', 5, NULL, NULL, now()::TIMESTAMP, NULL)")
+    store = open_store(path)
+    assert [store.queue.job(job).workers for job in (1, 2, 3)] == [("7-x",), (), ()]
+    assert store.queue.report(1, "7-x", "stage", 1, 2)
+    assert store.rollouts.start("r", "m", "i", "q", {}, 5, 32) == 32, "an earlier version did not say"
+    assert store.rollouts.start("s", "m", "i", "q", {}, 5, 16) == 16
+    assert store.rollouts.start("s", "m", "i", "q", {}, 5, 8) == 16, "one that is resumed keeps it"
+    store.close()
+
+
 def test_clocks_that_jump_take_no_job_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_store(path)
     store.queue.submit({"pair": "a"})
