@@ -6,7 +6,9 @@ does that again, and a new actor takes the dead one's place where there is room 
 """
 
 import contextlib
+import logging
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -68,6 +70,20 @@ class Actor:
         return done, stage.made(self._bench)
 
 
+def _look_for(address: str) -> None:
+    """Raise a ClusterError unless something answers at an address: Ray itself tries for minutes."""
+    if address in ("local", "auto"):
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), 5).close()
+    except (OSError, ValueError) as error:
+        raise ClusterError(f"There is no Ray cluster at {address}.", _NAME_IT) from error
+
+
+_NAME_IT = "Name its head, as 10.0.0.1:6379, or 'local'."
+
+
 @dataclass
 class Cluster:
     """Actors of one Ray cluster.
@@ -93,17 +109,19 @@ class Cluster:
         except ImportError as error:
             raise ClusterError("Ray is not installed.", "Run 'pip install -r requirements-ray.txt'.") from error
         self._ray = ray
+        _look_for(self.address)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody else is told of it
         local: dict[str, Any] = {}
         if self.address == "local":
             local = {"num_cpus": max(self.size or 1, os.cpu_count() or 1), "include_dashboard": False}
         path = {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
         try:
-            ray.init(self.address, log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": path}, **local)
+            quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+            ray.init(self.address, runtime_env={"env_vars": path}, **quiet, **local)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             raise ClusterError(
                 f"There is no Ray cluster at {self.address}: {str(error).strip().splitlines()[0][:200]}.",
-                "Name its head, as 10.0.0.1:6379, or 'local'.",
+                _NAME_IT,
             ) from error
         there = ray.cluster_resources()
         self._gpus = bool(there.get("GPU"))

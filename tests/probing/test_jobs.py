@@ -402,15 +402,20 @@ def _progress(store: Store) -> tuple[int, int]:
     return answers, sum(len(store.runs.scored(run)) for run in runs)
 
 
-def test_a_killed_worker_loses_no_finished_batch_and_the_next_resumes(tmp_path: Path, undisturbed: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_worker_loses_no_finished_batch_and_the_next_resumes(
+    workers: int, tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROBING_WORKERS", str(workers))
     store = open_store(tmp_path / "store.duckdb")
     job = store.queue.submit(SPEC.as_json())
     kept = (0, 0)
     for enough in ((64, 0), (600, 0)):
-        worker = _worker(store.path, os.getpid())
+        together = [_worker(store.path, os.getpid()) for _ in range(workers)]
         until(lambda enough=enough: _progress(store) >= enough)
-        worker.send_signal(signal.SIGKILL)
-        worker.wait()
+        for worker in together:
+            worker.send_signal(signal.SIGKILL)
+            worker.wait()
         store.batches.ingest()
         assert _progress(store) >= max(kept, enough)
         kept = _progress(store)
@@ -423,25 +428,30 @@ def test_a_killed_worker_loses_no_finished_batch_and_the_next_resumes(tmp_path: 
     store.close()
 
 
-def test_a_killed_owner_loses_no_finished_batch_and_the_next_resumes(tmp_path: Path, undisturbed: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_owner_loses_no_finished_batch_and_the_next_resumes(
+    workers: int, tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROBING_WORKERS", str(workers))
     path = tmp_path / "store.duckdb"
     program = (
         "import subprocess, sys, os, time\nfrom pathlib import Path\nfrom probing.store import open_store\n"
         "from probing.jobs.plan import Spec\nfrom probing.rollouts import DEFAULT_CUT, Criteria\n"
         f"store = open_store(Path({str(path)!r}))\nstore.queue.submit(Spec('grpo', 'addition', (DEFAULT_CUT,), "
         "Criteria(n=40)).as_json())\n"
-        f"worker = subprocess.Popen([sys.executable, '-m', 'probing', 'worker', '--store', {str(path)!r}, "
-        "'--parent', str(os.getpid())])\nprint(worker.pid, flush=True)\ntime.sleep(120)\n"
+        f"command = [sys.executable, '-m', 'probing', 'worker', '--store', {str(path)!r}, '--parent', str(os.getpid())]"
+        f"\nworkers = [subprocess.Popen(command) for _ in range({workers})]\n"
+        "print(*(worker.pid for worker in workers), flush=True)\ntime.sleep(120)\n"
     )
     owner = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert owner.stdout is not None
-    worker = int(owner.stdout.readline())
+    pids = owner.stdout.readline().split()
     watcher = open_store(path)
     until(lambda: _progress(watcher)[0] >= 256)
     seen = _progress(watcher)
     owner.send_signal(signal.SIGKILL)
     owner.wait()
-    until(lambda: not Path(f"/proc/{worker}").exists())
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
     assert _progress(watcher) >= seen
     (job,) = watcher.queue.jobs()["job_id"]
     assert follow(watcher, int(job), _quiet).status == "done"
