@@ -10,17 +10,44 @@ from typing import Any
 
 from probing.exchange.circuit_file import CircuitFile
 from probing.exchange.eap import as_eap_json, eap_json, read_eap_json
+from probing.exchange.frames import circuit_from_frame, circuit_to_frame, from_frame, to_frame
 from probing.exchange.graphml import as_graphml, read_graphml
+from probing.exchange.hooks import (
+    Hook,
+    from_edge_scores,
+    from_hook_frame,
+    reader_at,
+    reader_hooks,
+    to_circuit_edges,
+    to_edge_scores,
+    to_hook_frame,
+    writer_at,
+    writer_hooks,
+)
 
 __all__ = [
     "CircuitFile",
+    "Hook",
     "as_eap_json",
     "as_graphml",
+    "circuit_from_frame",
+    "circuit_to_frame",
     "eap_json",
+    "from_edge_scores",
+    "from_frame",
+    "from_hook_frame",
     "read_eap_json",
     "read_graphml",
     "read_pt",
+    "reader_at",
+    "reader_hooks",
+    "to_circuit_edges",
+    "to_edge_scores",
+    "to_frame",
+    "to_hook_frame",
     "write_pt",
+    "writer_at",
+    "writer_hooks",
 ]
 
 
