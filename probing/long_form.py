@@ -38,10 +38,10 @@ def write_long(path: Path, scores: Scores, kind: Literal["parquet", "csv"]) -> N
                     csv.write_csv(table.cast(_PLAIN), file, how)
         else:
             # Without Arrow's own schema beside Parquet's, which would make readers take the names for categories.
-            beside = _SCHEMA.with_metadata({"PANDAS_ATTRS": json.dumps(attributes(scores))})
-            with pq.ParquetWriter(part, beside, store_schema=False) as writer:
+            with pq.ParquetWriter(part, _SCHEMA, store_schema=False) as writer:
                 for table in _tables(scores):
-                    writer.write_table(table.cast(beside))
+                    writer.write_table(table)
+                writer.add_key_value_metadata({"PANDAS_ATTRS": json.dumps(attributes(scores))})
 
 
 def attributes(scores: Scores) -> dict[str, Any]:
