@@ -69,7 +69,9 @@ def _scores(frame: pd.DataFrame, graph: ResidualGraph | None, method: Method | N
     if (question < 0).any():
         raise ScoresError(f"Row {int(np.argmin(question))} has no question_id.", "Give each row one.")
     again, texts = pd.factorize(np.array([str(name) for name in ids], object))
-    question, score = again[question], numbers_in(frame, "score").astype(np.float32)
+    question = again[question]
+    with np.errstate(over="ignore"):  # what float32 cannot hold is not finite, and said below
+        score = numbers_in(frame, "score").astype(np.float32)
     loss = numbers_in(frame, "loss").astype(np.float32) if "loss" in frame else np.full(len(frame), np.nan, np.float32)
     order = np.argsort(question, kind="stable")
     edges, losses = np.empty((len(texts), graph.size), np.float32), np.empty(len(texts), np.float32)
