@@ -2,27 +2,12 @@
 
 An activation of TransformerLens has a name, and a place for each head where it is one of heads. What a writer writes is
 the activation at its hook; an edge's score against zero is minus that, times the gradient at the reader's hook, summed
-over positions and width:
+over positions and width, and over heads where a reader is of all of them. docs/exchange.md has the table, and what was
+measured. It holds for weights as they are in the checkpoint, as `TransformerBridge.boot_transformers` has them. An
+output projection's bias has no hook: its parameter's name stands for it. Where a block's output goes through a norm of
+its own (Gemma 2), `hook_result` is before that norm, and heads of ours have no hook.
 
-| here | hook | head | fires with |
-|---|---|---|---|
-| `input` | `blocks.0.hook_resid_pre` (`hook_embed` and, where there is one, `hook_pos_embed`) | | |
-| `a3` | `blocks.3.hook_attn_out` | | |
-| `a3.h2` | `blocks.3.attn.hook_result` (`hook_z` times its head's `W_O`) | 2 | `use_attn_result` |
-| `a3.bias` | no hook: the parameter `blocks.3.attn.b_O` | | |
-| `m3` | `blocks.3.hook_mlp_out` | | |
-| `a3.h2<q>`, also `<k>`, `<v>` | `blocks.3.hook_q_input` | 2 | `use_split_qkv_input` |
-| `a3.g1<k>`, also `<v>` | `blocks.3.hook_k_input` | 1 | `use_split_qkv_input` |
-| `a3<q>`, also `<k>`, `<v>` | `blocks.3.hook_q_input`, gradients summed over heads | | `use_split_qkv_input` |
-| `a3<qkv>` | `blocks.3.hook_attn_in`, gradients summed over heads | | `use_attn_in` |
-| `m3` | `blocks.3.hook_mlp_in` | | `use_hook_mlp_in` |
-| `logits` | the last layer's `hook_resid_post` | | |
-
-These hold for weights as they are in the checkpoint, as `TransformerBridge.boot_transformers` has them; processing
-(`fold_value_biases`, `center_writing_weights`) moves what is written. Where a block's output goes through a norm of its
-own (Gemma 2), `hook_result` is before that norm, and heads of ours have no hook.
-
-`TransformerLens` 4 scores edges itself: `attribution_patch(..., EdgeAttributionConfig(granularity="edge"))` gives
+TransformerLens 4 scores edges itself: `attribution_patch(..., EdgeAttributionConfig(granularity="edge"))` gives
 `edge_scores`, a dictionary of (writer, reader), each a `Node` of a kind, layer, head and position. Its score is
 (clean − corrupt) · gradient of the metric in the corrupt run. Ours against a counterpart (`--reference patch`) is the
 same number where its `corrupt` is our text, its `clean` our counterpart and its metric our loss. Source:
