@@ -195,10 +195,8 @@ def _circuit(layout: Layout, records: list[dict[str, Any]], width: Any) -> Circu
     inside = np.array([bool(record["in_graph"]) for record in records], bool)
     if not np.isfinite(scores).all():
         place = int(np.flatnonzero(~np.isfinite(scores))[0])
-        name = [*(name for names in layout.edges() for name in names), *layout.graph.names(layout.shares.left_out)][
-            place
-        ]
-        raise CircuitError(f"The file's edge '{name[:60]}' has no finite score.", "Score that circuit again.")
+        names = [name for part in layout.edges() for name in part] + layout.graph.names(shares.left_out)
+        raise CircuitError(f"The file's edge '{names[place][:60]}' has no finite score.", "Score that circuit again.")
     whole = CircuitFile(
         layout.graph,
         shares.join(scores[:cut], scores[cut:]),

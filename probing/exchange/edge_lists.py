@@ -8,6 +8,9 @@ from jaxtyping import Float, Int
 from probing.errors import CircuitError
 from probing.graph import BIAS, MOST_LAYERS, Edge, Granularity, Heads, ResidualGraph, graph_of
 
+_FEWEST = 100
+"""How many times more edges a graph may have than are named, for the first missing one to be looked for."""
+
 
 def graph_of_edges(names: Iterable[str]) -> ResidualGraph:
     """The graph that has these edges and no others.
@@ -43,11 +46,18 @@ def graph_of_edges(names: Iterable[str]) -> ResidualGraph:
     graph = graph_of(
         layers, parallel, granularity, () if granularity == "blocks" else whole, heads if any(heads) else ()
     )
+    check_near(graph, len(there))
     if graph.size > len(there):
         missing = next(name for name in graph.edges if name not in there)
         raise CircuitError(f"There is no edge '{missing}' among those given.", "Give all edges of the graph.")
     numbers_of(graph, list(there))
     return graph
+
+
+def check_near(graph: ResidualGraph, named: int) -> None:
+    """Raise a CircuitError if far fewer edges are named than a graph has, whose names are then not made."""
+    if graph.size > _FEWEST * max(named, 1):
+        raise CircuitError(f"There are {named:,} edges of {graph.size:,}.", "Give all edges of the graph.")
 
 
 def numbers_of(graph: ResidualGraph, names: Sequence[str]) -> Int[np.ndarray, " name"]:

@@ -15,14 +15,11 @@ from jaxtyping import Float, Int
 from probing.edge_tables import EDGE_VALUES
 from probing.errors import CircuitError, ScoresError
 from probing.exchange.circuit_file import CircuitFile
-from probing.exchange.edge_lists import graph_of_edges, in_order, numbers_of
+from probing.exchange.edge_lists import check_near, graph_of_edges, in_order, numbers_of
 from probing.graph import ResidualGraph
 from probing.long_form import attributes
 from probing.method import Method
 from probing.scores import Scores
-
-_FEWEST = 100
-"""How many times more edges a graph may have than rows name, for the first missing one to be looked for."""
 
 
 def to_frame(scores: Scores) -> pd.DataFrame:
@@ -155,8 +152,7 @@ def _edges(frame: pd.DataFrame, graph: ResidualGraph | None) -> tuple[ResidualGr
         except (ValueError, TypeError) as error:
             raise CircuitError("The frame does not say a graph that is known here.", "Give graph.") from error
     graph = graph or graph_of_edges(there)
-    if graph.size > _FEWEST * len(there):  # what a frame claims is not made where its rows are far from it
-        raise CircuitError(f"The frame has {len(there):,} edges of {graph.size:,}.", "Give all edges of the graph.")
+    check_near(graph, len(there))
     return graph, numbers_of(graph, there)[places]
 
 

@@ -137,7 +137,10 @@ def from_hook_frame(frame: pd.DataFrame, graph: ResidualGraph) -> CircuitFile:
     """
     ends = []
     for end, at in (("sender", writer_at), ("receiver", reader_at)):
-        heads = [None if np.isnan(head) else int(head) for head in numbers_in(frame, f"{end}_head")]
+        told = numbers_in(frame, f"{end}_head")
+        if np.isinf(told).any() or (told % 1 > 0).any():
+            raise CircuitError(f"The column '{end}_head' has something else than whole numbers.", "Give whole numbers.")
+        heads = [None if np.isnan(head) else int(head) for head in told]
         keys = list(zip(map(str, column(frame, f"{end}_hook")), heads, strict=True))
         named = {key: at(graph, *key) for key in dict.fromkeys(keys)}
         ends.append([named[key] for key in keys])

@@ -165,6 +165,7 @@ def test_a_frame_that_says_something_else_than_it_has_is_refused(attrs: dict[str
     ("edges", "says"),
     [
         (["a9->m999999"], "not those of 1000000 layers"),
+        ([f"input->m{layer}" for layer in range(900)], "900 edges of 3,241,801"),
         ([*graph_of(2).edges[:-1]], "no edge 'm1->logits'"),
         ([*graph_of(2).edges, "m1->m0"], "no edge 'm1->m0'"),
         ([*graph_of(2).edges, "m1-m0"], "no writer is called 'm1-m0'"),

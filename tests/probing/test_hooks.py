@@ -162,6 +162,8 @@ def test_edges_by_hooks_come_back(graph: ResidualGraph) -> None:
         (lambda f: pd.concat([f, f[5:6]]), "'input->a0.g1<k>' is there twice"),
         (lambda f: f.assign(score=f["score"].mask(f.index == 2)), "'input->a0.h2<q>' has no finite score"),
         (lambda f: f.assign(sender_head="x"), "'sender_head' has something else"),
+        (lambda f: f.assign(sender_head=np.inf), "something else than whole numbers"),
+        (lambda f: f.assign(sender_head=1.5), "something else than whole numbers"),
         (lambda f: f.assign(sender_hook="hook_nothing"), "Nothing in this graph writes at 'hook_nothing'"),
         (lambda f: f.assign(sender_hook="blocks.1.hook_mlp_out", sender_head=None), "no edge 'm1->a0"),
     ],
