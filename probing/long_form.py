@@ -1,11 +1,13 @@
-"""Scores as rows (question, edge, writer, reader, score), for programs that know nothing of graphs.
+"""Scores as rows (question, edge, writer, reader, score, the question's loss), for programs that know no graphs.
 
-A graph of heads has a million edges: rows are made and written some questions at a time.
+What is not in the rows stands beside them in Parquet, as pandas keeps a frame's `attrs`. A graph of heads has a million
+edges: rows are made and written some questions at a time.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -39,12 +41,22 @@ def write_long(path: Path, scores: Scores, kind: Literal["parquet", "csv"]) -> N
             with pq.ParquetWriter(part, _SCHEMA, store_schema=False) as writer:
                 for table in _tables(scores):
                     writer.write_table(table)
+                writer.add_key_value_metadata({"PANDAS_ATTRS": json.dumps(attributes(scores))})
+
+
+def attributes(scores: Scores) -> dict[str, Any]:
+    """What is not in the rows: the graph, how the scores were made, and whose vocabulary the tokens are of."""
+    return {"graph": scores.graph.as_text(), "method": scores.method.as_json(), "tokenizer": scores.tokenizer}
 
 
 _NAMES = pa.dictionary(pa.int32(), pa.string())
 
-_SCHEMA = pa.schema({"question_id": _NAMES, "edge": _NAMES, "writer": _NAMES, "reader": _NAMES, "score": pa.float32()})
-
+_SCHEMA = pa.schema(
+    {
+        "question_id": _NAMES, "edge": _NAMES, "writer": _NAMES, "reader": _NAMES, "score": pa.float32(),
+        "loss": pa.float32(),
+    }
+)  # fmt: skip
 
 _PLAIN = pa.schema(
     [(name, pa.string() if of == _NAMES else of) for name, of in zip(_SCHEMA.names, _SCHEMA.types, strict=True)]
@@ -73,5 +85,6 @@ def _tables(scores: Scores) -> Iterator[pa.Table]:
             repeated(writer, graph.writers),
             repeated(reader, graph.readers),
             scores.edges[places][:, order].ravel(),
+            np.repeat(scores.loss[places], graph.size),
         ]
         yield pa.table(columns, _SCHEMA)

@@ -116,8 +116,10 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--own-answers", action="store_true", help="the models' vocabularies may differ")
 
     c = command("convert", scoring.convert)
-    c.add_argument("file", type=Path, metavar="FILE", help="a .pt, .json or .npz")
-    c.add_argument("--out", type=Path, required=True, metavar="FILE", help="a .json or .graphml")
+    c.add_argument("file", type=Path, metavar="FILE", help="a .pt, .json, .npz, .csv or .parquet")
+    c.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="a .json, .pt, .graphml, .csv, .parquet or .npz"
+    )
     c.add_argument("--top", type=_positive, metavar="N", help="the circuit is the N edges with the largest |score|")
     c.add_argument("--width", type=_positive, metavar="N", help="the model's, which EAP-IG's cfg calls d_model")
 

@@ -96,8 +96,10 @@ def compare(arguments: argparse.Namespace) -> None:
 
 
 def convert(arguments: argparse.Namespace) -> None:
-    """Write a circuit as EAP-IG's JSON, or its edges as GraphML, from EAP-IG's .pt or JSON or a file of scores."""
+    """Write a circuit or scores as another kind of file: EAP-IG's JSON and .pt, GraphML, CSV, Parquet, .npz."""
     from probing.exchange.files import convert as write
+    from probing.scores import Scores
 
-    circuit = write(arguments.file, arguments.out, arguments.top, arguments.width)
-    print(f"{arguments.out}: {circuit.graph.size} edges, {circuit.inside.sum()} of them in the circuit")
+    made = write(arguments.file, arguments.out, arguments.top, arguments.width)
+    of = f"of {len(made.ids)} questions" if isinstance(made, Scores) else f"{made.inside.sum()} of them in the circuit"
+    print(f"{arguments.out}: {made.graph.size} edges, {of}")

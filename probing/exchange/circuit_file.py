@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from probing.edge_tables import EDGE_VALUES
 from probing.errors import CircuitError
 from probing.graph import BIAS, Edge, ResidualGraph
+from probing.scores import Scores
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,12 @@ class CircuitFile:
         """
         values = table[list(EDGE_VALUES)].reset_index(drop=True) if beside else None
         return CircuitFile(graph, table["tuned_effect"].to_numpy(), table["edge"].isin(edges).to_numpy(), values)
+
+    @staticmethod
+    def mean(scores: Scores) -> "CircuitFile":
+        """The mean score of every edge over the samples; `strongest` of that makes a circuit."""
+        graph = scores.graph
+        return CircuitFile(graph, scores.edges.mean(0, dtype=np.float64), np.zeros(graph.size, bool))
 
     @property
     def members(self) -> set[str]:

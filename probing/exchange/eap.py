@@ -29,6 +29,7 @@ from jaxtyping import Int
 from probing.edge_tables import EDGE_VALUES
 from probing.errors import CircuitError
 from probing.exchange.circuit_file import CircuitFile
+from probing.exchange.shares import Shares
 from probing.graph import Heads, Reader, ResidualGraph, Writer, edge_name, graph_of
 
 
@@ -43,25 +44,10 @@ class Layout:
         """The graph whose edges EAP-IG's are, one to one and in the same order."""
         return self.graph.ungrouped() if self.graph.granularity == "heads" else self.graph
 
-    @property
-    def heads(self) -> int:
-        """Of a layer."""
-        return self.theirs.heads[0].queries if self.theirs.heads and self.theirs.heads[0] else 1
-
     @cached_property
-    def owner(self) -> Int[np.ndarray, " theirs"]:
-        """The edge of ours that each of theirs is part of; -1 for what ours has not."""
-        return self.theirs.places_in(self.graph)
-
-    @cached_property
-    def parts(self) -> Int[np.ndarray, " edge"]:
-        """How many of theirs each edge of ours is."""
-        return np.bincount(self.owner[self.owner >= 0], minlength=self.graph.size)
-
-    @property
-    def left_out(self) -> Int[np.ndarray, " left"]:
-        """The edges of ours that theirs has not."""
-        return np.flatnonzero(self.parts == 0)
+    def shares(self) -> Shares:
+        """How our edges are divided among theirs."""
+        return Shares(self.graph, self.theirs)
 
     @cached_property
     def nodes(self) -> tuple[str, ...]:
@@ -94,9 +80,9 @@ def as_eap_json(circuit: CircuitFile) -> str:
 def eap_json(circuit: CircuitFile) -> Iterator[str]:
     """The same in pieces, of which a large graph has thousands."""
     layout = Layout(circuit.graph)
-    theirs, owner = layout.theirs, layout.owner
+    theirs, owner, left_out = layout.theirs, layout.shares.owner, layout.shares.left_out
     cfg = {
-        "n_layers": theirs.layers, "n_heads": layout.heads, "parallel_attn_mlp": theirs.parallel,
+        "n_layers": theirs.layers, "n_heads": layout.shares.heads, "parallel_attn_mlp": theirs.parallel,
         "d_model": circuit.width,
     }  # fmt: skip
     yield f'{{"cfg": {json.dumps(cfg)}, "nodes": {json.dumps(_nodes(layout, circuit))}, "edges": {{'
@@ -105,7 +91,7 @@ def eap_json(circuit: CircuitFile) -> Iterator[str]:
         part = records.of(names, owner[start : start + len(names)])
         yield (", " if number else "") + json.dumps(part)[1:-1]
         start += len(names)
-    left = records.of(circuit.graph.names(layout.left_out), layout.left_out)
+    left = records.of(circuit.graph.names(left_out), left_out)
     yield f'}}, "graph": {json.dumps(circuit.graph.as_text())}, "left_out": {json.dumps(left)}}}'
 
 
@@ -119,7 +105,7 @@ class _Records:
     def of(self, names: list[str], numbers: Int[np.ndarray, " some"]) -> dict[str, dict[str, Any]]:
         """The records of some of their edges, given the numbers of ours that they are part of."""
         there = numbers >= 0
-        scores = np.where(there, self.circuit.scores[numbers] / np.maximum(self.layout.parts[numbers], 1), 0.0)
+        scores = np.where(there, self.circuit.scores[numbers] / np.maximum(self.layout.shares.parts[numbers], 1), 0.0)
         inside = there & self.circuit.inside[numbers]
         records = zip(names, scores.tolist(), inside.tolist(), self._beside(numbers), strict=True)
         return {name: {"score": score, "in_graph": inside, **beside} for name, score, inside, beside in records}
@@ -134,7 +120,7 @@ class _Records:
 
 def _nodes(layout: Layout, circuit: CircuitFile) -> dict[str, dict[str, bool]]:
     """Every node, and whether an edge of the circuit leaves or enters it."""
-    there = np.flatnonzero((layout.owner >= 0) & circuit.inside[layout.owner])
+    there = np.flatnonzero(layout.shares.spread(circuit.inside))
     writer, reader = layout.theirs.edge_index
     leaves = {layout.nodes[place] for place in np.unique(writer[there])}
     enters = {_headed(layout.theirs.reader_records[place]).node for place in np.unique(reader[there])}
@@ -162,7 +148,7 @@ def read_eap_json(text: str | bytes) -> CircuitFile:
         _check_names(layout, content["edges"])
         left = content.get("left_out", {})
         records = [content["edges"][name] for names in layout.edges() for name in names]
-        records += [left[name] for name in layout.graph.names(layout.left_out)]
+        records += [left[name] for name in layout.graph.names(layout.shares.left_out)]
         return _circuit(layout, records, content["cfg"].get("d_model"))
     except _UNREADABLE as error:
         raise CircuitError("This is not a circuit in EAP-IG's JSON format.", "Export one from Circuits.") from error
@@ -195,31 +181,33 @@ def _check_names(layout: Layout, edges: dict[str, Any]) -> None:
         strange = min(set(edges).difference(*layout.edges()))
     if strange is not None:
         raise CircuitError(
-            f"The file's edges are not those of a model with {layout.graph.layers} layers and {layout.heads} heads in "
-            f"each: '{strange[:60]}' differs.",
+            f"The file's edges are not those of a model with {layout.graph.layers} layers and "
+            f"{layout.shares.heads} heads in each: '{strange[:60]}' differs.",
             "Its cfg and its edges must fit together.",
         )
 
 
 def _circuit(layout: Layout, records: list[dict[str, Any]], width: Any) -> CircuitFile:
     """What the file says of their edges and of those left out, put together."""
-    owner = np.concatenate([layout.owner, layout.left_out])
-    there, size = owner >= 0, layout.graph.size
+    shares = layout.shares
+    cut = len(shares.owner)
     scores = np.array([float(record["score"]) for record in records])
     inside = np.array([bool(record["in_graph"]) for record in records], bool)
     if not np.isfinite(scores).all():
         place = int(np.flatnonzero(~np.isfinite(scores))[0])
-        name = [*(name for names in layout.edges() for name in names), *layout.graph.names(layout.left_out)][place]
-        raise CircuitError(f"The file's edge '{name[:60]}' has no finite score.", "Score that circuit again.")
+        names = [name for part in layout.edges() for name in part] + layout.graph.names(shares.left_out)
+        raise CircuitError(f"The file's edge '{names[place][:60]}' has no finite score.", "Score that circuit again.")
     whole = CircuitFile(
         layout.graph,
-        np.bincount(owner[there], scores[there], size),
-        np.bincount(owner[there], inside[there], size) > 0,
+        shares.join(scores[:cut], scores[cut:]),
+        shares.join(inside[:cut], inside[cut:]) > 0,
         width=width if type(width) is int and width > 0 else 0,
     )
     if not all(EDGE_VALUES[0] in record for record in records):
         return whole
-    values = np.full((size, len(EDGE_VALUES)), np.nan)
+    owner = np.concatenate([shares.owner, shares.left_out])
+    there = owner >= 0
+    values = np.full((layout.graph.size, len(EDGE_VALUES)), np.nan)
     # Files of earlier versions have no p and q, and what is infinite or unknown is null.
     rows = [[np.nan if record.get(name) is None else float(record[name]) for name in EDGE_VALUES] for record in records]
     values[owner[there]] = np.array(rows)[there]

@@ -6,6 +6,7 @@ import pickle
 import re
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -23,8 +24,15 @@ from probing.architectures import architecture_of
 from probing.cli import main
 from probing.edge_tables import EDGE_VALUES, circuit, edge_table, edge_values, strongest
 from probing.errors import CircuitError
-from probing.exchange import CircuitFile, as_eap_json, as_graphml, read_eap_json, read_graphml
-from probing.exchange.pt import read_pt
+from probing.exchange import (
+    CircuitFile,
+    as_eap_json,
+    as_graphml,
+    read_eap_json,
+    read_graphml,
+    read_pt,
+    write_pt,
+)
 from probing.graph import Heads, ResidualGraph, graph_of
 from probing.metrics import Definition
 from probing.scores import Scores, write_scores
@@ -377,6 +385,116 @@ def test_a_pt_of_eap_igs_is_read(parallel: bool, tmp_path: Path) -> None:
     assert dict(zip(read.graph.edges, read.scores, strict=True)) == {name: k + 0.5 for k, name in enumerate(edges)}
     assert read.members == set(edges[::5])
     assert read.width == 16
+
+
+def as_eap_ig_reads(path: Path) -> tuple[dict[str, float], set[str], set[str]]:
+    """Every edge's score, the circuit's edges and its nodes, by the names that EAP-IG's places have.
+
+    What `Graph.from_pt` asks of a file: it is loaded with PyTorch's defaults, has these keys, and its matrices have the
+    shape of the graph of its `cfg`, where a node's row and column follow from its layer and head.
+    """
+    content = torch.load(path)
+    cfg, scores, inside = content["cfg"], content["edges_scores"], content["edges_in_graph"]
+    layers, heads = cfg["n_layers"], cfg["n_heads"]
+    assert set(cfg) == {"n_layers", "n_heads", "parallel_attn_mlp", "d_model"}
+    rows, columns = 1 + layers * (heads + 1), layers * (3 * heads + 1) + 1
+    assert scores.shape == inside.shape == (rows, columns)
+    assert content["nodes_in_graph"].shape == (rows,)
+    assert inside.dtype == content["nodes_in_graph"].dtype == torch.bool
+    nodes, edges = expected(cfg)
+    assert content["src_nodes"] == nodes[:-1]
+
+    def row(name: str) -> int:
+        found = re.fullmatch(r"a(\d+)\.h(\d+)|m(\d+)|input", name)
+        assert found
+        if name == "input":
+            return 0
+        layer, place = (found[1], int(found[2])) if found[1] else (found[3], heads)
+        return 1 + int(layer) * (heads + 1) + place
+
+    def column(name: str) -> int:
+        found = re.fullmatch(r"a(\d+)\.h(\d+)<([qkv])>|m(\d+)|logits", name)
+        assert found
+        if name == "logits":
+            return columns - 1
+        layer, place = (found[1], "qkv".index(found[3]) * heads + int(found[2])) if found[1] else (found[4], 3 * heads)
+        assert content["dst_nodes"][int(layer) * (3 * heads + 1) + place] == name
+        return int(layer) * (3 * heads + 1) + place
+
+    places = {name: (row(name.partition("->")[0]), column(name.partition("->")[2])) for name in edges}
+    elsewhere = torch.ones_like(inside)
+    for place in places.values():
+        elsewhere[place] = False
+    assert not scores[elsewhere].any()
+    assert not inside[elsewhere].any()
+    there = {name for name, on in zip(nodes, content["nodes_in_graph"].tolist(), strict=False) if on}
+    assert all(set(re.sub("<.>", "", name).split("->")) <= there | {"logits"} for name in edges if inside[places[name]])
+    members = {name for name, place in places.items() if inside[place]}
+    return {name: scores[place].item() for name, place in places.items()}, members, there
+
+
+@settings(max_examples=60)
+@given(graph=head_graphs(), seed=st.integers(0, 99), width=st.integers(0, 9))
+def test_every_graph_of_heads_makes_the_pt_that_eap_ig_expects_and_comes_back(
+    graph: ResidualGraph, seed: int, width: int
+) -> None:
+    whole = CircuitFile(**{**vars(_circuit(graph, seed)), "width": width})
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "c.pt"
+        write_pt(path, whole)
+        scores, members, _ = as_eap_ig_reads(path)
+        read = read_pt(path)
+    records = json.loads(as_eap_json(whole))["edges"]
+    assert scores == pytest.approx({name: edge["score"] for name, edge in records.items()}, rel=1e-14)
+    assert members == {name for name, edge in records.items() if edge["in_graph"]}
+    assert (read.graph, read.width, read.members, read.values) == (graph, width, whole.members, None)
+    np.testing.assert_allclose(read.scores, whole.scores, rtol=1e-14)
+    np.testing.assert_array_equal(read.scores.astype(np.float32), whole.scores.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("graph", "name", "theirs"),
+    [
+        (_heads(Heads(4, 2, bias=True)), "input->a0.g1<k>", {"input->a0.h2<k>": 0.5, "input->a0.h3<k>": 0.5}),
+        (graph_of(2), "m0->a1<v>", {"m0->a1.h0<v>": 1.0}),
+        (graph_of(2, whole=(1,)), "m0->a1<qkv>", {f"m0->a1.h0<{kind}>": 1 / 3 for kind in "qkv"}),
+        (graph_of(2).at("blocks"), "a0->m1", {"a0.h0->m1": 1.0}),
+    ],
+)
+def test_a_pt_has_a_score_where_it_belongs_and_the_values_come_back(
+    graph: ResidualGraph, name: str, theirs: dict[str, float], tmp_path: Path
+) -> None:
+    table = _table(graph)
+    shown = CircuitFile.shown(graph, table, {name})
+    score = table.set_index("edge").loc[name, "tuned_effect"]
+    write_pt(tmp_path / "c.pt", shown)
+    scores, members, nodes = as_eap_ig_reads(tmp_path / "c.pt")
+    assert members == set(theirs)
+    assert {edge: scores[edge] for edge in theirs} == pytest.approx({edge: score * of for edge, of in theirs.items()})
+    assert nodes == {node for edge in theirs for node in re.sub("<.>", "", edge).split("->")}
+    read = read_pt(tmp_path / "c.pt")
+    assert (read.graph, read.members) == (graph, {name})
+    assert read.values is not None
+    pd.testing.assert_frame_equal(read.values, table[list(EDGE_VALUES)])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"graph": _heads(Heads(4, 2, bias=True)).as_text()},
+        {"graph": "{}"},
+        {"graph": 3},
+        {"left_out": {}},
+        {"left_out": {"scores": torch.zeros(4), "in_graph": torch.zeros(3, dtype=torch.bool)}},
+        {"values": torch.zeros(5, len(EDGE_VALUES))},
+        {"values": "all"},
+    ],
+)
+def test_a_pt_of_ours_whose_parts_do_not_fit_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    write_pt(tmp_path / "c.pt", _circuit(_heads(Heads(4, 2, bias=True), None)))
+    torch.save(torch.load(tmp_path / "c.pt") | change, tmp_path / "c.pt")
+    with pytest.raises(CircuitError, match="do not fit together"):
+        read_pt(tmp_path / "c.pt")
 
 
 @pytest.mark.parametrize(

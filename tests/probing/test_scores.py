@@ -86,7 +86,7 @@ def test_questions_may_have_any_names_in_rows_for_other_programs(tmp_path: Path)
     for kind, read in (("csv", pd.read_csv), ("parquet", pd.read_parquet)):
         write_long(tmp_path / kind, scores, kind)  # type: ignore[arg-type]
         table = read(tmp_path / kind)
-        assert list(table) == ["question_id", "edge", "writer", "reader", "score"]
+        assert list(table) == ["question_id", "edge", "writer", "reader", "score", "loss"]
         assert set(table["question_id"]) == {*names}
         assert table.equals(table.sort_values(["question_id", "edge"], ignore_index=True))
         one = table[table["question_id"] == names[1]].set_index("edge")["score"].astype(np.float32)
