@@ -34,16 +34,20 @@ def _shared(factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Each worker starts with a share of the tests that need no store of results, which is made meanwhile, and goes on
-    with one of those that do."""
+    """Each worker starts with a share of the tests that need no store of results, which is made meanwhile, goes on with
+    one of those that do, and ends with those in a browser, which is started once then."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
-    some = [[item for item in items if _needs_store(item) == needs] for needs in (False, True)]
+    some = [[item for item in items if _turn(item) == turn] for turn in range(3)]
     items[:] = [
         item
         for worker in range(workers)
         for part in some
         for item in part[len(part) * worker // workers : len(part) * (worker + 1) // workers]
     ]
+
+
+def _turn(item: pytest.Item) -> int:
+    return 2 if "browser" in getattr(item, "fixturenames", ()) else int(_needs_store(item))
 
 
 def _needs_store(item: pytest.Item) -> bool:

@@ -97,10 +97,11 @@ def _judged(kind: str, model: PreTrainedModel, granularity: Granularity) -> tupl
         scores = attributor.score([SAMPLE])
         found = torch.from_numpy(scores.matrix()[0])
         layers = [block.layer for block in attributor.architecture.blocks]
-        expected = perturbed.scores(model, layers, SAMPLE, graph.writers, graph.readers)
+        seen = perturbed.walk(model, layers, SAMPLE, graph.writers)
+        expected = perturbed.scores(model, layers, SAMPLE, graph.writers, graph.readers, seen)
         some = range(sum(kind.encode()) % (graph.size // 2), graph.size, graph.size // 2)  # others for other types
         ends = [(edge.writer.name, edge.reader.name) for edge in map(Edge.of, graph.names(some))]
-        removed = perturbed.losses_without(model, layers, SAMPLE, graph.writers, graph.readers, ends)
+        removed = perturbed.losses_without(model, layers, SAMPLE, graph.writers, graph.readers, ends, seen)
         losses = [float(loss_without(attributor, [SAMPLE], [number])[0]) for number in some]
         at_once = loss_without(attributor, [SAMPLE], [])[0] + effects(attributor, [SAMPLE], some)[0]
     norms = expected.norm(dim=0)

@@ -41,12 +41,16 @@ class InFloat64(TorchFunctionMode):
     """Nothing is rounded to float32, in which transformers computes norms, softmax and rotary embeddings."""
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        kwargs = dict(kwargs or {})
         if func is Tensor.float and args[0].dtype == torch.float64:
             return args[0]
-        args = tuple(torch.float64 if arg is torch.float32 else arg for arg in args)
+        for arg in args:  # of nearly every call none is: this is where a test's time goes
+            if arg is torch.float32:
+                args = tuple(torch.float64 if arg is torch.float32 else arg for arg in args)
+                break
+        if kwargs is None:
+            kwargs = {}
         if kwargs.get("dtype") is torch.float32 or (func is torch.full and isinstance(args[1], float)):
-            kwargs["dtype"] = torch.float64
+            kwargs = kwargs | {"dtype": torch.float64}
         return func(*args, **kwargs)
 
 
@@ -427,11 +431,16 @@ def _displaced(layer: _Layer, offsets: dict[str, Tensor]) -> Any:
             handle.remove()
 
 
+Walk = tuple[list[_Layer], dict[str, Tensor], dict[str, set[str]]]
+"""The layers, what every writer wrote, and the blocks that each block has seen."""
+
+
 def scores(
-    model: PreTrainedModel, layers: list[nn.Module], sample: Sample, writers: tuple[str, ...], readers: tuple[str, ...]
-) -> Tensor:
+    model: PreTrainedModel, layers: list[nn.Module], sample: Sample, writers: tuple[str, ...],
+    readers: tuple[str, ...], seen: Walk | None = None,
+) -> Tensor:  # fmt: skip
     """-<gradient through the reader alone, writer> for every writer that is in what the reader reads, else 0."""
-    walked, written, saw = _walk(model, layers, sample, writers)
+    walked, written, saw = seen or walk(model, layers, sample, writers)
     offsets = {name: torch.zeros_like(written["input"], requires_grad=True) for name in readers}
     gradients = torch.autograd.grad(_loss(model, walked, sample, offsets), list(offsets.values()))
     result = torch.zeros(len(writers), len(readers), dtype=written["input"].dtype)
@@ -444,10 +453,10 @@ def scores(
 
 def losses_without(
     model: PreTrainedModel, layers: list[nn.Module], sample: Sample, writers: tuple[str, ...],
-    readers: tuple[str, ...], edges: list[tuple[str, str]],
+    readers: tuple[str, ...], edges: list[tuple[str, str]], seen: Walk | None = None,
 ) -> list[float]:  # fmt: skip
     """The loss without each of some edges, from a writer to a reader: the reader's offset is what it loses."""
-    walked, written, _ = _walk(model, layers, sample, writers)
+    walked, written, _ = seen or walk(model, layers, sample, writers)
     none = torch.zeros_like(written["input"])
     found = []
     with torch.no_grad():
@@ -464,10 +473,8 @@ def _heads_in(writers: tuple[str, ...], layer: int) -> int:
     return sum(Writer.of(name).node.startswith(f"a{layer}.h") for name in writers)
 
 
-def _walk(
-    model: PreTrainedModel, layers: list[nn.Module], sample: Sample, writers: tuple[str, ...]
-) -> tuple[list[_Layer], dict[str, Tensor], dict[str, set[str]]]:
-    """The layers, what every writer wrote, and the blocks that each block has seen."""
+def walk(model: PreTrainedModel, layers: list[nn.Module], sample: Sample, writers: tuple[str, ...]) -> Walk:
+    """A pass over the model as it is, and what each block and head adds in it: for several questions about a sample."""
     tokens = torch.tensor([sample.fed])
     walked = []
     for module in layers:

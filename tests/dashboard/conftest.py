@@ -1,7 +1,8 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -23,19 +24,42 @@ def computed(shared_folder: Path) -> Path:
     return tests.computed.computed(shared_folder)
 
 
-@pytest.fixture(scope="module")
-def _chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROME, args=CHROME_FLAGS)
-        yield running
-        running.close()
+class _Chromium:
+    """A browser from the first test that asks for it to the next that does not: Playwright keeps a loop of events
+    going, beside which other tests could have none."""
+
+    def __init__(self) -> None:
+        self._open = ExitStack()
+        self._browser: Browser | None = None
+
+    def running(self) -> Browser:
+        if self._browser is None:
+            playwright = self._open.enter_context(sync_playwright())
+            self._browser = playwright.chromium.launch(executable_path=CHROME, args=CHROME_FLAGS)
+            self._open.callback(self._browser.close)
+        return self._browser
+
+    def close(self) -> None:
+        self._browser = None
+        self._open.close()
+
+
+_chromium = _Chromium()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> Generator[None]:
+    yield
+    if "browser" not in getattr(nextitem, "fixturenames", ()):
+        _chromium.close()
 
 
 @pytest.fixture
-def browser(_chromium: Browser) -> Iterator[Browser]:
-    """A browser whose pages are closed after each test, and whose visitors stay known for a file's tests."""
-    yield _chromium
-    for context in _chromium.contexts:
+def browser() -> Iterator[Browser]:
+    """A browser whose pages are closed after each test, and whose visitors stay known for those that follow."""
+    running = _chromium.running()
+    yield running
+    for context in running.contexts:
         for page in context.pages:
             page.close()
 

@@ -26,6 +26,7 @@ from probing.jobs.tasks import Curve
 from probing.jobs.worker import Worker
 from probing.metrics import Definition
 from probing.pairs import load_registry
+from tests.computed import TRANSPLANTED
 from tests.dashboard.test_pages import _edges_shown, _open, _text
 
 EDGE = "input->m0"
@@ -280,6 +281,7 @@ def test_a_server_queues_nothing_that_its_store_has_and_an_evaluation_alone_if_t
     full: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PROBING_START", "evidence")
+    monkeypatch.setattr("probing.jobs.shipped.SAMPLES", TRANSPLANTED)
 
     def queued() -> list[Spec]:
         service.queue_shipped()

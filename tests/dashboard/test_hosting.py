@@ -276,28 +276,42 @@ def test_a_page_of_another_site_cannot_connect(snapshot: Path, tmp_path: Path) -
         server.stop()
 
 
-@pytest.mark.parametrize(
-    ("settings", "says"),
-    [
-        ({"PROBING_ADMIN_TOKEN": "short"}, "PROBING_ADMIN_TOKEN has fewer than 16 characters"),
-        ({"PROBING_MODE": "public"}, "PROBING_MODE is 'public'. It can be local or hosted."),
-        ({"PROBING_ADMIN_TOKEN": TOKEN, "PROBING_WORKER": "there"}, "PROBING_WORKER is 'there'"),
-        ({"PROBING_METRICS": "9464"}, "PROBING_METRICS is '9464'. It is HOST:PORT"),
-        ({"PROBING_LOG": "xml"}, "PROBING_LOG is 'xml'"),
-        ({"PROBING_HOSTS": "a.org https://b.org"}, "PROBING_HOSTS has 'https://b.org'. It is a list of names"),
-        ({"PROBING_HOSTS": "a.org:8501"}, "PROBING_HOSTS has 'a.org:8501'"),
-        ({"PROBING_SNAPSHOT": "/none.duckdb"}, "There is no store /none.duckdb"),
-    ],
-)
-def test_settings_with_which_it_cannot_run_stop_it_with_a_sentence(
-    snapshot: Path, tmp_path: Path, settings: dict[str, str], says: str
-) -> None:
-    environment = os.environ | _hosted(snapshot) | {"PROBING_STORE": str(tmp_path / "none.duckdb")} | settings
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(_free_port())]
-    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
-    assert run.returncode == 2
-    assert says in run.stderr
-    assert "Traceback" not in run.stderr
+UNFIT = [
+    ({"PROBING_ADMIN_TOKEN": "short"}, "PROBING_ADMIN_TOKEN has fewer than 16 characters"),
+    ({"PROBING_MODE": "public"}, "PROBING_MODE is 'public'. It can be local or hosted."),
+    ({"PROBING_ADMIN_TOKEN": TOKEN, "PROBING_WORKER": "there"}, "PROBING_WORKER is 'there'"),
+    ({"PROBING_METRICS": "9464"}, "PROBING_METRICS is '9464'. It is HOST:PORT"),
+    ({"PROBING_LOG": "xml"}, "PROBING_LOG is 'xml'"),
+    ({"PROBING_HOSTS": "a.org https://b.org"}, "PROBING_HOSTS has 'https://b.org'. It is a list of names"),
+    ({"PROBING_HOSTS": "a.org:8501"}, "PROBING_HOSTS has 'a.org:8501'"),
+    ({"PROBING_SNAPSHOT": "/none.duckdb"}, "There is no store /none.duckdb"),
+]
+
+EACH = """
+import json, os, signal, sys
+from streamlit.web import cli
+import dashboard.service  # what takes long to import
+
+for number, settings in enumerate(json.loads(sys.argv[1])):
+    child = os.fork()
+    if not child:
+        os.dup2(os.open(f"{sys.argv[2]}/{number}.log", os.O_CREAT | os.O_WRONLY), 2)
+        os.environ.update(settings, PROBING_STORE=f"{sys.argv[2]}/{number}.duckdb")
+        signal.alarm(60)
+        cli.main(["run", "app.py", "--server.port", "0"])
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+"""Streamlit's command under each of some settings, in a process that has imported what it needs."""
+
+
+def test_settings_with_which_it_cannot_run_stop_it_with_a_sentence(snapshot: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", EACH, json.dumps([settings for settings, _ in UNFIT]), str(tmp_path)]
+    run = subprocess.run(command, cwd=ROOT, env=os.environ | _hosted(snapshot), capture_output=True, text=True)
+    assert run.stdout.split() == ["2"] * len(UNFIT), run.stderr
+    for number, (_, says) in enumerate(UNFIT):
+        said = (tmp_path / f"{number}.log").read_text()
+        assert says in said
+        assert "Traceback" not in said
 
 
 def test_more_visitors_than_there_is_room_for_are_turned_away() -> None:

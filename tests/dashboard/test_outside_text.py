@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from streamlit.testing.v1 import AppTest
 
-from benchmarks.serving import CHROME, CHROME_FLAGS, ROOT, Server, compute_shipped
+from benchmarks.serving import CHROME, ROOT, Server, compute_shipped
 from dashboard import service
 from dashboard.words import as_text
 from probing.cuts import Cut
@@ -138,30 +138,29 @@ def _foreign(page: Page) -> list[str]:
 
 @pytest.mark.browser
 @pytest.mark.skipif(CHROME is None, reason="needs Chromium or Chrome")
-def test_no_link_picture_or_markup_from_outside_reaches_the_browser(evil: Path) -> None:
+def test_no_link_picture_or_markup_from_outside_reaches_the_browser(evil: Path, browser: Browser) -> None:
     service.store().close()
     service.store.cache_clear()
     server = Server(evil / "store.duckdb")
     asked: list[str] = []
     try:
-        with sync_playwright() as playwright:
-            page = playwright.chromium.launch(executable_path=CHROME, args=CHROME_FLAGS).new_page()
-            page.on("request", lambda request: asked.append(request.url))
-            for path in ("", "questions", "runs"):
-                page.goto(f"{server.url}/{path}")
-                expect(page.locator("[data-testid='stApp'][data-test-script-state='notRunning']")).to_be_visible(
-                    timeout=30_000
-                )
-                expect(page.get_by_test_id("stMain")).to_contain_text("[evil](", timeout=30_000)
-                shown = page.get_by_test_id("stMain").inner_text().replace("\u2060", "")
-                assert "www.evil.example [evil](evil.example) evil@evil.example <b>evil :evil: **evil** `evil`" in shown
-                assert _foreign(page) == []
-            page.goto(f"{server.url}/compare?pair={EVIL.replace('#', '%23')}")
-            expect(page.get_by_text("The link asks for the pair")).to_be_visible(timeout=30_000)
-            said = page.get_by_text("The link asks for the pair").inner_text().replace("\u2060", "")
-            assert f"the pair “{EVIL}”" in said
+        page = browser.new_context().new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        for path in ("", "questions", "runs"):
+            page.goto(f"{server.url}/{path}")
+            expect(page.locator("[data-testid='stApp'][data-test-script-state='notRunning']")).to_be_visible(
+                timeout=30_000
+            )
+            expect(page.get_by_test_id("stMain")).to_contain_text("[evil](", timeout=30_000)
+            shown = page.get_by_test_id("stMain").inner_text().replace("\u2060", "")
+            assert "www.evil.example [evil](evil.example) evil@evil.example <b>evil :evil: **evil** `evil`" in shown
             assert _foreign(page) == []
-            assert page.locator(".stAlert :is(a, b, code, del, em, strong, img)").count() == 0
+        page.goto(f"{server.url}/compare?pair={EVIL.replace('#', '%23')}")
+        expect(page.get_by_text("The link asks for the pair")).to_be_visible(timeout=30_000)
+        said = page.get_by_text("The link asks for the pair").inner_text().replace("\u2060", "")
+        assert f"the pair “{EVIL}”" in said
+        assert _foreign(page) == []
+        assert page.locator(".stAlert :is(a, b, code, del, em, strong, img)").count() == 0
     finally:
         server.stop()
     assert not [url for url in asked if not url.startswith((server.url, "data:", "blob:"))]

@@ -24,6 +24,9 @@ from probing.store import Store, open_store
 from tests.conftest import ROOT
 from tests.waiting import until
 
+IDLE = {"PROBING_START": "nothing"}
+"""A server that starts no worker."""
+
 
 @pytest.fixture(autouse=True)
 def _few_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,13 +47,17 @@ def _rollouts() -> list[str]:
     return list({make_plan(spec, registry).rollout_key(side) for spec in shipped(registry) for side in SIDES})
 
 
-def test_a_killed_dashboard_loses_no_finished_batch_and_the_next_start_resumes(tmp_path: Path) -> None:
+def test_a_killed_worker_or_dashboard_loses_no_finished_batch_and_the_next_resumes(tmp_path: Path) -> None:
     first = Server(tmp_path / "store.duckdb")
     store = open_store(first.store)  # through the server, as the command line would
+    until(lambda: _answers(store) >= 64, 300)
+    killed = _worker_of(first)
+    assert killed is not None
+    os.kill(killed, signal.SIGKILL)
     until(lambda: _answers(store) >= 128, 300)
-    seen = _answers(store)
-    worker = _worker_of(first)
-    assert worker is not None
+    seen, worker = _answers(store), _worker_of(first)
+    assert worker not in (None, killed), "it is started again"
+    assert "libtorch" not in Path(f"/proc/{first.process.pid}/maps").read_text()
     first.process.send_signal(signal.SIGKILL)
     first.process.wait()
     until(lambda: not Path(f"/proc/{worker}").exists(), 120)
@@ -60,23 +67,10 @@ def test_a_killed_dashboard_loses_no_finished_batch_and_the_next_start_resumes(t
     again = open_store(second.store)
     assert _answers(again) >= seen
     until(lambda: again.comparisons.table()["base_run"].notna().any(), 300)
+    assert "libtorch" not in Path(f"/proc/{second.process.pid}/maps").read_text()
     assert len(again.queue.jobs()["spec"].unique()) == len(again.queue.jobs()), "no job was queued twice"
     again.close()
     second.stop()
-
-
-def test_a_killed_worker_is_started_again_and_the_server_never_loads_pytorch(tmp_path: Path) -> None:
-    server = Server(tmp_path / "store.duckdb")
-    store = open_store(server.store)
-    until(lambda: _answers(store) >= 64, 300)
-    worker = _worker_of(server)
-    assert worker is not None
-    os.kill(worker, signal.SIGKILL)
-    until(lambda: store.comparisons.table()["base_run"].notna().any(), 300)
-    assert _worker_of(server) != worker
-    assert "libtorch" not in Path(f"/proc/{server.process.pid}/maps").read_text()
-    store.close()
-    server.stop()
 
 
 def test_a_stopped_server_leaves_no_process_behind(tmp_path: Path) -> None:
@@ -88,7 +82,7 @@ def test_a_stopped_server_leaves_no_process_behind(tmp_path: Path) -> None:
 
 
 def test_a_stopped_server_waits_for_nobody_who_does_not_read_or_let_go(tmp_path: Path) -> None:
-    server = Server(tmp_path / "store.duckdb")
+    server = Server(tmp_path / "store.duckdb", IDLE)
     largest = max((Path(st.__file__).parent / "static" / "static" / "js").iterdir(), key=lambda f: f.stat().st_size)
     held = []
     for request in (f"GET /static/js/{largest.name} HTTP/1.1\r\nHost: localhost\r\n\r\n", "", "GET / HTTP/1.1\r\n"):
@@ -119,14 +113,14 @@ def test_a_store_that_cannot_be_opened_stops_the_server_with_a_sentence(tmp_path
 
 
 def test_a_hugging_face_space_may_be_shown_in_their_frame(tmp_path: Path) -> None:
-    server = Server(tmp_path / "store.duckdb", {"SPACE_ID": "somebody/circuits"})
+    server = Server(tmp_path / "store.duckdb", {"SPACE_ID": "somebody/circuits", **IDLE})
     with urllib.request.urlopen(server.url) as reply:
         assert "frame-ancestors 'self' https://huggingface.co;" in reply.headers["Content-Security-Policy"]
     server.stop()
 
 
 def test_every_answer_says_what_a_browser_may_do(tmp_path: Path) -> None:
-    server = Server(tmp_path / "store.duckdb")
+    server = Server(tmp_path / "store.duckdb", IDLE)
     for path in ("", "circuits", "_stcore/health", "static/nothing"):
         try:
             with urllib.request.urlopen(f"{server.url}/{path}") as reply:

@@ -14,11 +14,12 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 import pytest
 from joserfc import jwt
 from joserfc.jwk import RSAKey
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
-from benchmarks.serving import CHROME, CHROME_FLAGS, Server, small_registry
+from benchmarks.serving import CHROME, Server, small_registry
 from dashboard.words import JOINER
 from probing.store import open_store
+from tests.waiting import until
 
 pytestmark = pytest.mark.skipif(CHROME is None, reason="needs Chromium or Chrome")
 
@@ -89,8 +90,8 @@ def provider() -> Iterator[Provider]:
 
 
 @contextmanager
-def _signed_in(provider: Provider, folder: Path, members: str) -> Iterator[tuple[Page, Server]]:
-    """The page Runs of a hosted server after a click on "Sign in"."""
+def _signed_in(browser: Browser, provider: Provider, folder: Path, members: str) -> Iterator[tuple[Page, Server]]:
+    """The page Runs of a hosted server, whose queue nobody works on, after a click on "Sign in"."""
     (folder / "secrets.toml").write_text(
         f'[auth]\nredirect_uri = "http://localhost:{{port}}/oauth2callback"\ncookie_secret = "{secrets.token_hex()}"\n'
         f'client_id = "{CLIENT}"\nclient_secret = "none"\n'
@@ -100,34 +101,35 @@ def _signed_in(provider: Provider, folder: Path, members: str) -> Iterator[tuple
         "PROBING_MODE": "hosted",
         "PROBING_ADMIN_TOKEN": "",
         "PROBING_MEMBERS": members,
+        "PROBING_WORKER": "elsewhere",
         "PROBING_PAIRS": str(small_registry(folder)),
         "STREAMLIT_SECRETS_FILES": str(folder / "secrets.toml"),
     }
     server = Server(folder / "store.duckdb", settings)
     try:
-        with sync_playwright() as playwright:
-            page = playwright.chromium.launch(executable_path=CHROME, args=CHROME_FLAGS).new_page()
-            page.set_default_timeout(30_000)
-            page.goto(f"{server.url}/runs")
-            expect(page.get_by_text("everybody may look")).to_be_visible(timeout=30_000)
-            expect(page.get_by_role("button", name="Queue")).to_have_count(0)
-            page.get_by_role("button", name="Sign in").click()
-            page.wait_for_url(f"{server.url}/")  # where one comes back to
-            page.get_by_role("link", name="Runs").click()
-            expect(page.get_by_text(f"Signed in as Ada@{JOINER}example.org")).to_be_visible(timeout=30_000)
-            yield page, server
+        page = browser.new_context().new_page()
+        page.set_default_timeout(30_000)
+        page.goto(f"{server.url}/runs")
+        expect(page.get_by_text("everybody may look")).to_be_visible(timeout=30_000)
+        expect(page.get_by_role("button", name="Queue")).to_have_count(0)
+        page.get_by_role("button", name="Sign in").click()
+        page.wait_for_url(f"{server.url}/")  # where one comes back to
+        page.get_by_role("link", name="Runs").click()
+        expect(page.get_by_text(f"Signed in as Ada@{JOINER}example.org")).to_be_visible(timeout=30_000)
+        yield page, server
     finally:
         server.stop()
 
 
-def test_who_has_signed_in_computes_under_their_name_until_they_sign_out(provider: Provider, tmp_path: Path) -> None:
-    with _signed_in(provider, tmp_path, "babbage@example.com, *@EXAMPLE.org") as (page, server):
+def test_who_has_signed_in_computes_under_their_name_until_they_sign_out(
+    browser: Browser, provider: Provider, tmp_path: Path
+) -> None:
+    with _signed_in(browser, provider, tmp_path, "babbage@example.com, *@EXAMPLE.org") as (page, server):
         page.get_by_label("Questions drawn").fill("7")
         page.get_by_label("Questions drawn").press("Enter")
         page.get_by_role("button", name="Queue").click()
-        expect(page.get_by_text("is queued.")).to_be_visible()
         store = open_store(server.store)
-        assert "Ada@example.org" in store.queue.jobs()["requested_by"].tolist()
+        until(lambda: "Ada@example.org" in store.queue.jobs()["requested_by"].tolist())
         store.close()
         page.get_by_role("button", name="Sign out").click()
         page.wait_for_url(f"{server.url}/")
@@ -136,8 +138,8 @@ def test_who_has_signed_in_computes_under_their_name_until_they_sign_out(provide
         expect(page.get_by_role("button", name="Queue")).to_have_count(0)
 
 
-def test_who_has_signed_in_but_is_no_member_only_looks(provider: Provider, tmp_path: Path) -> None:
-    with _signed_in(provider, tmp_path, "*@example.com") as (page, _):
+def test_who_has_signed_in_but_is_no_member_only_looks(browser: Browser, provider: Provider, tmp_path: Path) -> None:
+    with _signed_in(browser, provider, tmp_path, "*@example.com") as (page, _):
         expect(page.get_by_text("who may look here but not compute")).to_be_visible()
         expect(page.get_by_role("button", name="Queue")).to_have_count(0)
         expect(page.get_by_role("button", name="Sign out")).to_be_visible()

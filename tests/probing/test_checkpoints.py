@@ -13,6 +13,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from probing.adapters import with_adapter
 from probing.attribution import Attributor
 from probing.checkpoints import find
 from probing.errors import ModelError
@@ -290,7 +291,8 @@ def test_a_real_language_model_in_a_package_and_an_adapter_of_it_answer(zoo: Pat
     prompt = prompt_for(Question("1", "What is the capital of France?", "Paris"), "chat", tokenizer)
     ((_, text),) = answer(model, tokenizer, [prompt.tokens], 12)
     assert "Paris" in text
-    model = load_model(checkpoint, CPU, torch.float32)
+    assert (checkpoint.folder, checkpoint.gguf) == (base.folder, base.gguf), "what has been read already"
+    model = with_adapter(model, checkpoint).requires_grad_(False).eval()
     questions = load_questions(load_registry().question_set("word-problems"))[:12]
     prompts = [prompt_for(question, pair.template, tokenizer).tokens for question in questions]
     answers = answer(model, tokenizer, prompts, pair.max_new_tokens, pair.stop)

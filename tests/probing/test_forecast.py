@@ -1,9 +1,7 @@
 """The plan that is printed before anything is loaded."""
 
 import math
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pandas as pd
 import pytest
 from transformers import LlamaConfig
 
+from probing import cli
 from probing.cuts import Cut
 from probing.errors import QuestionError
 from probing.fitting import Speed, answer_seconds, pass_seconds, score_seconds
@@ -24,24 +23,29 @@ from probing.pairs import load_registry
 from probing.rollouts import Criteria
 from probing.store import open_store
 from probing.words import duration
-from tests.conftest import ROOT
 
 SPEC = Spec("grpo", "addition", (Cut(0.1), Cut(0.3)), Criteria(n=20))
 COMMAND = ["probe", "deepseek-math", "--questions", "math", "--alpha", "0.03", "0.1", "0.3", "0.5", "--dry-run"]
 
 
-def _dry_run(folder: Path, *command: str) -> list[str]:
-    environment = os.environ | {"HF_HOME": str(folder), "PROBING_STORE": str(folder / "store.duckdb")}
-    run = subprocess.run(
-        [sys.executable, "-m", "probing", *command], cwd=ROOT, capture_output=True, text=True, env=environment
-    )
-    assert run.returncode == 0, run.stderr
-    assert not (folder / "store.duckdb").exists(), "planning makes no store"
-    return run.stdout.splitlines()
+@pytest.fixture
+def dry_run(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """Types the command where the hub's cache and the store lie in a folder of the test's."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("PROBING_STORE", str(tmp_path / "store.duckdb"))
+
+    def run() -> list[str]:
+        code = cli.main(COMMAND)
+        out, err = capsys.readouterr()
+        assert code == 0, err
+        assert not (tmp_path / "store.duckdb").exists(), "planning makes no store"
+        return out.splitlines()
+
+    return run
 
 
-def test_without_a_network_the_published_shape_stands_in_and_that_is_said(tmp_path: Path) -> None:
-    lines = _dry_run(tmp_path, *COMMAND)
+def test_without_a_network_the_published_shape_stands_in_and_that_is_said(dry_run: Callable[[], list[str]]) -> None:
+    lines = dry_run()
     assert lines[0] == ("deepseek-math: deepseek-ai/deepseek-math-7b-instruct → deepseek-ai/deepseek-math-7b-rl (GRPO)")
     assert all("6.91 billion parameters, 30 layers, 3,691 edges" in line for line in lines[1:3])
     assert all("Its published shape is taken" in line for line in lines[1:3])
@@ -50,7 +54,9 @@ def test_without_a_network_the_published_shape_stands_in_and_that_is_said(tmp_pa
     assert any("one set of answers serves all 4 cuts" in line for line in lines)
 
 
-def test_configs_from_the_hub_suffice_for_sizes_and_keys_need_no_weights(tmp_path: Path) -> None:
+def test_configs_from_the_hub_suffice_for_sizes_and_keys_need_no_weights(
+    tmp_path: Path, dry_run: Callable[[], list[str]]
+) -> None:
     """A cache as the hub's client lays it out, with a config and not one byte of weights."""
     commits = {"deepseek-math-7b-instruct": "a" * 40, "deepseek-math-7b-rl": "b" * 40}
     for name, commit in commits.items():
@@ -67,7 +73,7 @@ def test_configs_from_the_hub_suffice_for_sizes_and_keys_need_no_weights(tmp_pat
     pd.DataFrame({"problem": ["1+1?"] * 7, "solution": [r"$\boxed{2}$"] * 7}).to_parquet(
         data / "snapshots" / ("c" * 40) / "algebra" / "test-0.parquet"
     )
-    lines = _dry_run(tmp_path, *COMMAND)
+    lines = dry_run()
     assert "7 layers, 218 edges" in lines[1]
     assert f"hub:deepseek-ai/deepseek-math-7b-instruct@{'a' * 40}" in lines[1]
     assert "MATH: 7 questions" in lines[3]

@@ -696,13 +696,13 @@ def test_errors_cross_the_processes_with_their_sentence(path: Path) -> None:
 
 def test_only_queries_can_be_called_from_outside(path: Path) -> None:
     store = open_store(path)
-    for part, name in (("file", "close"), ("file", "rows"), ("queue", "__init__"), ("spool", "put"), ("", "close")):
-        out = _in_another_process(
-            path,
-            "\nstore.queue.jobs()\nc = store._local.connection\n"
-            f"c.send(({part!r}, {name!r}, (), {{}}))\nprint(c.recv()[0])",
-        )
-        assert out.strip() == "False"
+    named = [("file", "close"), ("file", "rows"), ("queue", "__init__"), ("spool", "put"), ("", "close")]
+    out = _in_another_process(
+        path,
+        "\nstore.queue.jobs()\nc = store._local.connection\n"
+        f"for part, name in {named!r}:\n    c.send((part, name, (), {{}}))\n    print(c.recv()[0])",
+    )
+    assert out.split() == ["False"] * len(named)
     assert store.queue.jobs().empty
     store.close()
 
