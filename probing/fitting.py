@@ -108,9 +108,11 @@ def batch_that_fits(free: int, each: int) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory of a device that nothing uses."""
+    """Memory of a device that nothing uses; of a GPU, with what PyTorch only keeps for later: else a second run would
+    be told of less, and have smaller batches, than the first."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
     return psutil.virtual_memory().available
 
 
@@ -120,10 +122,15 @@ def total_bytes() -> int:
     return sum(torch.cuda.get_device_properties(gpu).total_memory for gpu in gpus)
 
 
+_IN_WORDS = ("can't allocate memory", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
+"""How PyTorch says on the CPU that there is no memory, how CUDA itself does, and how its libraries of matrix products
+do, which have memory of their own."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device had no memory left; on the CPU, PyTorch says so in words only."""
+    """Whether a device had no memory left, which not every part of PyTorch says by the error's type."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _IN_WORDS)
     )
 
 

@@ -152,6 +152,7 @@ def load_model(
     """
     config = _config(checkpoint)
     device_map = device_map or placement(checkpoint, device, dtype)
+    _take_float32_for_float32()
     try:
         model, report = _loader(config).from_pretrained(
             checkpoint.folder,
@@ -170,10 +171,21 @@ def load_model(
             f"The weights of {checkpoint.name} cannot be read: {in_short(error)}.", "Was a file cut short or mixed up?"
         ) from error
     vet_report(report, checkpoint.name)
+    if any(weights.is_meta for weights in model.parameters()):
+        raise ModelError(
+            f"The weights of {checkpoint.name} do not all fit on this machine's GPUs beside each other.",
+            "Close other programs, try --dtype bfloat16, or use a machine with more memory.",
+        )
     if checkpoint.adapter is not None:
         model = with_adapter(model, checkpoint)
     model = model.requires_grad_(False).eval()
     return model if device_map else model.to(device)
+
+
+def _take_float32_for_float32() -> None:
+    """Have GPUs multiply float32 as such, whatever the surroundings ask for: TF32 has 10 bits where it has 23."""
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def _loader(config: Any) -> Any:

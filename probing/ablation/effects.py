@@ -149,7 +149,8 @@ class _Clean:
         """Losses with the edges from each writer, alone, to all these readers removed, minus those with none."""
         first = self._first(readers[0])
         rows = torch.arange(len(self._samples)).repeat(len(writers))
-        changes = torch.stack([self._change(writer) for writer in writers]).flatten(0, 1)
+        together = self._outputs.written[0].device  # blocks may be on several
+        changes = torch.stack([self._change(writer).to(together) for writer in writers]).flatten(0, 1)
         hooks = _together(
             skipping(self._architecture, self._layers, first, rows),
             rewriting(self._architecture, _Moved(readers, changes)),

@@ -181,7 +181,8 @@ def _prove_sums(architecture: Architecture, evidence: _Evidence, tolerance: floa
     silent += [reader.node for i, reader in enumerate(graph.reader_records) if i not in read]
     if silent:
         raise ModelError(f"'{silent[0]}' of this model did not run.", _REFUSED)
-    sums = list(accumulate(evidence.written[i] for i in range(len(graph.writers))))
+    together = evidence.written[0].device  # blocks may be on several
+    sums = list(accumulate(evidence.written[i].to(together) for i in range(len(graph.writers))))
     for readers in sorted(evidence.residuals, key=lambda readers: readers.start):
         residual = evidence.residuals[readers]
         total = sums[graph.writers_before[readers.start] - 1].view(residual.shape).to(residual.device)

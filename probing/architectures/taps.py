@@ -33,7 +33,7 @@ class Gradient:
         if first:
             out.copy_(value)
         else:
-            out.add_(value)
+            out.add_(value.to(out.device))
 
 
 Take = Callable[[range, Gradient], None]

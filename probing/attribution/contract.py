@@ -60,6 +60,7 @@ class Products(Observer):
         size = samples * sum(rows) * positions * self._like.shape[1]
         if self._buffers.numel() < size:
             kind = torch.promote_types(self._like.dtype, torch.float32)
+            self._buffers = self._changes = self._read = self._made = torch.empty(0)  # the last ones go first
             self._buffers = torch.empty(size, dtype=kind, device=self._like.device)
         parts = self._buffers[:size].split([samples * count * positions * self._like.shape[1] for count in rows])
         self._changes, self._read, self._made = (

@@ -277,12 +277,3 @@ def test_scores_that_overflow_are_refused() -> None:
         model.lm_head.weight.fill_(float("inf"))
     with pytest.raises(ModelError, match="not finite"):
         attributor.score(random_samples(1))
-
-
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_cuda_agrees_with_the_cpu() -> None:
-    samples = random_samples(8)
-    model = tiny("qwen3", torch.float32, "sdpa")
-    expected = Attributor(model).score(samples).matrix()
-    assert _relative(Attributor(model.to("cuda")).score(samples).matrix(), expected) < 1e-4

@@ -101,6 +101,19 @@ def test_what_a_single_item_cannot_have_is_raised_and_so_is_every_other_error() 
     assert not is_out_of_memory(RuntimeError("shapes differ"))
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to ...",
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call.",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    ],
+)
+def test_out_of_memory_is_told_by_its_words_where_its_type_does_not_tell_it(words: str) -> None:
+    assert is_out_of_memory(RuntimeError(words))
+
+
 REAL = textwrap.dedent("""
     import resource, sys
     import torch

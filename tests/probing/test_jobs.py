@@ -21,7 +21,7 @@ from probing.jobs import loading
 from probing.jobs.crew import Alone
 from probing.jobs.job import Job
 from probing.jobs.keys import ground_key
-from probing.jobs.loading import Models, gpu_lock, wait_for_one
+from probing.jobs.loading import Models, wait_for_one
 from probing.jobs.numerics import make_plan
 from probing.jobs.places import place_of
 from probing.jobs.plan import SIDES, Plan, Spec, spec_of
@@ -542,22 +542,6 @@ def test_a_gpu_that_was_taken_for_a_model_that_did_not_load_is_left_to_others(tm
     other = try_lock(lock)
     assert other is not None
     other.close()
-
-
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_workers_of_two_stores_share_no_gpu(tmp_path: Path) -> None:
-    _, other = wait_for_one([gpu_lock(torch.device("cuda", 0))], _quiet)
-    store = open_store(tmp_path / "store.duckdb")
-    job = store.queue.submit(replace(SPEC, device="cuda").as_json())
-
-    def stop_when_it_waits(stage: str, done: int, total: int) -> None:
-        if stage == "waiting for the GPU":
-            store.queue.end(job, "cancelled", "Cancelled.")
-
-    assert follow(store, job, stop_when_it_waits).status == "cancelled"
-    other.close()
-    store.close()
 
 
 def test_a_worker_ends_when_there_is_nothing_to_do_and_when_its_parent_is_gone(tmp_path: Path) -> None:

@@ -231,18 +231,6 @@ def test_scores_by_position_add_up_whatever_the_method() -> None:
         np.testing.assert_allclose(apart.sum(0), attributor.score([sample], method, references).edges[0], rtol=1e-5)
 
 
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("reference", ["zero", "mean", "patch"])
-@pytest.mark.parametrize("path", ["norm-exact", "eap-ig"])
-def test_cuda_agrees_with_the_cpu_whatever_the_method(path: str, reference: str) -> None:
-    samples, model = samples_with_counterparts(6, seed=9), tiny("qwen3", torch.float32, "sdpa")
-    method = Method("heads", path, reference, "margin")
-    expected = attribute(Attributor(model, "heads"), samples, method=method).edges
-    found = attribute(Attributor(model.to("cuda"), "heads"), samples, method=method).edges
-    assert _relative(found, expected) < 1e-4
-
-
 def test_a_norm_that_is_not_known_is_not_taken_exactly() -> None:
     model = tiny("llama")
     model.model.layers[1].post_attention_layernorm.forward = torch.tanh
