@@ -2,8 +2,11 @@
 
 The needs, of memory and time, are estimates to plan with and to choose batch sizes by, generous rather than tight.
 Weights are counted exactly; activations are what one forward and one backward pass keep, with room for what is
-temporary; time is arithmetic (4 operations a parameter and token for both passes, since parameters get no gradients)
-or traffic (each new token of an answer reads all weights once for its batch), whichever is longer.
+temporary. Time is a sum: of arithmetic (4 operations a parameter and token for both passes, since parameters get no
+gradients, and attention's, which grow with the square of the tokens), of traffic (what scoring keeps is written and
+read; each token of an answer reads all weights once for its batch, and what is kept of the tokens before it), and of
+calls (every operation takes a while however little it works on: in small models, and step by step, most of the time).
+Factors on the three are a fit to what `python -m benchmarks.scaling` measures.
 """
 
 import gc
@@ -162,31 +165,40 @@ def batch_by_batch(batches: Iterable[list[Item]], do: Callable[[list[Item]], Non
 
 @dataclass(frozen=True)
 class Speed:
-    """What a device was just measured to do."""
+    """What a device does."""
 
     operations: float
     """Floating-point operations a second, in matrix products."""
     bytes: float
     """Bytes read and written a second."""
+    call: float
+    """Seconds that the smallest operation takes."""
 
 
-def measure_speed(device: torch.device, dtype: torch.dtype) -> Speed:
-    """A third of a second of matrix products and copies."""
+def measure_speed(device: torch.device, dtype: torch.dtype, clock: Callable[[], float] = time.perf_counter) -> Speed:
+    """Half a second of matrix products, copies and small operations."""
     side = 4096 if device.type == "cuda" else 1024
     a = torch.randn(side, side, device=device).to(dtype)
     big = torch.empty(64 * 2**20, dtype=torch.uint8, device=device)
+    small = torch.zeros(64, 64, device=device, dtype=dtype)
 
     def per_second(work: Any, amount: float) -> float:
         work()
         _wait(device)
-        done, started = 0, time.perf_counter()
-        while (elapsed := time.perf_counter() - started) < 0.15:
+        done, started = 0, clock()
+        while (elapsed := clock() - started) < 0.15:
             work()
             _wait(device)
             done += 1
         return done * amount / elapsed
 
-    return Speed(per_second(lambda: a @ a, 2.0 * side**3), per_second(big.clone, 2.0 * big.numel()))
+    def calls() -> None:
+        for _ in range(100):
+            torch.mul(small, small)
+
+    return Speed(
+        per_second(lambda: a @ a, 2.0 * side**3), per_second(big.clone, 2.0 * big.numel()), 1 / per_second(calls, 100)
+    )
 
 
 def _wait(device: torch.device) -> None:
@@ -194,29 +206,84 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def answer_seconds(
-    shape: Shape, speed: Speed, questions: int, prompt: int, longest: int, batch: int, item: int
-) -> float:
-    """Time for answers that all reach `longest` tokens."""
-    read_prompts = 2.0 * shape.parameters * questions * prompt / speed.operations
-    step = max(2.0 * shape.parameters * batch / speed.operations, shape.parameters * item / speed.bytes)
-    return read_prompts + step * longest * -(-questions // batch)
+@dataclass(frozen=True)
+class Work:
+    """What something takes, whatever it is done on; or how many times as much it takes in truth."""
+
+    operations: float
+    """In matrix products."""
+    bytes: float
+    """Read or written."""
+    calls: float
+    """Of small operations: here one for each layer, pass and batch."""
+
+    def seconds(self, speed: Speed, factors: "Work") -> float:
+        """Time for it, if nothing is done beside anything else."""
+        return (
+            factors.operations * self.operations / speed.operations
+            + factors.bytes * self.bytes / speed.bytes
+            + factors.calls * self.calls * speed.call
+        )
+
+    def times(self, often: float) -> "Work":
+        """The same, so often."""
+        return Work(often * self.operations, often * self.bytes, often * self.calls)
 
 
-def pass_seconds(shape: Shape, speed: Speed, passes: float, positions: int) -> float:
-    """Time for forward passes of one sample of `positions` tokens."""
-    return 2.0 * shape.parameters * positions * passes / speed.operations
+SCORING, SCORING_HEADS = Work(1.1, 2, 2200), Work(1.5, 1, 2200)
+"""Of scoring, by projections (or blocks) and by heads.
+
+These factors lie somewhat above what a least-squares fit finds on one thread of a CPU (docs/scale.md). Where it finds
+less than once, they are 1: that CPU reads weights faster than it copies, and what is measured removes edges half-way.
+"""
+
+RUNNING = Work(1, 1, 1500)
+"""Of a forward pass."""
+
+ANSWERING = Work(1.1, 1, 400)
+"""Of answers."""
 
 
-def score_seconds(shape: Shape, speed: Speed, samples: int, positions: int, by_heads: bool = False) -> float:
-    """Time for both passes over `samples` of `positions` tokens, and for the products of writers and readers.
+def _forward(shape: Shape, positions: int) -> float:
+    """Operations of a forward pass over so many tokens at once: of each with every weight, and of each with each."""
+    attention = 4.0 * shape.layers * shape.heads * shape.head_width * positions
+    return positions * (2.0 * shape.parameters + attention)
+
+
+def answering(shape: Shape, questions: int, prompt: int, longest: int, batch: int, item: int) -> Work:
+    """Answers that all reach `longest` tokens, in batches, at `item` bytes a number.
+
+    A step reads all weights, and what is kept of the tokens before it, which is then written and read with the new
+    token's beside it.
+    """
+    rounds, middle = -(-questions // batch), prompt + longest // 2
+    kept = cache_bytes(shape, middle, item)
+    return Work(
+        questions * (_forward(shape, prompt) + longest * _forward(shape, middle) / middle),
+        longest * (rounds * shape.parameters * item + 3.0 * questions * kept),
+        (longest + 1) * rounds * shape.layers,
+    )
+
+
+def running(shape: Shape, passes: float, positions: int, batch: int, item: int = 4) -> Work:
+    """Forward passes of one sample of `positions` tokens, so many at once."""
+    written = item * positions * shape.layers * (10 * shape.width + 4 * shape.mlp)
+    return Work(passes * _forward(shape, positions), passes * written, -(-passes // batch) * shape.layers)
+
+
+def scoring(
+    shape: Shape, samples: int, positions: int, answer: int, batch: int, item: int = 4, by_heads: bool = False
+) -> Work:
+    """Both passes over samples of `positions` tokens, `answer` of them scored, and products of writers and readers.
 
     By heads, their outputs are made anew for every few readers.
     """
-    both_passes = 4.0 * shape.parameters * positions
+    attention = 4.0 * shape.layers * shape.heads * shape.head_width * positions**2
+    operations = 2 * _forward(shape, positions) + attention  # which has two products for each of the forward pass
     graph = largest_graph(shape, "heads" if by_heads else "projections")
-    products = 2.0 * graph.mask.size * shape.width * positions
+    operations += 2.0 * graph.mask.size * shape.width * positions
     if by_heads:
         again = 2.0 * shape.layers * shape.heads * shape.head_width * shape.width * positions
-        products += again * -(-len(graph.readers) // KEPT_READERS_OF_HEADS)
-    return samples * (both_passes + products) / speed.operations
+        operations += again * -(-len(graph.readers) // KEPT_READERS_OF_HEADS)
+    kept = activation_bytes(shape, positions, answer, item, by_heads=by_heads)
+    return Work(samples * operations, samples * kept, -(-samples // batch) * shape.layers)

@@ -14,16 +14,21 @@ import torch
 from probing.checkpoints import Checkpoint
 from probing.errors import ModelError, PersonError, SelectionError
 from probing.fitting import (
+    ANSWERING,
+    RUNNING,
+    SCORING,
+    SCORING_HEADS,
     Speed,
+    Work,
     activation_bytes,
-    answer_seconds,
+    answering,
     batch_that_fits,
     cache_bytes,
     free_bytes,
     largest_graph,
     measure_speed,
-    pass_seconds,
-    score_seconds,
+    running,
+    scoring,
 )
 from probing.jobs.numerics import numerics_of, scoring_dtype
 from probing.jobs.plan import SIDES, Numerics, Plan, Spec, evaluation_key, find_side
@@ -53,6 +58,24 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A part of a job laid out: what it takes in all."""
+
+    batch: int
+    """Samples, or answers, at once."""
+    held: int
+    """Bytes that a batch takes beside the weights."""
+    work: Work
+    factors: Work
+    speed: Speed
+
+    @property
+    def seconds(self) -> float:
+        """At most."""
+        return self.work.seconds(self.speed, self.factors)
+
+
+@dataclass(frozen=True)
 class Forecast:
     """A job laid out: `lines` says it to a person."""
 
@@ -65,6 +88,11 @@ class Forecast:
     models: dict[str, Model]
     numerics: Numerics
     speed: Speed
+    """As models are scored."""
+    answers_speed: Speed
+    """As they answer."""
+    free: int
+    """Bytes that the device has left."""
     store: Store | None
     prompt: int
     """Tokens of a long prompt: of all but one in twenty."""
@@ -144,11 +172,6 @@ class Forecast:
                 yield f"also       {task.words}{cut}: {line}"
         yield f"in all     at most {duration(total)}, if every answer were as long as it may be"
 
-    @property
-    def free(self) -> int:
-        """Bytes that the device has left."""
-        return free_bytes(torch.device(self.numerics.device))
-
     def _model(self, model: Model) -> str:
         if model.shape is None:
             return f"of unknown size{model.note}"
@@ -177,16 +200,38 @@ class Forecast:
         shape = self.models[side].shape
         if shape is None or not self.asked:
             return f"to be made{key}", 0.0
-        batch, held, seconds = self._answering(shape, self.asked, self.numerics.answers)
-        return f"to be made in batches of {batch}, {size(held)}, at most {duration(seconds)}{key}", seconds
+        part = self.answers(shape, self.asked, self.numerics.answers)
+        told = f"to be made in batches of {part.batch}, {size(part.held)}, at most {duration(part.seconds)}{key}"
+        return told, part.seconds
 
-    def _answering(self, shape: Shape, answers: int, dtype: str, models: int = 1) -> tuple[int, float, float]:
-        """Answers of a batch, its bytes, and the seconds of all, where so many `models` of that dtype are in memory."""
+    def answers(self, shape: Shape, answers: int, dtype: str, models: int = 1) -> Part:
+        """So many answers of a model, where so many `models` of that dtype are in memory."""
         item, longest = self._item(dtype), self.pair.max_new_tokens
         each = cache_bytes(shape, self.prompt + longest, item)
         batch = batch_that_fits(self._room(shape, models * item), each)
-        seconds = answer_seconds(shape, self.speed, answers, self.prompt, longest, batch, item)
-        return batch, batch * each, seconds
+        work = answering(shape, answers, self.prompt, longest, batch, item)
+        speed = self.answers_speed if dtype == self.numerics.answers else self.speed
+        return Part(batch, batch * each, work, ANSWERING, speed)
+
+    def scores(self, shape: Shape, selection: Criteria) -> Part:
+        """The scores of a model's samples at a cut, or what each of its edges really does to them."""
+        method, positions, item = self.spec.method, self.positions(selection), self._item(self.numerics.scores)
+        answer, by_heads = positions - self.prompt, method.granularity == "heads"
+        batch, held = self._scored_at_once(shape, positions)
+        passes = method.passes(largest_graph(shape, method.granularity).size)
+        if method.path == "exact":  # which are forward alone
+            work = running(shape, 2 * passes * selection.n, positions, batch, item)
+            return Part(batch, held, work, RUNNING, self.speed)
+        work = scoring(shape, selection.n, positions, answer, batch, item, by_heads)
+        factors = SCORING_HEADS if by_heads else SCORING
+        return Part(batch, held, work.times(passes), factors, self.speed)
+
+    def _scored_at_once(self, shape: Shape, positions: int) -> tuple[int, int]:
+        """How many samples are run at once, and the bytes that they take."""
+        item, by_heads = self._item(self.numerics.scores), self.spec.method.granularity == "heads"
+        each = activation_bytes(shape, positions, positions - self.prompt, item, by_heads=by_heads)
+        batch = batch_that_fits(self._room(shape, item), each)
+        return batch, batch * each
 
     def _runs(self, selection: Criteria) -> dict[str, str]:
         """The keys of both sides' scores, which nobody knows before there are answers to select from."""
@@ -224,22 +269,14 @@ class Forecast:
         shape = self.models[side].shape
         if shape is None:
             return f"{selection.n} questions to be scored{key}", 0.0
-        positions = self._positions(selection)
-        item = self._item(self.numerics.scores)
-        answer = positions - self.prompt
-        each = activation_bytes(shape, positions, answer, item, by_heads=self.spec.method.granularity == "heads")
-        batch = batch_that_fits(self._room(shape, item), each)
-        method = self.spec.method
-        once = score_seconds(shape, self.speed, selection.n, positions, method.granularity == "heads")
-        edges = largest_graph(shape, method.granularity).size
-        seconds = once * method.passes(edges)
-        done = f"run without each of {edges:,} edges" if method.path == "exact" else "scored"
+        part, edges = self.scores(shape, selection), largest_graph(shape, self.spec.method.granularity).size
+        done = f"run without each of {edges:,} edges" if self.spec.method.path == "exact" else "scored"
         return (
-            f"{selection.n} questions of at most {positions:,} tokens to be {done} in batches of {batch}, "
-            f"{size(batch * each)}, at most {duration(seconds)}{key}"
-        ), seconds
+            f"{selection.n} questions of at most {self.positions(selection):,} tokens to be {done} in batches of "
+            f"{part.batch}, {size(part.held)}, at most {duration(part.seconds)}{key}"
+        ), part.seconds
 
-    def _positions(self, selection: Criteria | None) -> int:
+    def positions(self, selection: Criteria | None) -> int:
         """Tokens of a long sample at a cut, or of a long answer as a whole."""
         longest = self.pair.max_new_tokens
         return self.prompt + (min(longest, selection.at.tokens_of(longest)) if selection is not None else longest)
@@ -254,14 +291,16 @@ class Forecast:
         if shape is None or not questions:
             return f"to be done{words}", 0.0
         cost = task.cost(largest_graph(shape, self.spec.method.granularity), questions)
-        positions, parts, seconds = self._positions(selection), [], 0.0
+        positions, parts, seconds = self.positions(selection), [], 0.0
         if cost.passes:
             parts.append(f"{cost.passes:,.0f} passes over at most {positions:,} tokens")
-            seconds += pass_seconds(shape, self.speed, cost.passes, positions)
+            batch, _ = self._scored_at_once(shape, positions)
+            work = running(shape, cost.passes, positions, batch, self._item(self.numerics.scores))
+            seconds += work.seconds(self.speed, RUNNING)
         if cost.answers:
             parts.append(f"{cost.answers:,.0f} answers")
             models = 2 if task.together else 1
-            seconds += self._answering(shape, int(cost.answers), self.numerics.scores, models)[2]
+            seconds += self.answers(shape, int(cost.answers), self.numerics.scores, models).seconds
         if task.together:
             weights = 2 * shape.parameters * self._item(self.numerics.scores)
             short = "" if weights < self.free else ", MORE THAN IS FREE"
@@ -295,9 +334,14 @@ def forecast(spec: Spec, registry: Registry, store: Store | None) -> Forecast:
         if question_set.file is not None:
             raise
         note = f" ({error.what})"
-    speed = _speed(pick_device(spec.device), DTYPES[numerics.scores], int(time.monotonic() / 60))
+    device = pick_device(spec.device)
+    speed, answers_speed = (
+        _speed(device, DTYPES[dtype], int(time.monotonic() / 60)) for dtype in (numerics.scores, numerics.answers)
+    )
     prompt = _long_prompt(questions, pair, models["base"].checkpoint)
-    return Forecast(spec, pair, question_set, questions, note, models, numerics, speed, store, prompt)
+    free = free_bytes(device)
+    return Forecast(spec, pair, question_set, questions, note, models, numerics, speed, answers_speed, free, store,
+                    prompt)  # fmt: skip
 
 
 @lru_cache(maxsize=4)

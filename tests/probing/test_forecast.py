@@ -12,7 +12,17 @@ from transformers import LlamaConfig
 from probing import cli
 from probing.cuts import Cut
 from probing.errors import QuestionError
-from probing.fitting import Speed, answer_seconds, pass_seconds, score_seconds
+from probing.fitting import (
+    ANSWERING,
+    RUNNING,
+    SCORING,
+    Speed,
+    Work,
+    activation_bytes,
+    answering,
+    running,
+    scoring,
+)
 from probing.jobs.forecast import forecast
 from probing.jobs.numerics import make_plan
 from probing.jobs.plan import SIDES, Numerics, Spec
@@ -108,55 +118,62 @@ def test_prompts_are_measured_with_the_models_own_tokenizer() -> None:
 def test_times_by_hand() -> None:
     shape = load_registry().pair("mistral").shape
     assert shape is not None
-    speed = Speed(operations=1e12, bytes=1e11)
-    p = shape.parameters
-    # Ten questions in batches of 4 are three rounds; a step reads 14.5 GB, which takes longer than its arithmetic.
-    assert answer_seconds(shape, speed, 10, 100, 50, 4, 2) == pytest.approx(2 * p * 1000 / 1e12 + 3 * 50 * p * 2 / 1e11)
-    products = 2 * 65 * 129 * 4096
-    assert score_seconds(shape, speed, 8, 200) == pytest.approx(8 * 200 * (4 * p + products) / 1e12)
-    assert pass_seconds(shape, speed, 30, 200) == pytest.approx(30 * 200 * 2 * p / 1e12)
-    heads, groups, layers = shape.heads, shape.kv_heads, shape.layers
+    assert Work(1e12, 1e11, 1e5).seconds(Speed(1e12, 1e11, 1e-5), Work(2, 3, 4)) == pytest.approx(2 + 3 + 4)
+    p, layers, width = shape.parameters, 32, 4096
+    # Ten questions in batches of 4 are three rounds, each of 50 steps and the reading of prompts.
+    work = answering(shape, 10, 100, 50, 4, 2)
+    attention = 4 * layers * width  # with each token before
+    assert work.operations == pytest.approx(10 * (100 * (2 * p + attention * 100) + 50 * (2 * p + attention * 125)))
+    kept = 2 * layers * 8 * 128 * 125 * 2 + 8 * 32000  # of an answer in its middle
+    assert work.bytes == pytest.approx(50 * (3 * 2 * p + 3 * 10 * kept))
+    assert work.calls == 51 * 3 * layers
+    work = running(shape, 30, 200, 4, 2)
+    assert work.operations == pytest.approx(30 * 200 * (2 * p + attention * 200))
+    assert (work.bytes, work.calls) == (30 * 200 * 2 * layers * (10 * width + 4 * 14336), 8 * layers)
+    work = scoring(shape, 8, 200, 50, 3)
+    products = 2 * 65 * 129 * width
+    assert work.operations == pytest.approx(8 * 200 * (4 * p + 3 * attention * 200 + products))
+    assert (work.bytes, work.calls) == (8 * activation_bytes(shape, 200, 50), 3 * layers)
+    heads, groups = shape.heads, shape.kv_heads
     writers, readers = layers * (heads + 1) + 1, layers * (heads + 2 * groups + 1) + 1
-    again = 2 * layers * heads * shape.head_width * shape.width * math.ceil((readers - 1) / 144)
-    products = 2 * writers * readers * shape.width + again
-    assert score_seconds(shape, speed, 8, 200, True) == pytest.approx(8 * 200 * (4 * p + products) / 1e12)
+    again = 2 * layers * heads * shape.head_width * width * math.ceil((readers - 1) / 144)
+    products = 2 * writers * readers * width + again
+    work = scoring(shape, 8, 200, 50, 3, by_heads=True)
+    assert work.operations == pytest.approx(8 * 200 * (4 * p + 3 * attention * 200 + products))
     assert [duration(s) for s in (3, 119, 121, 7300, 200_000, 9e9)] == [
         "3 seconds", "119 seconds", "2 minutes", "2 hours", "2 days", "285 years",
     ]  # fmt: skip
 
 
-def test_a_method_that_removes_each_edge_says_so_and_takes_half_a_pass_for_each() -> None:
+def test_a_method_that_removes_each_edge_says_so_and_runs_the_model_without_each() -> None:
     there = forecast(replace(SPEC, cuts=(Cut(0.3),)), load_registry(), None)
-    slow = replace(there, speed=Speed(1e6, 1e30))
+    slow = replace(there, numerics=Numerics("cpu", "float32", "float32", "eager"), speed=Speed(1e6, 1e30, 0))
     exact = replace(slow, spec=replace(slow.spec, method=Method(path="exact")))
     lines = [next(line for line in each.lines() if line.startswith("α 0.3")) for each in (slow, exact)]
+    assert "method     each edge really removed" in [*exact.lines()]
     assert "to be scored in batches of" in lines[0]
     assert "20 questions of at most 22 tokens to be run without each of 163 edges in batches of" in lines[1]
-    once = 20 * 22 * (4 * 666_336 + 2 * 13 * 25 * 96) / 1e6  # a pass forward and back, and products of 96 numbers each
-    assert f"at most {once / 60:.0f} minutes" in lines[0]
-    assert f"at most {82 * once / 3600:.0f} hours" in lines[1], "163 passes forward, and one more"
+    weights, attention = 666_336, 4 * 6 * 96 * 22  # 6 layers, 96 numbers wide
+    once = SCORING.operations * 20 * 22 * (4 * weights + 3 * attention + 2 * 13 * 25 * 96) / 1e6
+    assert f"at most {duration(once)}" in lines[0]
+    without = RUNNING.operations * 20 * 22 * 164 * (2 * weights + attention) / 1e6
+    assert f"at most {duration(without)}" in lines[1], "163 passes forward, and one more"
+    assert without > 2 * 3600
 
 
 def test_models_that_exchange_parts_answer_in_the_dtype_of_scores() -> None:
     there = forecast(replace(SPEC, cuts=(), also=(Transplant(samples=1),)), load_registry(), None)
-    slow = replace(there, numerics=Numerics("cpu", "bfloat16", "float32", "eager"), speed=Speed(1e30, 1e3))
-    (line,) = (line for line in slow.lines() if line.startswith("also"))
-    # 42 answers of 32 tokens in one batch read 666,336 weights 32 times, at 4 bytes each and 1,000 bytes a second
-    assert "42 answers, both models at once, 5.33 MB of weights, at most 24 hours" in line
-
-
-def test_really_removing_every_edge_takes_half_a_pass_for_each() -> None:
-    there = forecast(replace(SPEC, cuts=(Cut(0.3),), method=Method(path="exact")), load_registry(), None)
-    slow = replace(there, numerics=Numerics("cpu", "float32", "float32", "eager"), speed=Speed(1e6, 1e30))
-    lines = [*slow.lines()]
-    assert "method     each edge really removed" in lines
-    (line,) = (line for line in lines if line.startswith("α 0.3") and "base:" in line)
+    slow = replace(there, numerics=Numerics("cpu", "bfloat16", "float32", "eager"), speed=Speed(1e30, 1e3, 0))
     shape = slow.models["base"].shape
     assert shape is not None
-    # The graph of six layers has 4 * 6 ** 2 + 3 * 6 + 1 = 163 edges: as 82 passes forth and back.
-    seconds = 82 * score_seconds(shape, slow.speed, 20, slow.prompt + int(0.3 * 32))
-    assert f"at most {duration(seconds)}" in line
-    assert seconds > 2 * 3600
+    (line,) = (line for line in slow.lines() if line.startswith("also"))
+    # 42 answers of 32 tokens in one batch read 666,336 weights 32 times, at 4 bytes each and 1,000 bytes a second, and
+    # three times what is kept in the middle of an answer: keys and values of 13 + 16 tokens, and logits. 42 passes over
+    # 45 tokens write what layers make of them.
+    kept = 4 * 2 * shape.layers * shape.kv_heads * shape.head_width * 29 + 8 * shape.vocabulary
+    passes = RUNNING.bytes * 42 * 45 * 4 * 6 * (10 * 96 + 4 * shape.mlp) / 1e3
+    seconds = passes + ANSWERING.bytes * 32 * (666_336 * 4 + 3 * 42 * kept) / 1e3
+    assert f"42 answers, both models at once, 5.33 MB of weights, at most {duration(seconds)}" in line
 
 
 def test_a_file_of_questions_that_is_wrong_is_not_planned_around(tmp_path: Path) -> None:
