@@ -2,7 +2,6 @@ import math
 
 import pytest
 
-from dashboard.theme import number, percent
 from dashboard.words import (
     arrowed,
     bins_verdict,
@@ -11,6 +10,7 @@ from dashboard.words import (
     interval,
     relative_interval,
 )
+from probing.figures.theme import number, percent
 from probing.metrics import LOW_COVERAGE, METRICS, Comparison
 
 NONE = (-math.inf, math.inf)
