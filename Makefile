@@ -4,7 +4,7 @@ PYTHON ?= $(firstword $(foreach p,python3.13 python3.12 python3.11 python3 pytho
 	$(p) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $(p))))
 BIN := .venv/bin
 
-.PHONY: app test cuda smollm2 check audit secrets constraints benchmark proof screenshots
+.PHONY: app test cuda smollm2 check reference audit secrets constraints benchmark proof screenshots
 
 app: .venv/app
 	MALLOC_ARENA_MAX=1 $(BIN)/streamlit run app.py
@@ -23,6 +23,9 @@ check: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+reference: .venv/dev
+	$(BIN)/python -m pdoc probing -o docs/reference
 
 audit: .venv/dev secrets
 	.ci/audit

@@ -11,13 +11,14 @@ import streamlit as st
 
 from dashboard import names, playing
 from dashboard.edge_filter import EdgeFilter, together
-from dashboard.figures import answers
-from dashboard.panels import PANELS, usual
+from dashboard.panels import usual
 from dashboard.service import public
-from dashboard.theme import COLOURS, number, percent
 from dashboard.widgets import clicked
 from dashboard.words import as_text, listed
 from probing.errors import PersonError
+from probing.figures import answers
+from probing.figures.panels import PANELS
+from probing.figures.theme import COLOURS, number, percent
 from probing.graph import ResidualGraph
 from probing.pairs import Pair
 from probing.playground import Change, Chosen, Experiment, Kind, Outcome, Side

@@ -9,11 +9,11 @@ import streamlit as st
 
 from dashboard import data
 from dashboard.edge_filter import EdgeFilter
-from dashboard.figures import wiring
 from dashboard.view import COHORT_NAMES, View, alike, beside, known_cuts, titles
 from dashboard.widgets import chart
 from dashboard.words import as_text, listed
 from probing.cuts import Cut
+from probing.figures import wiring
 from probing.pairs import Pair, load_registry
 
 MOST = 3

@@ -7,13 +7,14 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import data
-from dashboard.cells import cells as cells_of
-from dashboard.figures.wiring import contradicted
-from dashboard.theme import between, number
 from dashboard.view import LOSS_NAMES, View, really
 from dashboard.widgets import offer_more
-from dashboard.words import CHECKS, CHECKS_MEANING, check_badge, share_of_zero, with_intervals
+from dashboard.words import check_badge, share_of_zero, with_intervals
 from probing import evidence
+from probing.figures.cells import cells as cells_of
+from probing.figures.checks import CHECKS, CHECKS_MEANING
+from probing.figures.theme import between, number
+from probing.figures.wiring import contradicted
 from probing.graph import Edge, ResidualGraph
 from probing.jobs.tasks import BOTH, OneEdge
 from probing.jobs.tasks.edge import SCORE, Parts

@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from dashboard.cells import cells as cells_of
-from dashboard.cells import folds
 from dashboard.keeping import Keeper
 from dashboard.service import store
 from probing import edge_tables, evidence, metrics
+from probing.figures.cells import cells as cells_of
+from probing.figures.cells import folds
 from probing.graph import ResidualGraph
 from probing.jobs.plan import step_of_side
 from probing.jobs.tasks import OneEdge
@@ -316,7 +316,7 @@ def provenance(base_run: str, tuned_run: str) -> dict[str, RunRow]:
 
 
 def cells(comparison: str, graph: ResidualGraph, unfolded: frozenset[str]) -> pd.DataFrame:
-    """The cells of the matrix of every edge, as `dashboard.cells` makes them."""
+    """The cells of the matrix of every edge, as `probing.figures.cells` makes them."""
     return _cells(comparison, graph, unfolded if folds(graph) else frozenset(), _summary(comparison, "tuned")[0])
 
 

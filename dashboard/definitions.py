@@ -12,13 +12,13 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import data
-from dashboard.figures import forest
 from dashboard.pattern import Told, agreement
 from dashboard.seeds import bands
-from dashboard.theme import percent
 from dashboard.view import View, by_method, method_of, titles
 from dashboard.widgets import chart, offer_more
 from dashboard.words import section
+from probing.figures import forest
+from probing.figures.theme import percent
 from probing.jobs.shipped import DEFINITIONS, MARGIN
 from probing.method import Loss, Method
 from probing.metrics import INTENSITY, METRICS, PATTERN

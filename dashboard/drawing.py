@@ -16,7 +16,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from pandas.util import hash_pandas_object
 
-from dashboard.theme import ink
+from probing.figures.theme import ink
 
 MOST = 150
 """Figures that are kept, the last used ones; the largest take a few hundred kilobytes."""

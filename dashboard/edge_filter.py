@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import pandas as pd
 import streamlit as st
 
-from dashboard.panels import EFFECTS, PANELS
 from probing.edge_tables import CHANGES, changes, covering, strongest
+from probing.figures.panels import EFFECTS, PANELS
 from probing.graph import ResidualGraph
 
 MOST = 500

@@ -6,12 +6,12 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import data
-from dashboard.figures import everywhere as figures
-from dashboard.figures.wiring import Pick
 from dashboard.view import LOSS_NAMES, View, alike, seeds, trained
 from dashboard.widgets import chart
 from dashboard.words import with_intervals
 from probing.evidence import QUANTITIES
+from probing.figures import everywhere as figures
+from probing.figures.wiring import Pick
 from probing.graph import is_edge, typeset
 from probing.jobs.plan import step_of_side
 from probing.jobs.tasks import BOTH

@@ -10,15 +10,15 @@ import streamlit as st
 
 from dashboard import data, evidence_words, exports
 from dashboard.edge_filter import MOST
-from dashboard.figures import evidence as figures
 from dashboard.service import store
-from dashboard.theme import between, number, percent
 from dashboard.view import View, address, method_of, seeds
 from dashboard.widgets import chart, clicked, offer_more
-from dashboard.words import CHECKS
 from probing import evidence
 from probing.evidence import Audit, Overlap
 from probing.extraction import SHARES
+from probing.figures import evidence as figures
+from probing.figures.checks import CHECKS
+from probing.figures.theme import between, number, percent
 from probing.jobs.plan import SIDES
 from probing.jobs.tasks import BOTH, Check, Curve
 from probing.jobs.tasks.circuit import FAITHFUL, Kept, read

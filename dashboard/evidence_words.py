@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from dashboard.theme import percent
 from probing.evidence import Audit, Overlap
+from probing.figures.theme import percent
 from probing.jobs.tasks.circuit import FAITHFUL, Kept
 from probing.metrics import Agreement
 from probing.words import of_agreement

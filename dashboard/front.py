@@ -6,10 +6,10 @@ from html import escape
 import streamlit as st
 
 from dashboard import data, site
-from dashboard.figures import moving
 from dashboard.view import PAPER, current, rules
 from dashboard.widgets import say_why
 from dashboard.words import as_text
+from probing.figures import moving
 from probing.jobs.plan import step_of_side
 from probing.pairs import Pair, load_registry
 from probing.rollouts import DEFAULT_CUT, Criteria

@@ -7,14 +7,15 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import checking, data, everywhere, names, widgets
-from dashboard.figures import strips
-from dashboard.figures.wiring import Pick
-from dashboard.theme import between, number
 from dashboard.view import View
 from dashboard.widgets import chart
-from dashboard.words import ARROWS, changed
+from dashboard.words import ARROWS
 from probing.edge_tables import strongest_of_both
+from probing.figures import strips
+from probing.figures.theme import between, number
+from probing.figures.wiring import Pick
 from probing.graph import ResidualGraph, is_edge
+from probing.words import changed
 
 _KEY = "pick"
 

@@ -10,10 +10,10 @@ from dashboard import data, exports
 from dashboard.pattern import Told, in_short
 from dashboard.seeds import bands_of
 from dashboard.site import COMPARE
-from dashboard.theme import percent, text_colours
 from dashboard.view import View, alike, asked, method_of, seeds_among
 from dashboard.words import ARROWS, arrowed
 from probing.cuts import Cut
+from probing.figures.theme import percent, text_colours
 from probing.jobs.plan import is_outdated
 from probing.metrics import COMPLEXITY, LOSS, METRICS, PATTERN
 from probing.pairs import Pair, load_registry

@@ -1,12 +1,6 @@
-"""The panels in which a circuit is drawn, and what each takes from an edge table, and which is shown first."""
+"""Which of the panels in which a circuit is drawn is shown first."""
 
 from collections.abc import Mapping
-
-PANELS = {"base": "base_strength", "tuned": "tuned_strength", "difference": "difference"}
-"""What each panel draws: the column that decides which edges are strongest there."""
-
-EFFECTS = {"base": "base_effect", "tuned": "tuned_effect", "difference": "tuned_effect"}
-"""Whose sign counts in each panel."""
 
 TOGETHER = "side by side"
 """All of them."""

@@ -16,7 +16,7 @@ from typing import Literal
 
 import plotly.graph_objects as go
 
-from dashboard.theme import ink
+from probing.figures.theme import ink
 
 Form = Literal["svg", "pdf", "png"]
 

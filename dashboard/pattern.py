@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from dashboard.seeds import Band
-from dashboard.theme import number, percent
 from dashboard.words import as_text, has_relative_interval, listed
+from probing.figures.theme import number, percent
 from probing.method import PAPERS, Method
 from probing.metrics import GINI, INTENSITY, LOSS, METRICS, PATTERN, Comparison, verdict
 from probing.pairs import Pair

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float
 
 from dashboard import data
-from dashboard.theme import percent
 from dashboard.view import Seed, View, seeds
+from probing.figures.theme import percent
 from probing.metrics import Comparison
 
 Place = Literal["within", "across", "beyond"]

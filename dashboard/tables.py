@@ -6,11 +6,12 @@ import streamlit as st
 
 from dashboard import data
 from dashboard.pattern import Told
-from dashboard.theme import between, number, percent
 from dashboard.view import COHORT_NAMES, GRANULARITY_NAMES, View, address
-from dashboard.words import CHECKS_MEANING, interval, relative_interval
+from dashboard.words import interval, relative_interval
 from probing.cuts import first
 from probing.edge_tables import mirrors, strongest
+from probing.figures.checks import CHECKS_MEANING
+from probing.figures.theme import between, number, percent
 from probing.jobs.tasks import BOTH
 from probing.metrics import (
     FALSE_DISCOVERIES,

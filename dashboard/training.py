@@ -8,10 +8,10 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import data, everywhere
-from dashboard.figures import timeline
 from dashboard.view import View, alike, same, trained
 from dashboard.view import beside as like
 from dashboard.view import seeds as seeds_of
+from probing.figures import timeline
 from probing.pairs import load_registry
 
 PACE = 1.2

@@ -10,9 +10,9 @@ import streamlit as st
 from pandas.io.formats.style import Styler
 
 from dashboard import data, exports, names
-from dashboard.theme import number
 from dashboard.view import COHORT_NAMES, View
 from probing.edge_tables import strongest_of_both
+from probing.figures.theme import number
 from probing.graph import ResidualGraph, is_edge
 from probing.metrics import INTENSITY, KURTOSIS, LOSS
 from probing.rollouts import REASONS

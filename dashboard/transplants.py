@@ -11,11 +11,11 @@ import pandas as pd
 import streamlit as st
 
 from dashboard import data, widgets
-from dashboard.figures.transplants import TITLES, in_words
 from dashboard.service import store
 from dashboard.widgets import offer_job
 from dashboard.words import as_text
 from probing.evidence import by_direction
+from probing.figures.transplants import TITLES, in_words
 from probing.graph import ResidualGraph
 from probing.jobs.plan import Spec
 from probing.jobs.shipped import SAMPLES

@@ -13,9 +13,9 @@ from dashboard import cohorts, data, exports, roles, seeds
 from dashboard.drawing import drawn
 from dashboard.pattern import Told, badge
 from dashboard.service import public
-from dashboard.theme import CHART, number
 from dashboard.view import COHORT_NAMES, PAPER, View, current, current_choice, job_for, rules, unknown
 from dashboard.words import as_text, coverage_note, interval, relative_interval
+from probing.figures.theme import CHART, number
 from probing.jobs.plan import Spec, is_outdated, spec_of
 from probing.metrics import COMPLEXITY, METRICS, Comparison, Definition
 from probing.published import Published

@@ -2,17 +2,17 @@
 
 import math
 import re
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
-from dashboard.theme import FAINT, NEUTRAL, between, number, percent
 from probing import evidence
+from probing.figures.checks import CHECKS
+from probing.figures.theme import between, number, percent
 from probing.graph import BIAS, ResidualGraph
 from probing.method import Method
-from probing.metrics import FALSE_DISCOVERIES, LOW_COVERAGE, Comparison, coverage, measured_size
+from probing.metrics import LOW_COVERAGE, Comparison, coverage, measured_size
 
 _METHOD = Path(__file__).resolve().parents[1] / "docs" / "method.md"
 
@@ -72,37 +72,6 @@ def as_text(text: str) -> str:
     shown = shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 2]} …"
     escaped = _ACTIVE.sub(lambda found: f"{found[0]}\\" if found[0].isdigit() else f"\\{found[0]}", shown)
     return _LINKED.sub(JOINER, escaped)
-
-
-@dataclass(frozen=True)
-class Check:
-    """How a verdict on the estimate of an edge's effect is shown."""
-
-    badge: str
-    """The colour of a badge."""
-    colour: str
-    """That of figures."""
-    meaning: str
-    """What is so of the real effect."""
-
-
-CHECKS: dict[evidence.Verdict, Check] = {
-    "confirmed": Check("green", "#2f9e77", "its interval excludes zero, and it has the sign of the estimate"),
-    "opposite": Check("red", "#cf3f5b", "its interval excludes zero, and it has the other sign"),
-    "overestimated": Check("orange", "#c79a1b", "its interval holds zero and not the estimate"),
-    "open": Check("blue", NEUTRAL, "its interval holds both zero and the estimate"),
-    "not checked": Check("gray", FAINT, "nobody knows it, as nobody has removed the edge"),
-}
-
-CONTRADICTED: tuple[evidence.Verdict, ...] = ("opposite", "overestimated")
-"""Where reality speaks against an estimate."""
-
-CHECKS_MEANING = (
-    "The real effect of an edge is the change of the loss when it alone is removed, with its 95 % interval over "
-    "questions. An estimate is "
-    + "; ".join(f"*{verdict}* if {shown.meaning}" for verdict, shown in CHECKS.items())
-    + "."
-)
 
 
 def check_badge(verdict: evidence.Verdict, count: int | None = None) -> str:
@@ -166,13 +135,6 @@ def arrowed(comparison: Comparison, beyond_seeds: bool = False) -> str:
     """Relative change and its interval, with an arrow before them."""
     arrows = DOUBLE if beyond_seeds else ARROWS
     return f"{arrows[comparison.direction]} {relative_interval(comparison)}"
-
-
-def changed(q: float) -> str:
-    """Whether an edge changed, by its q-value over all edges."""
-    if math.isnan(q):
-        return "not tested: summarised by an earlier version"
-    return f"{'changed' if q <= FALSE_DISCOVERIES else 'not changed'} (q = {q:.2g} over all edges)"
 
 
 def listed(items: list[str]) -> str:

@@ -5,11 +5,12 @@ from functools import partial
 import streamlit as st
 
 from dashboard import beside, checking, data, edge_filter, everywhere, exchange, inspector
-from dashboard.cells import folds
-from dashboard.figures import matrix, wiring
-from dashboard.panels import PANELS, TOGETHER, usual
+from dashboard.panels import TOGETHER, usual
 from dashboard.widgets import chart, ready_view, subtitle
 from dashboard.words import as_text, folded
+from probing.figures import matrix, wiring
+from probing.figures.cells import folds
+from probing.figures.panels import PANELS
 
 _FOLDED = (
     " They are too many for a cell each: the heads of a block share rows and columns unless it is open above, and "

@@ -5,11 +5,11 @@ from functools import partial
 import streamlit as st
 
 from dashboard import beside, data, definitions, leaderboard, tables
-from dashboard.figures import strips
 from dashboard.pattern import FOUND, headline, subject
-from dashboard.theme import percent
 from dashboard.widgets import beside_published, chart, metric_card, ready_view, subtitle
 from dashboard.words import as_text
+from probing.figures import strips
+from probing.figures.theme import percent
 from probing.metrics import LOSS, METRICS, PATTERN
 
 view = ready_view()

@@ -6,9 +6,9 @@ from functools import partial
 import streamlit as st
 
 from dashboard import data, definitions
-from dashboard.figures import diversity, histograms, spread, strips
 from dashboard.widgets import chart, metric_card, ready_view, subtitle
 from dashboard.words import as_text, bins_verdict
+from probing.figures import diversity, histograms, spread, strips
 from probing.metrics import (
     COMPLEXITY,
     DIVERSITY,

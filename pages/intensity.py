@@ -6,12 +6,12 @@ import numpy as np
 import streamlit as st
 
 from dashboard import checking, data, definitions, tables
-from dashboard.figures import layers, strips
 from dashboard.pattern import headline, subject
 from dashboard.seeds import of_groups
 from dashboard.view import alike
 from dashboard.widgets import chart, metric_card, ready_view, subtitle
 from dashboard.words import as_text, by_head
+from probing.figures import layers, strips
 from probing.metrics import EFFECTIVE_EDGES, INTENSITY, LOSS, METRICS
 
 SAME_TWICE = (

@@ -4,10 +4,10 @@ from functools import partial
 
 import streamlit as st
 
-from dashboard.figures import lessons
 from dashboard.lessons import frame, grading, live
-from dashboard.theme import percent
 from dashboard.widgets import chart
+from probing.figures import lessons
+from probing.figures.theme import percent
 
 
 def the_models_answer() -> None:

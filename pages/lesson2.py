@@ -4,11 +4,11 @@ from functools import partial
 
 import streamlit as st
 
-from dashboard.figures import lessons
-from dashboard.figures.answers import shown
 from dashboard.lessons import frame, grading, live
-from dashboard.theme import percent
 from dashboard.widgets import chart
+from probing.figures import lessons
+from probing.figures.answers import shown
+from probing.figures.theme import percent
 
 MOST = 12
 """Edges that are drawn."""

@@ -3,8 +3,8 @@
 import streamlit as st
 
 from dashboard.lessons import frame, grading, live, stored
-from dashboard.theme import percent
 from dashboard.words import relative_interval
+from probing.figures.theme import percent
 from probing.metrics import INTENSITY, LOSS
 
 

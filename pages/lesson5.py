@@ -5,11 +5,11 @@ from functools import partial
 import streamlit as st
 
 from dashboard import seeds
-from dashboard.figures import strips
 from dashboard.lessons import frame, grading, live, several, stored
-from dashboard.theme import between, number
 from dashboard.widgets import chart
 from dashboard.words import relative_interval
+from probing.figures import strips
+from probing.figures.theme import between, number
 from probing.metrics import INTENSITY, Comparison
 
 USUAL = 6

@@ -5,11 +5,11 @@ from functools import partial
 import streamlit as st
 
 from dashboard import bench, playing
-from dashboard.figures import answers, wiring
 from dashboard.view import current_choice
 from dashboard.widgets import chart
 from dashboard.words import as_text
 from probing.errors import PersonError
+from probing.figures import answers, wiring
 from probing.playground import Experiment
 
 choice = current_choice()

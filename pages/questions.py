@@ -6,11 +6,11 @@ import streamlit as st
 
 from dashboard import data, transcript
 from dashboard.edge_filter import EdgeFilter, together
-from dashboard.figures import tokens, wiring
-from dashboard.figures.wiring import Pick, Scale
-from dashboard.panels import PANELS
 from dashboard.widgets import chart, offer_more, ready_view, subtitle
 from dashboard.words import as_text
+from probing.figures import tokens, wiring
+from probing.figures.panels import PANELS
+from probing.figures.wiring import Pick, Scale
 
 view = ready_view()
 st.title(f"Questions: {as_text(view.pair.arrow)}")

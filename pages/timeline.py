@@ -6,12 +6,12 @@ import streamlit as st
 
 from dashboard import data, names, training
 from dashboard.edge_filter import EdgeFilter, together
-from dashboard.figures import timeline, wiring
-from dashboard.figures.wiring import Pick, Scale
-from dashboard.panels import PANELS
 from dashboard.widgets import chart, offer_more, ready_view, subtitle
 from dashboard.words import as_text
 from probing.edge_tables import strongest
+from probing.figures import timeline, wiring
+from probing.figures.panels import PANELS
+from probing.figures.wiring import Pick, Scale
 
 view = ready_view()
 st.title(f"Timeline: {as_text(view.pair.arrow)}")

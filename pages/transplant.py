@@ -5,10 +5,10 @@ from functools import partial
 import streamlit as st
 
 from dashboard import roles, runs, transplants
-from dashboard.figures import transplants as figures
 from dashboard.view import current
 from dashboard.widgets import chart
 from dashboard.words import as_text
+from probing.figures import transplants as figures
 from probing.pairs import load_registry
 from probing.transplant.account import sentence
 

@@ -1,8 +1,10 @@
 """How numbers and their intervals are printed."""
 
+import math
+
 import numpy as np
 
-from probing.metrics import Agreement, Estimate
+from probing.metrics import FALSE_DISCOVERIES, Agreement, Estimate
 
 
 def with_interval(estimate: Estimate, digits: str) -> str:
@@ -27,6 +29,13 @@ def span(low: float, high: float, digits: str) -> str:
 def of_agreement(found: Agreement) -> tuple[str, str, str]:
     """How far scores agree with reality: in rank, signs and size, each with its interval."""
     return with_interval(found.rank, ".2f"), with_interval(found.sign, ".0%"), with_interval(found.size, ".3g")
+
+
+def changed(q: float) -> str:
+    """Whether an edge changed, by its q-value over all edges."""
+    if math.isnan(q):
+        return "not tested: summarised by an earlier version"
+    return f"{'changed' if q <= FALSE_DISCOVERIES else 'not changed'} (q = {q:.2g} over all edges)"
 
 
 def duration(seconds: float) -> str:

@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import plotly.graph_objects as go
 import pytest
 
 from probing import cli
@@ -55,3 +57,21 @@ def test_the_commands_for_ones_own_pair_do_what_they_say(
     assert len((mine / "answers.jsonl").read_text().splitlines()) == 40
     numbers = [re.search(r"intensity .*", text)[0] for text in (probed, imported)]  # type: ignore[index]
     assert numbers[0] == numbers[1], "the same answers have the same scores"
+
+
+def test_the_lines_from_python_do_what_they_say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    section = (ROOT / "README.md").read_text().split("## From Python")[1].split("\n## ")[0]
+    (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    shown: list[go.Figure] = []
+    monkeypatch.setattr(go.Figure, "show", lambda figure: shown.append(figure))
+    found: dict[str, Any] = {}
+    exec(code, found)
+    relative, low, high = (int(number) for number in re.findall(r"[+-]\d+(?=%)", capsys.readouterr().out))
+    assert -100 < low < relative < high < 0, "by the paper's definition intensity falls"
+    assert found["effects"].effects.shape == (100, 1)
+    assert len(shown) == 1
+    counts = found["asked"].selected.counts
+    right = [counts["both_correct"] + counts[only] for only in ("base_only", "tuned_only")]
+    table = (ROOT / "README.md").read_text()
+    said = [float(re.search(rf"\| `{model}` \|[^|]*\| (\S+) \|", table)[1]) for model in ("base", "grpo")]  # type: ignore[index]
+    assert right == [500 * accuracy for accuracy in said]

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dashboard.seeds import Band
-from dashboard.theme import number
+from probing.figures.theme import number
 from probing.graph import ResidualGraph, typeset
 from probing.metrics import Comparison
 from probing.playground import Said, Side

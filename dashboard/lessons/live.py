@@ -9,13 +9,13 @@ import numpy as np
 import streamlit as st
 
 from dashboard import playing
-from dashboard.figures.answers import shown, strip
-from dashboard.figures.lessons import promise
 from dashboard.glossary import help_for
 from dashboard.service import plays, public
 from dashboard.widgets import chart
 from dashboard.words import as_text
 from probing.errors import PersonError
+from probing.figures.answers import shown, strip
+from probing.figures.lessons import promise
 from probing.playground import Change, Experiment, Outcome, Said
 
 Answer = TypeVar("Answer")

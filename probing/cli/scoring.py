@@ -4,8 +4,6 @@ import argparse
 import json
 from dataclasses import asdict, replace
 
-import numpy as np
-
 from probing.cli.shared import edges_named, loaded, method_of, progress_bar
 from probing.errors import ScoresError
 
@@ -32,9 +30,8 @@ def attribute(arguments: argparse.Namespace) -> None:
 
 def ablate(arguments: argparse.Namespace) -> None:
     """Really remove edges of one model, each alone, over a file of sequences; goes on where it was interrupted."""
-    from probing.ablation import Effects, effects, loss_without, unfinished, write_effects
-    from probing.attribution import find_references
-    from probing.fitting import batch_by_batch
+    from probing.ablation import unfinished, write_effects
+    from probing.library import ablate as remove
 
     there = loaded(arguments)
     samples, attributor, method = there.samples, there.attributor, method_of(arguments)
@@ -43,26 +40,18 @@ def ablate(arguments: argparse.Namespace) -> None:
         there.checkpoint.identity, asdict(there.how), [asdict(sample) for sample in samples],
         method.as_json(), attributor.graph.as_text(), edges,
     ]  # fmt: skip
-    loss = np.zeros(len(samples), np.float32)
-
-    def measure(batch: list[int]) -> None:
-        loss[batch] = loss_without(attributor, [samples[i] for i in batch], [], method.loss)
-
     attributor.check(samples)
     with progress_bar() as progress, unfinished(arguments.out, made_by, len(samples), len(edges)) as found:
-        batch_by_batch(attributor.batches(samples, arguments.batch_size), measure)
-        effects(
+        effects = remove(
             attributor,
             samples,
-            edges,
-            method.loss,
-            find_references(attributor, method.reference, samples, arguments.batch_size),
+            attributor.graph.names(edges),
+            method,
             arguments.batch_size,
             lambda done: progress("removals", done, found.size),
             found,
         )
-        ids, names = tuple(sample.id for sample in samples), tuple(attributor.graph.names(edges))
-        write_effects(arguments.out, Effects(attributor.graph, ids, names, found, loss, method))
+        write_effects(arguments.out, effects)
     there.say(arguments.out, len(edges), method)
 
 

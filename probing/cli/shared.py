@@ -86,19 +86,14 @@ def edges_named(said: list[str], graph: ResidualGraph) -> list[int]:
     Raises:
         ScoresError: the graph has no such edge, or a file cannot be read.
     """
+    from probing.library import edge_numbers
+
     if said == ["all"]:
         return list(range(graph.size))
     names: dict[str, None] = {}
     for word in said:
         names |= dict.fromkeys([word] if is_edge(word) else _lines(Path(word)))
-    found = []
-    for name in names:
-        try:
-            found.append(graph.number(name))
-        except ValueError as error:
-            remedy = f"Edges have names such as '{graph.names([graph.size - 1])[0]}', at this granularity."
-            raise ScoresError(f"The model's graph has no edge '{name}'.", remedy) from error
-    return found
+    return edge_numbers(graph, names)
 
 
 def _lines(path: Path) -> list[str]:

@@ -12,13 +12,13 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard import service
-from dashboard.figures import everywhere, wiring
-from dashboard.figures.wiring import Pick, Scale
-from dashboard.panels import PANELS
-from dashboard.theme import COLOURS, number
-from dashboard.words import CHECKS, CONTRADICTED
 from probing import evidence
 from probing.cuts import Cut
+from probing.figures import everywhere, wiring
+from probing.figures.checks import CHECKS, CONTRADICTED
+from probing.figures.panels import PANELS
+from probing.figures.theme import COLOURS, number
+from probing.figures.wiring import Pick, Scale
 from probing.graph import graph_of
 from probing.jobs.plan import SIDES, Spec, make_request
 from probing.jobs.shipped import is_done

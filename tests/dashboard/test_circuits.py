@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 from dashboard import data, panels, tables
-from dashboard.figures import strips
 from dashboard.view import method_of
 from dashboard.words import share_of_zero
 from probing.cuts import Cut
 from probing.edge_tables import edge_table, edge_values, mirrors
+from probing.figures import strips
 from probing.graph import ResidualGraph, graph_of
 from probing.method import Method
 from probing.metrics import Definition

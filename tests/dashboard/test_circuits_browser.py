@@ -3,7 +3,7 @@
 from playwright.sync_api import Browser, expect
 
 from benchmarks.serving import Server
-from dashboard.theme import BASE, PICKED, faded
+from probing.figures.theme import BASE, PICKED, faded
 from tests.dashboard.browsing import Complaints, at_rest, plot, visit
 
 PHONE = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 Version/18.0 Mobile/15E148"

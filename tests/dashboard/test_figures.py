@@ -10,15 +10,15 @@ import plotly.graph_objects as go
 import pytest
 
 from dashboard import exports, transcript
-from dashboard.cells import cells
 from dashboard.edge_filter import MOST, EdgeFilter, together
-from dashboard.figures import diversity, evidence, histograms, layers, matrix, spread, strips, timeline, tokens, wiring
-from dashboard.figures.wiring import Pick, Scale
 from dashboard.names import suggested
-from dashboard.panels import PANELS
-from dashboard.theme import BASE, PICKED, faded, ink
 from probing.edge_tables import EDGE_VALUES, by_layer_and_kind, edge_table, edge_values, into_heads, out_of_heads
 from probing.evidence import Audit
+from probing.figures import diversity, evidence, histograms, layers, matrix, spread, strips, timeline, tokens, wiring
+from probing.figures.cells import cells
+from probing.figures.panels import PANELS
+from probing.figures.theme import BASE, PICKED, faded, ink
+from probing.figures.wiring import Pick, Scale
 from probing.graph import Heads, ResidualGraph, graph_of
 from probing.metrics import Definition, histogram_top
 from probing.scores import Scores

@@ -13,9 +13,9 @@ from streamlit.testing.v1 import AppTest
 
 from benchmarks.serving import CHROME, Server
 from dashboard import security, service, site
-from dashboard.figures import moving
 from dashboard.pattern import FOUND
-from dashboard.theme import BASE, NEUTRAL, TUNED, blend
+from probing.figures import moving
+from probing.figures.theme import BASE, NEUTRAL, TUNED, blend
 from probing.graph import Edge, graph_of
 from probing.jobs.plan import Spec
 from probing.store.records import JobRow

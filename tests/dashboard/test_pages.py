@@ -10,9 +10,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard import service
-from dashboard.theme import number
 from dashboard.words import as_text
 from probing.cuts import Cut
+from probing.figures.theme import number
 from probing.jobs import plan
 from probing.jobs.plan import SIDES, Spec
 from probing.jobs.worker import follow

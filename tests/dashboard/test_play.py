@@ -10,10 +10,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard import bench, playing, service
-from dashboard.figures import answers, wiring
-from dashboard.theme import PICKED
 from probing import own_pairs
 from probing.errors import PersonError
+from probing.figures import answers, wiring
+from probing.figures.theme import PICKED
 from probing.graph import graph_of
 from probing.pairs import load_registry
 from probing.playground import Change, Chosen, Experiment, Outcome, Said, Side

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dashboard.figures import forest, layers, strips
-from dashboard.theme import BASE, NEUTRAL, TUNED
 from probing.edge_tables import Breakdown
+from probing.figures import forest, layers, strips
+from probing.figures.theme import BASE, NEUTRAL, TUNED
 from probing.graph import graph_of
 
 LABELS = ("a0<q>", "a0<k>", "m0", "logits")

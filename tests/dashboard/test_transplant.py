@@ -10,8 +10,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard import service
-from dashboard.figures import transplants as figures
-from dashboard.theme import BASE, NEUTRAL, TUNED
+from probing.figures import transplants as figures
+from probing.figures.theme import BASE, NEUTRAL, TUNED
 from probing.jobs.plan import Spec
 from probing.jobs.shipped import SAMPLES
 from probing.jobs.tasks import Transplant

@@ -2,16 +2,16 @@ import math
 
 import pytest
 
-from dashboard.theme import number, percent
 from dashboard.words import (
     arrowed,
     bins_verdict,
-    changed,
     coverage_note,
     interval,
     relative_interval,
 )
+from probing.figures.theme import number, percent
 from probing.metrics import LOW_COVERAGE, METRICS, Comparison
+from probing.words import changed
 
 NONE = (-math.inf, math.inf)
 

@@ -7,8 +7,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dashboard.figures.strips import interval_bars
-from dashboard.theme import COLOURS, NEUTRAL, faded, style
+from probing.figures.strips import interval_bars
+from probing.figures.theme import COLOURS, NEUTRAL, faded, style
 
 _ROW = 17
 """Pixels of a row."""

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dashboard.figures.strips import both_against
-from dashboard.theme import COLOURS, NEUTRAL, style
+from probing.figures.strips import both_against
+from probing.figures.theme import COLOURS, NEUTRAL, style
 from probing.metrics import Comparison
 from probing.scores import Scores
 

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from dashboard.figures.places import Places
-from dashboard.figures.wiring import curves
-from dashboard.theme import BASE, NEUTRAL, TUNED, blend
+from probing.figures.places import Places
+from probing.figures.theme import BASE, NEUTRAL, TUNED, blend
+from probing.figures.wiring import curves
 from probing.graph import ResidualGraph
 
 _WIDTH, _HEIGHT = 560, 620

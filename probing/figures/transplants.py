@@ -12,8 +12,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dashboard.figures.strips import interval_bars
-from dashboard.theme import BASE, FAINT, NEUTRAL, PICKED, TUNED, between, number, percent, style
+from probing.figures.strips import interval_bars
+from probing.figures.theme import BASE, FAINT, NEUTRAL, PICKED, TUNED, between, number, percent, style
 from probing.graph import layer_of
 from probing.transplant.findings import Measure
 from probing.transplant.units import ORDERS, Direction, Order

@@ -17,13 +17,14 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dashboard.figures.places import Places, height_of
-from dashboard.figures.wiring_key import Entry, Key, set_beneath
-from dashboard.panels import EFFECTS, PANELS
-from dashboard.theme import BASE, COLOURS, FAINT, NEUTRAL, PICKED, TUNED, faded, number, style
-from dashboard.words import CHECKS, CONTRADICTED, changed
 from probing.edge_tables import through
+from probing.figures.checks import CHECKS, CONTRADICTED
+from probing.figures.panels import EFFECTS, PANELS
+from probing.figures.places import Places, height_of
+from probing.figures.theme import BASE, COLOURS, FAINT, NEUTRAL, PICKED, TUNED, faded, number, style
+from probing.figures.wiring_key import Entry, Key, set_beneath
 from probing.graph import Edge, ResidualGraph, is_edge, typeset
+from probing.words import changed
 
 _WIDTHS = (0.6, 1.2, 2.0, 3.2, 5.0)
 """Line widths, in pixels, for fifths of the largest strength."""

@@ -7,7 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dashboard.theme import COLOURS, scale_to, style
+from probing.figures.theme import COLOURS, scale_to, style
 
 
 def maps(base: np.ndarray, tuned: np.ndarray, ids: Sequence[str]) -> go.Figure:

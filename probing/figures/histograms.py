@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dashboard.theme import COLOURS, faded, style
+from probing.figures.theme import COLOURS, faded, style
 from probing.metrics import METRICS, Definition, histogram_top, parts, sizes, with_unit, zeros
 from probing.scores import Scores
 

@@ -6,8 +6,8 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float
 
-from dashboard.theme import DIVERGING, PICKED, between, number, style
 from probing.edge_tables import Breakdown
+from probing.figures.theme import DIVERGING, PICKED, between, number, style
 from probing.graph import Reader, ResidualGraph
 from probing.metrics import significant
 

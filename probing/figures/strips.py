@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dashboard.theme import BASE, COLOURS, FAINT, NEUTRAL, TUNED, style
 from probing.edge_tables import Breakdown
+from probing.figures.theme import BASE, COLOURS, FAINT, NEUTRAL, TUNED, style
 from probing.graph import typeset
 from probing.metrics import INTENSITY, LOSS, METRICS, with_unit
 

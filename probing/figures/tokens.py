@@ -7,7 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dashboard.theme import COLOURS, NEUTRAL, number, style
+from probing.figures.theme import COLOURS, NEUTRAL, number, style
 
 _LABELLED = 60
 """Positions up to which each has its token below it."""

@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dashboard.theme import COLOURS, PICKED, faded, percent, style
+from probing.figures.theme import COLOURS, PICKED, faded, percent, style
 from probing.playground import Chosen, Outcome, Said, Side
 
 _ACROSS = 46

@@ -8,11 +8,11 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dashboard.figures.strips import interval_bars
-from dashboard.theme import BASE, COLOURS, FAINT, NEUTRAL, PICKED, TUNED, between, number, style
-from dashboard.words import CHECKS
 from probing.evidence import VERDICTS, Audit, Verdict
 from probing.extraction import SHARES
+from probing.figures.checks import CHECKS
+from probing.figures.strips import interval_bars
+from probing.figures.theme import BASE, COLOURS, FAINT, NEUTRAL, PICKED, TUNED, between, number, style
 from probing.graph import typeset
 from probing.jobs.tasks.circuit import FAITHFUL, Kept
 

@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 from jaxtyping import Float
 
-from dashboard.theme import COLOURS, NEUTRAL, PICKED, faded, style
+from probing.figures.theme import COLOURS, NEUTRAL, PICKED, faded, style
 from probing.graph import ResidualGraph, typeset
 
 

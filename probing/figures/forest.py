@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from dashboard.figures.strips import interval_bars
-from dashboard.theme import BASE, FAINT, NEUTRAL, TUNED, style
+from probing.figures.strips import interval_bars
+from probing.figures.theme import BASE, FAINT, NEUTRAL, TUNED, style
 
 _ROW = 25
 """Pixels of each row."""

@@ -7,12 +7,12 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dashboard.cells import Axes
-from dashboard.figures.places import height_of
-from dashboard.figures.wiring import Pick, hover
-from dashboard.panels import PANELS
-from dashboard.theme import BASE, DIVERGING, PICKED, TUNED, number, scale_to, style
 from probing.edge_tables import strongest_of_both
+from probing.figures.cells import Axes
+from probing.figures.panels import PANELS
+from probing.figures.places import height_of
+from probing.figures.theme import BASE, DIVERGING, PICKED, TUNED, number, scale_to, style
+from probing.figures.wiring import Pick, hover
 from probing.graph import Edge, ResidualGraph, edge_name, is_edge, typeset
 
 _CLICKABLE = 1000

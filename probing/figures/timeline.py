@@ -9,8 +9,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from dashboard.figures.strips import interval_bars
-from dashboard.theme import BASE, NEUTRAL, PICKED, TUNED, faded, number, scale_to, style
+from probing.figures.strips import interval_bars
+from probing.figures.theme import BASE, NEUTRAL, PICKED, TUNED, faded, number, scale_to, style
 from probing.graph import typeset
 from probing.metrics import (
     COMPLEXITY,

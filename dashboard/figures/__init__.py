@@ -1,1 +1,0 @@
-"""Figures: numbers in, a Plotly figure out."""
