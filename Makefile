@@ -72,6 +72,6 @@ proof: .venv/dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
 	@touch $@
 
-.venv/dev: requirements-dev.txt requirements.txt constraints.txt | .venv/python
+.venv/dev: requirements-dev.txt requirements-zoo.txt requirements.txt constraints.txt | .venv/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
 	@touch $@ .venv/app

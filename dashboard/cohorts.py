@@ -12,7 +12,7 @@ from probing.store.records import ComparisonRow
 def why_empty(pair: str, question_set: str, cohort: str) -> str | None:
     """A sentence where it is known that a cohort has no question, so that there is nothing to compute."""
     counts = _counts(pair, question_set)
-    if counts is None or counts[cohort]:
+    if counts is None or cohort == "any" or counts[cohort]:
         return None
     others = [f"{counts[name]} {COHORT_NAMES[name]}" for name in COHORTS if counts[name]]
     return f"No question is {COHORT_NAMES[cohort]}: {listed(others)}."

@@ -17,7 +17,7 @@ from probing.method import PAPERS, Loss, Method, Path, Reference, Text
 from probing.metrics import Comparison
 from probing.pairs import Pair, Registry, load_registry
 from probing.published import Published, published
-from probing.rollouts import ALPHAS, COHORTS, DEFAULT_CUT, Criteria
+from probing.rollouts import ALPHAS, CHOICES, DEFAULT_CUT, EVERY, Criteria
 from probing.store.records import ComparisonRow, JobRow, SameTokens, same_tokens
 
 COHORT_NAMES = {
@@ -25,6 +25,7 @@ COHORT_NAMES = {
     "both_wrong": "both wrong",
     "base_only": "only the base correct",
     "tuned_only": "only the tuned correct",
+    "any": "whoever is right",
 }
 
 GRANULARITY_NAMES: dict[Granularity, str] = {
@@ -140,7 +141,7 @@ def controls() -> None:
     )
     st.selectbox(
         "Cohort",
-        list(COHORTS),
+        list(CHOICES),
         format_func=COHORT_NAMES.__getitem__,
         key="cohort",
         bind="query-params",
@@ -413,6 +414,8 @@ def rules(comparison: ComparisonRow) -> str:
     usual = Criteria(Cut.from_json(selection["alpha"]), cohort=selection["cohort"]).as_json()
     names = {"n": "questions", "mean_length": "T̄ rule", "beta": "β", "gamma": "γ", "delta": "δ"}
     changed = [f"{names.get(k, k)} {selection[k]}" for k in usual if selection[k] != usual[k]]
+    if all(selection[k] == getattr(EVERY, k) for k in ("beta", "gamma", "delta")):
+        changed = [words for words in changed if words[0] not in "βγδ"] + ["answers of any length"]
     changed += method_of(comparison).words
     if made.get("answers") == "imported":
         changed.append("answers from a file")

@@ -6,6 +6,7 @@ import streamlit as st
 
 from dashboard import data, names, training
 from dashboard.edge_filter import EdgeFilter, together
+from dashboard.view import TEXT_NAMES
 from dashboard.widgets import chart, offer_more, ready_view, subtitle
 from dashboard.words import as_text
 from probing.edge_tables import strongest
@@ -39,9 +40,11 @@ if len(steps) < 2:
 
 other = training.beside(view)
 views = [of_training] if other is None else [of_training, other]
+text = view.method.text
+scored = "its own answers" if text == "own" else f"{TEXT_NAMES[text]}, the same for all,"
 st.caption(
-    "Every checkpoint answers all questions (accuracy, with its 95 % Wilson interval), and is scored on its own "
-    "answers to the questions of the finished pair, whether right or wrong. Bars: the 95 % interval of the difference "
+    f"Every checkpoint answers all questions (accuracy, with its 95 % Wilson interval), and is scored on {scored} "
+    "to the questions of the finished pair, whether right or wrong. Bars: the 95 % interval of the difference "
     f"to the base. Dotted: base and tuned{' of ' + as_text(view.pair.title) if other else ''}, but not of the "
     "complexity, which depends on bins that each step shares with the base."
 )

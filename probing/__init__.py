@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from probing import draw
+    from probing.callback import CircuitCallback
     from probing.cuts import Cut
     from probing.library import LoadedPair, Model, ablate, ask, check, extract, keep, load, load_pair
     from probing.method import Method
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from probing.store import open_store
 
 __all__ = [
+    "CircuitCallback",
     "Criteria",
     "Cut",
     "LoadedPair",
@@ -49,6 +51,7 @@ __all__ = [
 ]
 
 _FROM = {
+    "CircuitCallback": "callback",
     "Criteria": "rollouts",
     "Cut": "cuts",
     "Method": "method",

@@ -275,6 +275,14 @@ def _digest(folder: Path, pickled: bool) -> str:
 def _digest_of(files: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in files:
-        with path.open("rb") as file:
-            digest.update(f"{path.name}:{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+        found = path.stat()
+        digest.update(f"{path.name}:{_digest_once(path, found.st_ino, found.st_size, found.st_mtime_ns)}\n".encode())
     return digest.hexdigest()[:32]
+
+
+@lru_cache(maxsize=4096)
+def _digest_once(path: Path, inode: int, size: int, written: int) -> str:
+    """The digest of a file, which is read again only when it has changed: a training's base is asked for at every step
+    that is scored, and may take minutes to read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

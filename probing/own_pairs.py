@@ -15,7 +15,7 @@ from typing import Any
 
 from probing.errors import PairError
 from probing.files import whole
-from probing.pairs import load_registry, own_path, read_registry, read_toml, registry_path
+from probing.pairs import Pair, QuestionSet, load_registry, own_path, read_registry, read_toml, registry_path
 
 HEAD = """# Pairs of one's own, added in the browser (page "Add a pair"), which writes this file whole.
 # Its form is that of data/pairs.toml; names that are registered there are refused.
@@ -51,20 +51,27 @@ def content(path: Path | None = None) -> dict[str, Entries]:
     return {**found, "questions": found.get("questions", {}), "pairs": found.get("pairs", {})}
 
 
-def checked(pair: Mapping[str, Any], questions: Mapping[str, Any] | None = None) -> tuple[str, str]:
+def checked(
+    pair: Mapping[str, Any], questions: Mapping[str, Any] | None = None, instead: bool = False
+) -> tuple[str, str]:
     """What the file would say with a pair (its fields, and perhaps those of a question set that it alone names), and
-    the pair's name.
+    the pair's name. It may come `instead` of what the file says under the same names.
 
     Raises:
         PairError: a name or title is taken, or a field is wrong.
     """
     registry, found = load_registry(), content()
-    name = named(pair["title"])
-    _refuse_taken(name, pair["title"], {other.name: other.title for other in registry.pairs.values()}, "pair")
+
+    def free(title: str, known: Mapping[str, Pair | QuestionSet], own: Entries, what: str) -> str:
+        name = named(title)
+        others = {n: one.title for n, one in known.items() if not (instead and n == name and n in own)}
+        _refuse_taken(name, title, others, what)
+        return name
+
+    name = free(pair["title"], registry.pairs, found["pairs"], "pair")
     pair = dict(pair)
     if questions is not None:
-        of = named(questions["title"])
-        _refuse_taken(of, questions["title"], {s.name: s.title for s in registry.questions.values()}, "question set")
+        of = free(questions["title"], registry.questions, found["questions"], "question set")
         found["questions"] = {**found["questions"], of: dict(questions)}
         pair["questions"] = [of]
     found["pairs"] = {**found["pairs"], name: pair}
@@ -84,14 +91,15 @@ def _refuse_taken(name: str, title: str, known: Mapping[str, str], what: str) ->
         raise PairError(f"There is a {what} called '{title}' already.", "Choose another title.")
 
 
-def add(pair: Mapping[str, Any], questions: Mapping[str, Any] | None = None) -> str:
-    """Write a pair to the file, with a question set that it alone names; returns the pair's name.
+def add(pair: Mapping[str, Any], questions: Mapping[str, Any] | None = None, instead: bool = False) -> str:
+    """Write a pair to the file, with a question set that it alone names; returns the pair's name. As in `checked`, it
+    may come `instead` of what is there.
 
     Raises:
         PairError: a name or title is taken, a field is wrong, or the file cannot be written.
     """
     with _WRITING:
-        text, name = checked(pair, questions)
+        text, name = checked(pair, questions, instead)
         _write(text)
     return name
 

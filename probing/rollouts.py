@@ -22,6 +22,9 @@ from probing.sequences import Sample
 
 Cohort = Literal["both_correct", "both_wrong", "base_only", "tuned_only"]
 COHORTS: tuple[Cohort, ...] = ("both_correct", "both_wrong", "base_only", "tuned_only")
+Chosen = Cohort | Literal["any"]
+CHOICES: tuple[Chosen, ...] = (*COHORTS, "any")
+"""What a selection may be of: a cohort, or all questions, whoever is right."""
 DEFAULT_CUT = Cut(0.3)
 ALPHAS = (Cut(0.03), Cut(0.1), DEFAULT_CUT, Cut(0.5))
 """The cuts that the paper reports."""
@@ -51,7 +54,7 @@ class Criteria:
     seed: int = 42
     mean_length: Literal["min", "mean"] = "min"
     """T̄: the smaller of the two models' mean lengths (the paper's code), or their mean (its text)."""
-    cohort: Cohort = "both_correct"
+    cohort: Chosen = "both_correct"
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense, in a sentence."""
@@ -62,7 +65,7 @@ class Criteria:
                 "delta": not self.delta >= 0,
                 "n": self.n < 1,
                 "mean_length": self.mean_length not in ("min", "mean"),
-                "cohort": self.cohort not in COHORTS,
+                "cohort": self.cohort not in CHOICES,
             }.items()
             if bad
         ]
@@ -88,6 +91,9 @@ class Criteria:
         rules = dict(row)
         return Criteria(Cut.from_json(rules.pop("alpha")), **rules)
 
+
+EVERY = Criteria(beta=0.0, gamma=1e6, delta=2.0, cohort="any")
+"""Leaves every question, as far as `n` goes: two lengths differ by at most twice their mean."""
 
 Reason = Literal["other_cohort", "prompt_lengths", "length_range", "length_difference", "not_drawn"]
 REASONS: dict[Reason, str] = {
@@ -138,9 +144,10 @@ class Selected:
     @property
     def funnel(self) -> str:
         """The counts at each stage, in words."""
-        c = self.counts
+        c, cohort = self.counts, self.selection.cohort
+        members = "" if cohort == "any" else f"{c[cohort]} {cohort.replace('_', ' ')}, "
         return (
-            f"{c['questions']} questions, {c[self.selection.cohort]} {self.selection.cohort.replace('_', ' ')}, "
+            f"{c['questions']} questions, {members}"
             f"{c['equal_prompts']} with equal prompt lengths, {c['in_range']} with lengths in range, "
             f"{c['alike']} of like length, {c['selected']} selected"
         )
@@ -163,7 +170,7 @@ def select(base: Sequence[Answer], tuned: Sequence[Answer], selection: Criteria)
     cohorts = [cohort_of(b, t) for b, t in pairs]
     tally = Counter(cohorts)
     counts = {"questions": len(pairs)} | {name: tally[name] for name in COHORTS}
-    members = [i for i, cohort in enumerate(cohorts) if cohort == selection.cohort]
+    members = [i for i, cohort in enumerate(cohorts) if selection.cohort in (cohort, "any")]
     reasons: dict[int, Reason | None] = dict.fromkeys(range(len(pairs)), "other_cohort")
     if not members:
         raise SelectionError(

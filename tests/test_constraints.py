@@ -11,13 +11,15 @@ from tests.conftest import ROOT
 
 
 def _requirements(name: str) -> list[Requirement]:
+    """Those of a file, and of the files that it names."""
     lines = (ROOT / name).read_text().splitlines()
-    return [Requirement(line.partition("#")[0]) for line in lines if re.match(r"\w", line)]
+    own = [Requirement(line.partition("#")[0]) for line in lines if re.match(r"\w", line)]
+    return own + [one for line in lines if line.startswith("-r ") for one in _requirements(line[3:].strip())]
 
 
 def _closure() -> set[str]:
     """Canonical names of all that the requirements need, as the installed packages say."""
-    waiting = _requirements("requirements.txt") + _requirements("requirements-dev.txt")
+    waiting = _requirements("requirements-dev.txt")
     seen: set[tuple[str, str]] = set()
     while waiting:
         requirement = waiting.pop()
@@ -42,7 +44,7 @@ def test_all_that_is_installed_for_us_is_pinned() -> None:
 
 def test_the_pins_agree_with_the_requirements() -> None:
     pinned = {canonicalize_name(r.name): r.specifier for r in _requirements("constraints.txt")}
-    for requirement in _requirements("requirements.txt") + _requirements("requirements-dev.txt"):
+    for requirement in _requirements("requirements-dev.txt"):
         assert pinned[canonicalize_name(requirement.name)] == requirement.specifier, requirement.name
 
 

@@ -14,7 +14,7 @@ from probing.graph import Granularity
 from probing.jobs import tasks
 from probing.method import PAPERS, STEPS, Loss, Reference, Text
 from probing.method import Path as MethodPath
-from probing.rollouts import ALPHAS, COHORTS, DEFAULT_CUT, Criteria
+from probing.rollouts import ALPHAS, CHOICES, DEFAULT_CUT, Criteria
 from probing.transplant.units import DIRECTIONS, WHATS
 
 _TOKENS = "cuts in tokens; answers with fewer stay whole"
@@ -134,7 +134,7 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--questions", metavar="NAME", help="default: the pair's first question set")
     default = Criteria()
     c.add_argument("--samples", type=_positive, default=default.n, help="questions drawn (default: %(default)s)")
-    c.add_argument("--cohort", choices=COHORTS, default=default.cohort, help="by who is right (default: %(default)s)")
+    c.add_argument("--cohort", choices=CHOICES, default=default.cohort, help="by who is right (default: %(default)s)")
     c.add_argument("--seed", type=int, default=default.seed, help="of the draw (default: %(default)s)")
     c.add_argument("--beta", type=float, default=default.beta, help="shortest answers, in T̄ (default: %(default)s)")
     c.add_argument("--gamma", type=float, default=default.gamma, help="longest answers, in T̄ (default: %(default)s)")
@@ -194,7 +194,7 @@ def parser() -> argparse.ArgumentParser:
 
     c = command("report", results.report)
     c.add_argument("pairs", nargs="+", metavar="PAIR")
-    c.add_argument("--cohort", choices=COHORTS, default="both_correct")
+    c.add_argument("--cohort", choices=CHOICES, default="both_correct")
     methodical(c)
     stored(c)
 
@@ -204,7 +204,7 @@ def parser() -> argparse.ArgumentParser:
     share = "the cut, as a share of the mean answer length (default: %(default)s)"
     cut.add_argument("--alpha", dest="cut", type=_share_cut, default=DEFAULT_CUT, metavar="SHARE", help=share)
     cut.add_argument("--tokens", dest="cut", type=_tokens_cut, metavar="N", help=_TOKENS)
-    c.add_argument("--cohort", choices=COHORTS, default="both_correct")
+    c.add_argument("--cohort", choices=CHOICES, default="both_correct")
     stored(c)
 
     c = command("export", results.export)

@@ -44,6 +44,8 @@ def import_rollouts(
     """
     rows = read_rollouts(path)
     question_set = registry.question_set(spec.questions)
+    if ungraded and spec.selection.cohort == "any":
+        raise RolloutError("'any' is no cohort that ungraded answers can belong to.", "Name one with --cohort.")
     if ungraded:
         rows = [replace(row, cohort=spec.selection.cohort) for row in rows]
     known: dict[str, Question] = {}

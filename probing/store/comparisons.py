@@ -12,6 +12,17 @@ from probing.rollouts import Selected
 from probing.store.connection import Connection, insert, now
 from probing.store.summaries import UP_TO_DATE
 
+_ASKED = """json_merge_patch({}.settings, '{{"identity": null}}')"""
+"""What decides a rollout's answers beside the model."""
+
+_STEP = "side NOT IN ('base', 'tuned')"
+
+
+_TABLES = (
+    "edge_summaries", "metric_summaries", "question_summaries", "comparison_runs", "outcomes", "comparisons",
+)  # fmt: skip
+"""All that have rows of a comparison."""
+
 
 class Comparisons:
     """Comparisons by key, and the runs of each by side: `base`, `tuned`, or a step of the tuning."""
@@ -81,6 +92,45 @@ class Comparisons:
         """The run of each side, finished or not."""
         return dict(self._connection.rows("SELECT side, run_key FROM comparison_runs WHERE comparison_key = ?", key))
 
+    def carry(self, key: str, other: str, before: str) -> None:
+        """Let a comparison have the steps that another has `before` one, with their runs and summaries: of one base on
+        the same samples, by the same method. A step that it has stays as it is. Of both it is the newer one now."""
+        with self._connection.transaction() as cursor:
+            cursor.execute("UPDATE comparisons SET created = ? WHERE comparison_key = ?", [now(), key])
+            taken = cursor.execute(
+                f"""SELECT side FROM edge_summaries WHERE comparison_key = $1 AND {_STEP} AND side < $2
+                    AND side NOT IN (SELECT side FROM comparison_runs WHERE comparison_key = $3)""",
+                [other, before, key],
+            ).fetchall()
+            for (side,) in taken:
+                for table in ("comparison_runs", "metric_summaries", "question_summaries"):
+                    cursor.execute(
+                        f"INSERT INTO {table} BY NAME SELECT * REPLACE ($1 AS comparison_key) FROM {table} "
+                        "WHERE comparison_key = $2 AND side = $3",
+                        [key, other, side],
+                    )
+                found = "SELECT summary FROM edge_summaries WHERE comparison_key = ? AND side = ?"
+                ((old,),) = cursor.execute(found, [other, side]).fetchall()
+                cursor.execute("INSERT INTO edge_summaries (comparison_key, side) VALUES (?, ?)", [key, side])
+                ((new,),) = cursor.execute(found, [key, side]).fetchall()
+                cursor.execute(
+                    "INSERT INTO edge_values BY NAME SELECT * REPLACE ($1::INTEGER AS summary) FROM edge_values "
+                    "WHERE summary = $2 ORDER BY edge",
+                    [new, old],
+                )
+
+    def forget(self, keys: Sequence[str]) -> None:
+        """Take comparisons out of the store, but not their answers and scores; one of which more was measured stays."""
+        with self._connection.transaction() as cursor:
+            gone = "SELECT unnest($1::VARCHAR[]) EXCEPT SELECT comparison_key FROM evaluated"
+            cursor.execute(
+                "DELETE FROM edge_values WHERE summary IN "
+                f"(SELECT summary FROM edge_summaries WHERE comparison_key IN ({gone}))",
+                [list(keys)],
+            )
+            for table in _TABLES:
+                cursor.execute(f"DELETE FROM {table} WHERE comparison_key IN ({gone})", [list(keys)])
+
     def settled(self, request_key: str, steps: Sequence[str] = ()) -> bool:
         """Whether nothing is left to compute for what a request asks, with `steps` of its training, or it cannot be.
 
@@ -148,13 +198,18 @@ class Comparisons:
     def steps(self, key: str) -> pd.DataFrame:
         """The training steps that were compared with the base: `side`, the step's `correct` of `asked` answers, and
         whether its summary is `up_to_date`.
+
+        A step's answers are its model's own to what the base was asked, also where another text is scored.
         """
         return self._connection.frame(
             f"""WITH compared AS (SELECT side, bool_and({UP_TO_DATE}) AS up_to_date FROM metric_summaries
                                  WHERE comparison_key = $1 GROUP BY side)
                SELECT l.side, sum(a.correct::INT) AS correct, count(*) AS asked, any_value(s.up_to_date) AS up_to_date
                FROM comparison_runs l JOIN runs r USING (run_key) JOIN compared s USING (side)
-               JOIN answers a ON a.rollout_key = r.settings->>'rollout'
+               JOIN comparisons c USING (comparison_key)
+               LEFT JOIN rollouts b ON b.rollout_key = c.base_rollout
+               LEFT JOIN rollouts o ON o.identity = r.identity AND {_ASKED.format("o")} = {_ASKED.format("b")}
+               JOIN answers a ON a.rollout_key = coalesce(o.rollout_key, r.settings->>'rollout')
                WHERE l.comparison_key = $1 AND l.side NOT IN ('base', 'tuned') AND r.finished IS NOT NULL
                GROUP BY l.side ORDER BY l.side""",
             key,

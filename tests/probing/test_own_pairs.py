@@ -45,6 +45,17 @@ def test_a_pair_is_offered_at_once_and_gone_at_once(tmp_path: Path) -> None:
         own_pairs.remove("grpo")
 
 
+def test_a_pair_takes_the_place_of_its_own_only() -> None:
+    own_pairs.add(PAIR, SET)
+    own_pairs.add(PAIR | {"title": "Other"})
+    assert own_pairs.add(PAIR | {"max_new_tokens": 7}, SET | {"grading": "exact"}, instead=True) == "my-grpo"
+    found = load_registry()
+    assert (found.pair("my-grpo").max_new_tokens, found.question_set("my-sums").grading) == (7, "exact")
+    assert found.pair("other").max_new_tokens == 24
+    with pytest.raises(PairError, match="a pair called 'GRPO' already"):  # the registry's
+        own_pairs.add(PAIR | {"title": "GRPO"}, instead=True)
+
+
 @pytest.mark.parametrize(
     ("change", "questions", "said"),
     [

@@ -15,7 +15,7 @@ from probing.errors import SelectionError
 from probing.models import answer, load_model, load_tokenizer
 from probing.pairs import load_registry
 from probing.questions import encode, load_questions, prompt_for
-from probing.rollouts import COHORTS, Answer, Criteria, samples, select
+from probing.rollouts import COHORTS, EVERY, Answer, Criteria, samples, select
 
 
 def _answer(i: int, length: int, correct: bool = True, prompt: int = 4) -> Answer:
@@ -40,6 +40,20 @@ def test_selection_by_hand() -> None:
         "equal_prompts": 4, "in_range": 2, "alike": 1, "selected": 1,
     }  # fmt: skip
     assert "Only 1 of the 100 questions asked for are left" in (found.warning or "")
+
+
+def test_every_question_can_be_selected_whoever_is_right_and_however_long() -> None:
+    lengths, verdicts = (
+        [(1, 400), (400, 1), (3, 3), (50, 60)],
+        [(True, True), (False, True), (True, False), (False,) * 2],
+    )
+    base = [_answer(i, b, right) for i, ((b, _), (right, _)) in enumerate(zip(lengths, verdicts, strict=True))]
+    tuned = [_answer(i, t, right) for i, ((_, t), (_, right)) in enumerate(zip(lengths, verdicts, strict=True))]
+    found = select(base, tuned, replace(EVERY, at=Cut(5, "tokens"), n=4))
+    assert (found.ids, found.cut, found.warning) == (("q0", "q1", "q2", "q3"), 5, None)
+    some = select(base, tuned, replace(EVERY, at=Cut(5, "tokens"), n=2))
+    assert len(some.ids) == 2
+    assert "4 questions, 4 with equal prompt lengths" in select(base, tuned, replace(EVERY, n=9)).funnel
 
 
 def test_samples_are_cut_and_short_answers_stay_whole() -> None:
