@@ -14,7 +14,7 @@ RUN pip install --no-cache-dir --no-deps --index-url "$TORCH_INDEX" \
     && pip install --no-cache-dir -r requirements.txt -c constraints.txt \
     && cd "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
     && find . -type d -name tests -prune -exec rm -r {} + \
-    && rm -rf torch/test torch/include pyarrow/include pyarrow/*flight* pyarrow/*substrait* \
+    && rm -rf torch/test torch/include pyarrow/include pyarrow/*flight* \
         plotly/labextension pydeck/nbextension \
     && find torch/bin -type f ! -name torch_shm_manager -delete
 
