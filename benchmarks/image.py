@@ -200,6 +200,9 @@ def main() -> int:
     except NoBuilderError as error:
         print(f"\n*** NOT BUILT: {error} ***\n", file=sys.stderr)
         return NOT_BUILT
+    except ImageError as error:
+        print(f"\n*** {error} ***\n", file=sys.stderr)
+        return 1
     return 0
 
 

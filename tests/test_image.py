@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.builders import pip_settings
+from benchmarks.builders import NoBuilderError, builder, pip_settings
 from tests.conftest import ROOT
 
 
@@ -34,3 +34,9 @@ def test_the_builds_pip_finds_what_pip_finds_here(tmp_path: Path, monkeypatch: p
     assert "someone:word" in settings.read_text()
     assert settings.stat().st_mode & 0o077 == 0
     assert not any("someone" in volume for volume in volumes)
+
+
+def test_a_machine_without_a_builder_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(NoBuilderError, match="No Docker answers"), builder():
+        pass
