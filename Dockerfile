@@ -7,13 +7,16 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 WORKDIR /app
 COPY requirements.txt constraints.txt ./
 # Only torch comes from PyTorch's index: what else stands there under the names of our packages is not looked at.
-# Then what only developers of the packages use is taken away: their tests, torch's headers and test programs.
+# Then what nothing here uses is taken away: the packages' tests, headers and parts for Jupyter, torch's test programs,
+# and pyarrow's RPC.
 RUN pip install --no-cache-dir --no-deps --index-url "$TORCH_INDEX" \
         "$(grep -o '^torch==[0-9.]*' requirements.txt)+$(basename "$TORCH_INDEX")" \
     && pip install --no-cache-dir -r requirements.txt -c constraints.txt \
     && cd "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
     && find . -type d -name tests -prune -exec rm -r {} + \
-    && rm -rf torch/test torch/include && find torch/bin -type f ! -name torch_shm_manager -delete
+    && rm -rf torch/test torch/include pyarrow/include pyarrow/*flight* \
+        plotly/labextension pydeck/nbextension \
+    && find torch/bin -type f ! -name torch_shm_manager -delete
 
 COPY . .
 RUN python -m compileall -q . \
