@@ -97,9 +97,8 @@ def main() -> None:
             if not np.array_equal(expected.edges, found.edges) or not np.array_equal(expected.loss, found.loss):
                 sys.exit("the scores differ")
             ratios.append(one / two)
-            print(
-                f"round {number + 1}: {count} samples, one worker {one:.1f} s, two actors {two:.1f} s: {one / two:.2f} x"
-            )
+            took = f"one worker {one:.1f} s, two actors {two:.1f} s"
+            print(f"round {number + 1}: {count} samples, {took}: {one / two:.2f} x")
     median = statistics.median(ratios)
     print(f"two actors are {median:.2f} times as fast as one worker (median of {rounds}), equal bit for bit")
     if not arguments.quick and median < ENOUGH:

@@ -25,6 +25,7 @@ from probing.jobs.tasks import OneEdge
 from probing.method import Loss
 from probing.metrics import METRICS, Comparison, Definition
 from probing.scores import Scores
+from probing.serving import ANSWERED_BY
 from probing.store.records import ComparisonRow, EvaluationRow, JobRow, Measurements, RunRow
 
 P = ParamSpec("P")
@@ -313,6 +314,14 @@ def provenance(base_run: str, tuned_run: str) -> dict[str, RunRow]:
     """Both runs, by side."""
     runs = {row["run_key"]: RunRow.of(row) for row in store().runs.table().to_dict("records")}
     return {"base": runs[base_run], "tuned": runs[tuned_run]}
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def served(rollout: str) -> dict[str, Any]:
+    """What is known of answers that an inference server gave; empty where the model itself did, or a file."""
+    made = store().rollouts.provenance(rollout)
+    names = list(made)
+    return {name: made[name] for name in names[names.index(ANSWERED_BY) :]} if ANSWERED_BY in made else {}
 
 
 def cells(comparison: str, graph: ResidualGraph, unfolded: frozenset[str]) -> pd.DataFrame:

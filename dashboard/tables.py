@@ -6,6 +6,7 @@ import streamlit as st
 
 from dashboard import data
 from dashboard.pattern import Told
+from dashboard.service import is_hosted
 from dashboard.view import COHORT_NAMES, GRANULARITY_NAMES, View, address
 from dashboard.words import interval, relative_interval
 from probing.cuts import first
@@ -23,6 +24,7 @@ from probing.metrics import (
     range_of,
 )
 from probing.rollouts import COHORTS
+from probing.serving import ANSWERED_BY
 from probing.store.records import ComparisonRow, RunRow, same_tokens
 
 
@@ -102,7 +104,13 @@ def parameters(definition: Definition, view: View) -> None:
 
 
 def provenance(runs: dict[str, RunRow]) -> None:
-    """With what the two runs of a comparison were made."""
+    """With what the two runs of a comparison were made, and of served answers how many tokens their model would say
+    otherwise. Where the public sees it, a server's address is left out."""
+    hidden = {ANSWERED_BY} if is_hosted() else set()
+    answers = {
+        side: {name: value for name, value in data.served(run.settings["rollout"]).items() if name not in hidden}
+        for side, run in runs.items()
+    }
     columns = {
         side: {
             "model": run.model,
@@ -111,11 +119,18 @@ def provenance(runs: dict[str, RunRow]) -> None:
             "seconds": f"{run.seconds:.1f}",
             "finished (UTC)": f"{run.finished:%Y-%m-%d %H:%M}",
             **{name: str(value) for name, value in (run.provenance or {}).items()},
+            **{name: str(value) for name, value in answers[side].items()},
             "run": run.run_key,
         }
         for side, run in runs.items()
     }
-    st.dataframe(pd.DataFrame(columns).rename_axis("").reset_index(), hide_index=True, height="content")
+    st.dataframe(pd.DataFrame(columns).fillna("").rename_axis("").reset_index(), hide_index=True, height="content")
+    if any(answers.values()):
+        st.caption(
+            "An inference server gave these answers. It was asked for greedy ones; in what it computes is not known. "
+            "Of a sample the model itself was asked, given the same tokens before: where it would say another token by "
+            "less than a quarter of a nat, rounding may have decided; by more, something else did."
+        )
 
 
 MOVERS = 15

@@ -49,6 +49,10 @@ class RolloutError(PersonError):
     """A file of answers that cannot be read, used or written."""
 
 
+class ServerError(PersonError):
+    """An inference server that does not answer, or not as it should."""
+
+
 class SelectionError(PersonError):
     """Filters that leave no question."""
 

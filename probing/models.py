@@ -278,7 +278,7 @@ def answer(
     answer another than the model's most likely one. Prompts are padded on the left, which is right for generation and
     wrong for anything else. What `at_each_token` raises ends the generation.
     """
-    ends = _end_tokens(model, tokenizer)
+    ends = end_tokens(model, tokenizer)
 
     def said(tokens: torch.Tensor, _scores: torch.Tensor, **_rest: Any) -> torch.Tensor:
         at_each_token()
@@ -313,7 +313,7 @@ def ended(
     stop: str | None = None,
 ) -> tuple[tuple[int, ...], str] | None:
     """What `answer` gives, were these the tokens that a model gives; None if it would go on after them."""
-    length = _length(tokens[:max_new_tokens], _end_tokens(model, tokenizer), tokenizer, stop)
+    length = _length(tokens[:max_new_tokens], end_tokens(model, tokenizer), tokenizer, stop)
     if length is None and len(tokens) < max_new_tokens:
         return None
     kept = tuple(tokens[: length or max_new_tokens])
@@ -342,7 +342,8 @@ def pieces(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[int]) -> tuple[s
     return tuple(stream.step(backend, token) or "" for token in tokens)
 
 
-def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """The tokens that end an answer: the model's own, and its tokenizer's."""
     configured = model.generation_config.eos_token_id
     several = configured if isinstance(configured, list) else [configured]
     return {token for token in (*several, tokenizer.eos_token_id) if token is not None}

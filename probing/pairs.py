@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from probing.errors import PairError
 
@@ -95,6 +95,13 @@ class Shape(_Entry):
         return self.layers * block + self.width + (1 if self.tied else 2) * self.vocabulary * self.width
 
 
+class Servers(_Entry):
+    """Where a pair's models answer, each as the URL of an inference server; itself where there is none."""
+
+    base: str | None = None
+    tuned: str | None = None
+
+
 class Pair(_Entry):
     """A base model and one tuned from it, and the settings with which they are asked."""
 
@@ -113,6 +120,8 @@ class Pair(_Entry):
     max_new_tokens: int = Field(default=32, ge=1)
     stop: str | None = None
     """A text with which an answer ends, beside the model's own end token."""
+    answers: Servers | None = None
+    """Servers that answer for the models; one URL stands for both."""
     checkpoints: Path | None = None
     """A folder whose folders `*-N` hold the model after N steps of the tuning."""
     about: str = ""
@@ -121,6 +130,11 @@ class Pair(_Entry):
     further `training` without what the others were tuned for."""
     shape: Shape | None = None
     """Of both models, as published, for plans made where their configs cannot be read."""
+
+    @field_validator("answers", mode="before")
+    @classmethod
+    def _for_both(cls, told: Any) -> Any:
+        return Servers(base=told, tuned=told) if isinstance(told, str) else told
 
     @property
     def steps(self) -> dict[int, str]:

@@ -45,6 +45,7 @@ def probe(arguments: argparse.Namespace) -> None:
         arguments.device,
         arguments.dtype,
         pickled=arguments.pickled,
+        served=(arguments.served_base, arguments.served_tuned),
         method=method_of(arguments),
         also=tuple(task for tasks in arguments.also for task in tasks),
     )

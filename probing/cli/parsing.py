@@ -142,6 +142,9 @@ def parser() -> argparse.ArgumentParser:
     rule = "T̄: the smaller of the two models' mean lengths, or their mean (default: %(default)s)"
     c.add_argument("--mean-length", choices=("min", "mean"), default=default.mean_length, help=rule)
     c.add_argument("--rollouts", type=Path, metavar="FILE.jsonl", help="use these answers instead of generating any")
+    for side in ("base", "tuned"):
+        served = f"an OpenAI-compatible server that answers for the {side} model (URL#NAME: by that name there)"
+        c.add_argument(f"--served-{side}", metavar="URL", default="auto", help=served)
     c.add_argument("--ungraded", action="store_true", help="all of that file's questions belong to --cohort")
     more = f"measure more: {', '.join(tasks.KINDS)}, with settings as ablation:strongest=50,random=100"
     c.add_argument("--also", nargs="+", type=_tasks, default=[], metavar="KIND", help=more)

@@ -198,6 +198,8 @@ class Forecast:
         if done:
             return f"already computed{key}", 0.0
         shape = self.models[side].shape
+        if self.plan is not None and (url := self.plan.server(side)) is not None:
+            return f"to be made by the server at {url}, in its own time and numerics, and a sample checked{key}", 0.0
         if shape is None or not self.asked:
             return f"to be made{key}", 0.0
         part = self.answers(shape, self.asked, self.numerics.answers)

@@ -16,8 +16,9 @@ from probing.jobs.filling import fill
 from probing.jobs.keys import key_of
 from probing.jobs.plan import SIDES, Plan
 from probing.jobs.progress import Progress
-from probing.jobs.stages import Answering, Resolving, Scoring
+from probing.jobs.stages import Answering, Fetching, Resolving, Scoring
 from probing.jobs.stages.answering import Grading
+from probing.jobs.stages.fetching import Server
 from probing.jobs.texts import check, texts
 from probing.models import load_tokenizer, tokenizer_note
 from probing.rollouts import Answer, Criteria, Selected, select
@@ -99,17 +100,29 @@ class Job:
         return self.store.rollouts.answers(self.plan.rollout_key(side))
 
     def _generator(self, side: str) -> tuple[Answering, list[str]]:
-        """Answers that the model gives."""
+        """Answers that the model gives, or a server for it."""
         plan, pair, key = self.plan, self.plan.pair, self.plan.rollout_key(side)
         if plan.spec.rollouts:
             raise RolloutError(
                 "The answers that this job should use are not all in the store.",
                 "Import their file again with 'python -m probing probe PAIR --rollouts FILE'.",
             )
+        url = plan.server(side)
+        if url == "yes":
+            raise RolloutError(
+                "The answers that a server gave for this comparison are not all in the store.",
+                "Ask it again: 'python -m probing probe PAIR --served-base URL --served-tuned URL'.",
+            )
         grading = Grading(key, side == "base", plan.question_set.grading)
-        wanted, questions = plan.wanted(side, plan.numerics.answers), tuple(plan.questions)
-        stage = Answering(key, wanted, questions, grading, pair.template, pair.max_new_tokens, pair.stop)
-        return stage, [question.id for question in questions]
+        wanted = plan.wanted(side, plan.numerics.answers if url is None else None)
+        asked = (key, wanted, tuple(plan.questions), grading, pair.template, pair.max_new_tokens, pair.stop)
+        if url is None:
+            stage = Answering(*asked)
+        else:
+            alone = [plan.server(other) for other in SIDES].count(url) == 1
+            names = (getattr(pair, side), pair.model_name(side))
+            stage = Fetching(*asked, server=Server(url, names, alone))
+        return stage, [question.id for question in plan.questions]
 
     # -- selection -------------------------------------------------------------------------------------------------
 

@@ -50,6 +50,9 @@ class Spec:
     """Whether weights may be unpickled, whatever the pair says."""
     rollouts: str | None = None
     """Digest of answers that were made elsewhere and imported; None where the models are to answer."""
+    served: tuple[str, str] = ("auto", "auto")
+    """Who answers for the base and for the tuned model: the inference server of a URL, `auto` for that of the pair if
+    it names one, `no` for the model itself; `yes` where a server has answered, and the answers are in the store."""
     method: Method = field(default_factory=Method)
     """How its scores are made."""
     also: tuple[tasks.Task, ...] = ()
@@ -74,6 +77,7 @@ class Spec:
         method = told.pop("method", None) or {"granularity": told.pop("granularity", "projections")}
         parts: dict[str, Any] = {"cuts": tuple(map(Cut.from_json, told.pop("alphas")))}
         parts |= {"selection": Criteria.from_json(row["selection"])}
+        parts |= {"served": tuple(told.get("served", ("auto", "auto")))}
         parts |= {"also": tuple(map(tasks.from_json, told["also"])), "method": Method.from_json(method).present}
         return Spec(**{**told, **parts})
 
@@ -127,15 +131,27 @@ class Request:
             "questions": digest(self.questions),
             "grading": self.question_set.grading,
             "template": self.pair.template,
-            "decoding": self._decoding(),
+            "decoding": self._decoding(side),
             "version": ANSWERS_VERSION,
         }
 
-    def _decoding(self) -> dict[str, Any]:
+    def _decoding(self, side: str) -> dict[str, Any]:
+        """How one side's answers come about. That a server gave them is said, and not which: the model is the same."""
         if self.spec.rollouts:
             return {"imported": self.spec.rollouts}
-        stop = {"stop": self.pair.stop} if self.pair.stop else {}
-        return {"greedy": True, "max_new_tokens": self.pair.max_new_tokens, **stop}
+        how: dict[str, Any] = {"stop": self.pair.stop} if self.pair.stop else {}
+        how |= {"served": True} if self.server(side) is not None else {}
+        return {"greedy": True, "max_new_tokens": self.pair.max_new_tokens, **how}
+
+    def server(self, side: str) -> str | None:
+        """The URL of the server that answers for a side; `yes` for one that has; None where none does. Steps of a
+        tuning answer themselves."""
+        if self.spec.rollouts or side not in SIDES:
+            return None
+        wish = self.spec.served[SIDES.index(side)]
+        if wish == "auto":
+            return getattr(self.pair.answers, side, None)
+        return None if wish == "no" else wish
 
     def request_key(self, selection: Criteria) -> str:
         """Key of the comparison that this pair makes with this selection, whatever it is computed on."""
@@ -144,10 +160,12 @@ class Request:
         return key_of({"pair": self.pair.name, "sides": sides, **self._compared(selection), **wishes})
 
     def _compared(self, selection: Criteria) -> dict[str, Any]:
+        served = [side for side in SIDES if self.server(side) is not None]
         return {
             "selection": selection.as_json(),
             "method": self.spec.method.as_json(),
             **({"answers": "imported"} if self.spec.rollouts else {}),
+            **({"served": served} if served else {}),
             **self._counterparts(self.questions),
         }
 
@@ -179,8 +197,9 @@ class Plan(Request):
         return Wanted(self.checkpoints[side], how, dtype or how.scores, self.spec.method.granularity)
 
     def rollout_settings(self, side: str) -> dict[str, Any]:
-        """All that decides the answers of one side; where they were made elsewhere, nothing here does."""
-        if self.spec.rollouts:
+        """All that decides the answers of one side, as far as it is known: not in what a server computes; where they
+        were made elsewhere, nothing here does."""
+        if self.spec.rollouts or self.server(side) is not None:
             return self.asked(side)
         return {**self.asked(side), **self.numerics.settings(self.numerics.answers)}
 
@@ -298,6 +317,7 @@ def spec_of(comparison: ComparisonRow, **wanted: Any) -> Spec:
     if rollout.get("dtype", how["dtype"]) != how["dtype"]:
         how["dtype"] = "auto"
     how |= {"rollouts": rollout["decoding"].get("imported"), "pickled": settings.get("pickled", False)}
+    how |= {"served": tuple("yes" if side in settings.get("served", ()) else "no" for side in SIDES)}
     how |= {"method": Method.from_json(settings["method"]).present}
     return Spec(comparison.pair, comparison.question_set, (selection.at,), selection, **{**how, **wanted})
 

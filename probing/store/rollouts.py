@@ -44,6 +44,11 @@ class Rollouts:
         sql = "SELECT 1 FROM rollouts WHERE rollout_key = ? AND finished IS NOT NULL"
         return bool(self._connection.rows(sql, key))
 
+    def provenance(self, key: str) -> dict[str, Any]:
+        """With what a rollout was made; empty before it is finished."""
+        rows = self._connection.rows("SELECT provenance FROM rollouts WHERE rollout_key = ?", key)
+        return json.loads(rows[0][0]) if rows and rows[0][0] else {}
+
     def answered(self, key: str) -> set[str]:
         """The questions of a rollout that have been answered."""
         return {row[0] for row in self._connection.rows("SELECT question_id FROM answers WHERE rollout_key = ?", key)}

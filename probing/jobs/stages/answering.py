@@ -11,6 +11,7 @@ from probing.jobs.stages.stage import Emit, Say, Stage
 from probing.models import answer, pieces
 from probing.questions import Prompt, Question, is_right, prompt_for
 from probing.rollouts import Answer
+from probing.serving.tokens import Said
 from probing.store.spool import AnswerBatch
 
 
@@ -58,13 +59,12 @@ class Answering(Stage[int]):
 
     def do(self, items: Sequence[str], bench: Bench, say: Say, emit: Emit) -> None:
         """Answer some questions."""
-        attributor, tokenizer = bench.load(self.wanted)
+        _, tokenizer = bench.load(self.wanted)
         prompts = self._prompts(bench)
         places = {question.id: place for place, question in enumerate(self.questions)}
 
         def together(ids: list[str]) -> None:
-            fed = [prompts[name].tokens for name in ids]
-            said = answer(attributor.model, tokenizer, fed, self.max_new_tokens, self.stop, say)
+            said = self._said([prompts[name] for name in ids], [places[name] for name in ids], bench, say)
             given = [
                 Given(places[name], self.questions[places[name]], prompts[name].text, prompts[name].tokens, *one)
                 for name, one in zip(ids, said, strict=True)
@@ -72,6 +72,12 @@ class Answering(Stage[int]):
             emit(graded(given, self.grading, tokenizer))
 
         bench.in_batches(items, together)
+
+    def _said(self, prompts: list[Prompt], _places: list[int], bench: Bench, say: Say) -> list[Said]:
+        """What the model says to prompts, which are of questions at some places."""
+        attributor, tokenizer = bench.load(self.wanted)
+        fed = [prompt.tokens for prompt in prompts]
+        return answer(attributor.model, tokenizer, fed, self.max_new_tokens, self.stop, say)
 
     def _prompts(self, bench: Bench) -> dict[str, Prompt]:
         """By question."""
