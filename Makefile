@@ -49,6 +49,8 @@ benchmark: .venv/dev
 	$(BIN)/python -m benchmarks.ablation
 	$(BIN)/python -m benchmarks.capacity
 	$(BIN)/python -m benchmarks.scaling
+	$(BIN)/python -m benchmarks.cluster
+	$(BIN)/python -m benchmarks.answers
 	$(BIN)/python -m benchmarks.coverage
 	$(BIN)/python -m benchmarks.false_alarms
 	$(BIN)/python -m benchmarks.planted

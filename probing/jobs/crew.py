@@ -26,7 +26,7 @@ Laid = TypeVar("Laid")
 Portion = tuple[str, ...]
 """Items that are done together."""
 
-PAUSE = 0.05
+PAUSE = 0.1
 """Seconds between two looks at whether others are done."""
 
 

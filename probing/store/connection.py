@@ -184,8 +184,8 @@ class Connection:
             cursor.close()
 
     @contextmanager
-    def transaction(self, of_jobs: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
-        """All or nothing of what is written within.
+    def transaction(self, of_jobs: bool = False, shown: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
+        """All or nothing of what is written within: of jobs or of all else, and `shown` by pages or not.
 
         Raises:
             StoreError: the store is only read here, or could not be written.
@@ -199,8 +199,8 @@ class Connection:
                 cursor.execute("BEGIN")
                 yield cursor
                 cursor.execute("COMMIT")
-                self._jobs_revision += of_jobs
-                self._revision += not of_jobs
+                self._jobs_revision += shown and of_jobs
+                self._revision += shown and not of_jobs
             except (OSError, duckdb.Error) as error:
                 raise StoreError(
                     f"The store {self.path} could not be written: {_first_line(error)}.",

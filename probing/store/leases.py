@@ -67,7 +67,7 @@ class Leases:
     def take(self, worker: str, items: Sequence[str], most: int = 1) -> list[str]:
         """Lend a worker the first of some items that nobody has, at most so many; those of who is gone are free."""
         self._attendance.greet(worker)
-        with self._connection.transaction(of_jobs=True) as cursor:
+        with self._connection.transaction(shown=False) as cursor:
             sql = "SELECT item, worker FROM leases WHERE item IN (SELECT unnest($1::VARCHAR[]))"
             lent = dict(cursor.execute(sql, [list(items)]).fetchall())
             gone = {holder for holder in {*lent.values()} - {worker} if self._attendance.is_gone(holder)}
@@ -79,7 +79,7 @@ class Leases:
 
     def give_back(self, worker: str, items: Sequence[str] | None = None) -> None:
         """Take some items back from a worker, or all that it has."""
-        with self._connection.transaction(of_jobs=True) as cursor:
+        with self._connection.transaction(shown=False) as cursor:
             which = "worker = $1 AND ($2 IS NULL OR item IN (SELECT unnest($2::VARCHAR[])))"
             cursor.execute(f"DELETE FROM leases WHERE {which}", [worker, None if items is None else list(items)])
 

@@ -12,6 +12,8 @@ import streamlit as st
 
 from dashboard import service
 from probing.cuts import Cut
+from probing.jobs.bench import Bench
+from probing.jobs.crew import Alone
 from probing.jobs.plan import Spec, is_outdated, make_request, spec_of
 from probing.jobs.worker import Worker, follow
 from probing.pairs import load_registry
@@ -68,9 +70,9 @@ def test_an_old_summary_is_made_again_without_scoring(here: Database) -> None:
     assert not here.comparisons.settled(asked)
     runs = here.runs.table()
     here.queue.submit(spec_of(ComparisonRow.of(row)).as_json())
-    worker = Worker(here)
-    assert worker.work()
-    assert not worker.models.provenance(), "no model was needed"
+    bench = Bench()
+    assert Worker(here, crew=Alone(bench)).work()
+    assert not bench.models.provenance(), "no model was needed"
     pd.testing.assert_frame_equal(here.runs.table(), runs)
     row = _row(here)
     assert row["ready"]
