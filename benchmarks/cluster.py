@@ -77,7 +77,7 @@ def main() -> None:
     """Measure, and fail if two are not `ENOUGH` times as fast."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--samples", type=int, default=64)
+    parser.add_argument("--samples", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     count, rounds = (8, 1) if arguments.quick else (arguments.samples, arguments.rounds)
