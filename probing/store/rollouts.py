@@ -29,8 +29,10 @@ class Rollouts:
         }  # fmt: skip
         with self._connection.transaction() as cursor:
             insert(cursor, "rollouts", {name: [value] for name, value in row.items()})
-            find = "SELECT coalesce(batch_size, ?) FROM rollouts WHERE rollout_key = ?"
-            ((size,),) = cursor.execute(find, [batch_size, key]).fetchall()
+            settle = "UPDATE rollouts SET batch_size = ? WHERE rollout_key = ? AND batch_size IS NULL"
+            cursor.execute(settle, [batch_size, key])  # of an earlier version, which did not keep it
+            find = "SELECT batch_size FROM rollouts WHERE rollout_key = ?"
+            ((size,),) = cursor.execute(find, [key]).fetchall()
         return int(size)
 
     def finish(self, key: str, provenance: dict[str, Any], seconds: float) -> None:

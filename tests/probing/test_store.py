@@ -938,6 +938,7 @@ def test_a_job_that_one_worker_had_has_it_still_after_the_step_to_several(path: 
     assert [store.queue.job(job).workers for job in (1, 2, 3)] == [("7-x",), (), ()]
     assert store.queue.report(1, "7-x", "stage", 1, 2)
     assert store.rollouts.start("r", "m", "i", "q", {}, 5, 32) == 32, "an earlier version did not say"
+    assert store.rollouts.start("r", "m", "i", "q", {}, 5, 8) == 32, "from now on all do alike"
     assert store.rollouts.start("s", "m", "i", "q", {}, 5, 16) == 16
     assert store.rollouts.start("s", "m", "i", "q", {}, 5, 8) == 16, "one that is resumed keeps it"
     store.close()
