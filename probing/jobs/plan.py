@@ -29,6 +29,8 @@ ANSWERS_VERSION = 3
 
 SIDES = ("base", "tuned")
 
+_AS_THE_PAIR_SAYS = ("auto", "auto")
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -50,18 +52,20 @@ class Spec:
     """Whether weights may be unpickled, whatever the pair says."""
     rollouts: str | None = None
     """Digest of answers that were made elsewhere and imported; None where the models are to answer."""
-    served: tuple[str, str] = ("auto", "auto")
-    """Who answers for the base and for the tuned model: the inference server of a URL, `auto` for that of the pair if
-    it names one, `no` for the model itself; `yes` where a server has answered, and the answers are in the store."""
     method: Method = field(default_factory=Method)
     """How its scores are made."""
     also: tuple[tasks.Task, ...] = ()
     """What is to be measured beside scores."""
+    served: tuple[str, str] = _AS_THE_PAIR_SAYS
+    """Who answers for the base and for the tuned model: the inference server of a URL, `auto` for that of the pair if
+    it names one, `no` for the model itself; `yes` where a server has answered, and the answers are in the store."""
 
     def as_json(self) -> dict[str, Any]:
         """What the store keeps of it."""
         told = asdict(self)
         del told["cuts"]
+        if self.served == _AS_THE_PAIR_SAYS:
+            del told["served"]  # as earlier versions kept it
         return {
             **told,
             "alphas": tuple(cut.as_json() for cut in self.cuts),
@@ -77,7 +81,7 @@ class Spec:
         method = told.pop("method", None) or {"granularity": told.pop("granularity", "projections")}
         parts: dict[str, Any] = {"cuts": tuple(map(Cut.from_json, told.pop("alphas")))}
         parts |= {"selection": Criteria.from_json(row["selection"])}
-        parts |= {"served": tuple(told.get("served", ("auto", "auto")))}
+        parts |= {"served": tuple(told.get("served", _AS_THE_PAIR_SAYS))}
         parts |= {"also": tuple(map(tasks.from_json, told["also"])), "method": Method.from_json(method).present}
         return Spec(**{**told, **parts})
 

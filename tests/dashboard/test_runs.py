@@ -139,7 +139,7 @@ def test_nothing_of_a_job_is_lost_on_its_way_to_the_forecast(empty: Path) -> Non
     method = Method("blocks", "norm-exact", "mean", "margin", "shared")
     spec = Spec(
         "ppo", "addition", (Cut(0.1), Cut(0.2)), criteria, "cpu", "bfloat16", "eager", True, "q", True, "made", method,
-        (Check("base", 7),),
+        (Check("base", 7),), ("no", "no"),
     )  # fmt: skip
     for part, usual in ((criteria, Criteria()), (spec, Spec("grpo", "carry"))):
         assert not [field.name for field in fields(part) if getattr(part, field.name) == getattr(usual, field.name)]

@@ -138,7 +138,9 @@ def test_attention_blocks_as_one_reader_are_a_comparison_of_their_own(undisturbe
     rows = table.set_index(table["graph"].map(lambda text: ResidualGraph.from_text(text).granularity))
     assert sorted(rows.index) == ["blocks", "projections"]
     assert rows["ready"].all()
-    assert spec_of(ComparisonRow.of({**rows.loc["blocks"]})) == replace(spec, device="cpu", dtype="float32")
+    assert spec_of(ComparisonRow.of({**rows.loc["blocks"]})) == replace(
+        spec, device="cpu", dtype="float32", served=("no", "no")
+    )
     for side in ("base_run", "tuned_run"):
         apart, together = (store.runs.scores(rows.loc[name, side]) for name in ("projections", "blocks"))
         assert together.ids == apart.ids

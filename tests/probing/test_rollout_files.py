@@ -66,7 +66,7 @@ def test_imported_answers_are_scored_as_if_they_had_been_generated_here(
         np.testing.assert_array_equal(mine.edges, theirs.edges)
         assert there.rollouts.answers(row[f"{side}_rollout"]) == here.rollouts.answers(original[f"{side}_rollout"])
     assert spec_of(ComparisonRow.of(row)) == replace(
-        spec, selection=SPEC.selections()[0], device="cpu", dtype="float32"
+        spec, selection=SPEC.selections()[0], device="cpu", dtype="float32", served=("no", "no")
     )
     assert make_plan(spec, load_registry()).comparison_key(SPEC.selections()[0]) != original["comparison_key"]
     there.close()
