@@ -62,6 +62,10 @@ class Actor:
         self._bench.turn_to(stage.key)
         return stage.lay_out(self._bench)
 
+    def rest(self) -> None:
+        """As `Crew.rest`."""
+        self._bench.turn_to("")
+
     def do(self, stage: Stage[Any], portion: Portion) -> tuple[list[Batch], dict[str, Any]]:
         """The batches of a portion, and with what they were made."""
         done: list[Batch] = []
@@ -183,7 +187,7 @@ class Cluster:
             for answer, (actor, _) in busy.items():  # of a job that was stopped
                 self._coming[answer] = actor
 
-    def made(self, stage: Stage[Any]) -> dict[str, Any]:
+    def made(self, stage: Stage[Any], whole: bool) -> dict[str, Any]:
         """With what an actor made its last portion."""
         made = self._made.get(stage.key)
         return made | {"actors": f"{self._actors} by Ray {self._ray.__version__}"} if made else {}
@@ -191,6 +195,8 @@ class Cluster:
     def rest(self) -> None:
         """Actors keep their models."""
         self._made.clear()
+        for actor in self._idle:
+            actor.call.remote("rest")
 
     def processes(self) -> list[int]:
         """The numbers of the actors' processes that are idle; of those on this machine one may look at them."""
@@ -252,6 +258,7 @@ class Cluster:
                         raise ClusterError("No actor comes to life.", "See Ray's logs.") from error
                     self._replace(actor)
                 else:
+                    self._stillborn = 0
                     self._idle.append(actor)
             if waits:
                 say()

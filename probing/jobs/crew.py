@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from probing.jobs.bench import Bench
 from probing.jobs.numerics import devices, numerics_for
-from probing.jobs.plan import Numerics, Request
+from probing.jobs.plan import Numerics, Request, Wanted
 from probing.jobs.progress import Progress, now_and_then
 from probing.jobs.stages import Stage
 from probing.store import Store
@@ -48,18 +48,19 @@ class Crew(Protocol):
     ) -> None:
         """Do what `take` gives, until it gives nothing, and hand each in; meanwhile `say` is called now and then."""
 
-    def made(self, stage: Stage[Any]) -> dict[str, Any]:
-        """With what the items of a stage were made; empty if none was made here."""
+    def made(self, stage: Stage[Any], whole: bool) -> dict[str, Any]:
+        """With what the items of a stage were made; empty if others made them. If the stage was `whole` when this crew
+        came to it, whoever made it is gone, and this one stands for them as far as it can."""
 
     def rest(self) -> None:
         """The job is over: nothing of its stages is needed any more, and models perhaps for the next."""
 
 
 class HandIn(Protocol):
-    """What becomes of a portion that is done."""
+    """What becomes of a portion that is done, or of batches of one that is not: that is empty."""
 
     def __call__(self, portion: Portion, batches: Sequence[Batch]) -> None:
-        """Keep its batches."""
+        """Keep the batches, and give the portion back."""
 
 
 @dataclass
@@ -87,23 +88,26 @@ class Alone:
     def work(
         self, stage: Stage[Any], take: Callable[[int], list[Portion]], hand_in: HandIn, say: Callable[[], None]
     ) -> None:
-        """One portion after the other."""
+        """One portion after the other. Whoever waits for a GPU has none: others would wait for it."""
         self.bench.turn_to(stage.key)
+        wanted = getattr(stage, "wanted", None)
+        if isinstance(wanted, Wanted) and wanted.numerics.device == "cuda":
+            self.bench.load(wanted)
         while portions := take(1):
             for portion in portions:
-                done: list[Batch] = []
                 say()
-                stage.do(portion, self.bench, now_and_then(say), done.append)
+                stage.do(portion, self.bench, now_and_then(say), lambda batch: hand_in((), [batch]))
                 self._worked_on = stage.key
-                hand_in(portion, done)
+                hand_in(portion, [])
 
-    def made(self, stage: Stage[Any]) -> dict[str, Any]:
+    def made(self, stage: Stage[Any], whole: bool) -> dict[str, Any]:
         """With the model that was loaded last."""
-        return stage.made(self.bench) if self._worked_on == stage.key else {}
+        return stage.made(self.bench) if whole or self._worked_on == stage.key else {}
 
     def rest(self) -> None:
         """Models stay."""
         self.bench.turn_to("")
+        self._worked_on = ""
 
 
 def new_name() -> str:
@@ -143,7 +147,8 @@ class Team:
 
         def take(most: int) -> list[Portion]:
             mine = self.store.leases.take(self.name, look(), most)
-            done = [name for name in mine if name not in look()]  # by another, between the look and the lease
+            left = set(look()) if mine else set()
+            done = [name for name in mine if name not in left]  # by another, between the look and the lease
             if done:
                 self.store.leases.give_back(self.name, done)
             return [of[name] for name in mine if name not in done] or (take(most) if done else [])
@@ -151,16 +156,18 @@ class Team:
         def hand_in(portion: Portion, batches: Sequence[Batch]) -> None:
             for batch in batches:
                 self.store.spool.put(batch)
-            self.store.batches.ingest()
-            self.store.leases.give_back(self.name, [f"{stage.key} {portion[0]}"])
+            if batches:
+                self.store.batches.ingest()
+            if portion:
+                self.store.leases.give_back(self.name, [f"{stage.key} {portion[0]}"])
 
-        waiting = now_and_then(say)
+        waiting, whole = now_and_then(say), not look()
         while look():
             self.crew.work(stage, take, hand_in, say)
             if look():
                 waiting()
                 time.sleep(PAUSE)
-        return self.crew.made(stage)
+        return self.crew.made(stage, whole)
 
     def once(self, name: str, words: str, is_there: Callable[[], bool], do: Callable[[], None]) -> None:
         """See that something is done that cannot be divided, by this worker or by another."""

@@ -21,6 +21,7 @@ from probing.pairs import Registry
 from probing.questions import Question, load_questions
 from probing.rollout_files import Row, digest, read_rollouts
 from probing.store import Store
+from probing.store.leases import sign_of_life
 
 AT_ONCE = 256
 """Answers in one batch."""
@@ -61,8 +62,12 @@ def import_rollouts(
         stage = Importing(key, tuple(rows), side, plan.name_of(side), checkpoint, known, grading, path.name)
         return stage, [row.id for row in rows]
 
-    for side in SIDES:
-        fill(team, plan, side, partial(source, side))
+    with sign_of_life(store.path, team.name):
+        try:
+            for side in SIDES:
+                fill(team, plan, side, partial(source, side))
+        finally:
+            store.leases.give_back(team.name)
     return spec
 
 

@@ -31,7 +31,7 @@ _PASSING = {408, 425, 429, 500, 502, 503, 504}
 class ReplyError(ServerError):
     """A server replied that it will not do this, or with nonsense."""
 
-    def __init__(self, what: str, remedy: str, status: int = 200, after: float = 0.0) -> None:
+    def __init__(self, what: str, remedy: str = "", status: int = 200, after: float = 0.0) -> None:
         super().__init__(what, remedy)
         self.passing = status in _PASSING
         """Whether it may do it if asked again, in so many seconds:"""

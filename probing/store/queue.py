@@ -134,25 +134,29 @@ class Queue:
             self._take_back(cursor, dead)
 
     def _working(self, cursor: duckdb.DuckDBPyConnection) -> list[str]:
-        """The workers that have a job."""
-        return [row[0] for row in cursor.execute("SELECT worker FROM working").fetchall()]
+        """The workers that have a job, or batches of something else."""
+        sql = "SELECT worker FROM working UNION SELECT worker FROM leases"
+        return [row[0] for row in cursor.execute(sql).fetchall()]
 
     def _take_back(self, cursor: duckdb.DuckDBPyConnection, dead: list[str]) -> None:
         """Take the jobs of dead workers back, unless their workers died `DEATHS` times in a row at the same batch:
-        `attempts` counts those. Of several workers of a job, each is at a batch of its own."""
+        `attempts` counts those. Of several workers of a job, each is at a batch of its own: one is the same if it has
+        the same name, or if nothing was done since the last death."""
         if not dead:
             return
-        at = (
+        progress = "stage || ' ' || done"
+        item = (
             "coalesce((SELECT min(item) FROM working JOIN leases USING (worker) WHERE working.job_id = jobs.job_id "
-            "AND worker IN (SELECT unnest($1::VARCHAR[]))), stage || ' ' || done)"
+            f"AND worker IN (SELECT unnest($1::VARCHAR[]))), {progress})"
         )
+        same = f"split_part(died_at, chr(10), 1) = {item} OR split_part(died_at, chr(10), 2) = {progress}"
         theirs = (
             "WHERE status = 'running' AND job_id IN "
             "(SELECT job_id FROM working WHERE worker IN (SELECT unnest($1::VARCHAR[])))"
         )
         cursor.execute(
-            f"UPDATE jobs SET attempts = CASE WHEN died_at = {at} THEN attempts + 1 ELSE 1 END, died_at = {at} "
-            f"{theirs}",
+            f"UPDATE jobs SET attempts = CASE WHEN {same} THEN attempts + 1 ELSE 1 END, "
+            f"died_at = {item} || chr(10) || {progress} {theirs}",
             [dead],
         )
         cursor.execute(

@@ -1,3 +1,4 @@
+import pickle
 import threading
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from probing.questions import Prompt, load_questions, prompt_for
 from probing.serving.agreement import agreement
 from probing.serving.served import Served, find_served
 from probing.serving.tokens import WAYS, Reader, read
-from probing.serving.wire import KEY, Endpoint
+from probing.serving.wire import KEY, Endpoint, ReplyError
 from tests.serving import IdServer, free_port, reply, transformers_serve
 
 LENGTH = 24
@@ -223,3 +224,8 @@ def test_an_answer_is_cut_where_the_pair_stops_it(base: Any, prompts: list[Promp
     assert read(TEXT, _reply(expected[0][1], len(expected[0][0])), prompts[0], stopping) == own
     short = _reply(own[1].removesuffix(" "), len(own[0]), token_ids=list(own[0]))
     assert read(IDS, short, prompts[0], stopping) == own
+
+
+def test_what_a_server_said_comes_back_from_another_process_as_it_was() -> None:
+    said = pickle.loads(pickle.dumps(ReplyError("It says no.", "Ask another.", 503, 2.0)))
+    assert (said.what, said.remedy, said.passing, said.after) == ("It says no.", "Ask another.", True, 2.0)

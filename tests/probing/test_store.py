@@ -925,6 +925,30 @@ def test_deaths_at_one_batch_are_counted_whatever_others_do_meanwhile(path: Path
     store.close()
 
 
+def test_deaths_at_two_batches_in_turn_end_a_job_too_and_progress_forgives_them(path: Path) -> None:
+    store = open_store(path)
+    job = store.queue.submit({"pair": "a"})
+    for number, (item, done) in enumerate((("x", 0), ("y", 0), ("x", 1), ("y", 2), ("x", 2), ("z", 2))):
+        assert store.queue.claim(f"{number}-w") is not None, "it was given up too soon"
+        assert store.leases.take(f"{number}-w", [item]) == [item]
+        assert store.queue.report(job, f"{number}-w", "edges", done, 9)
+        store.queue.bury(number)
+    assert store.queue.job(job).status == "failed"
+    assert store.queue.job(job).attempts == DEATHS
+    store.close()
+
+
+def test_batches_of_one_who_has_no_job_are_free_when_it_is_dead_whoever_looks(path: Path) -> None:
+    store = open_store(path)
+    with sign_of_life(path, "5-import"):
+        assert store.leases.take("5-import", ["x"]) == ["x"]
+        store.queue.claim("6-w")
+        assert store.leases.take("6-w", ["x"]) == []
+    store.queue.claim("6-w")  # and locks that dead workers left are removed
+    assert store.leases.take("6-w", ["x"]) == ["x"]
+    store.close()
+
+
 def test_a_job_that_one_worker_had_has_it_still_after_the_step_to_several(path: Path) -> None:
     _of_version(path, 9)
     with duckdb.connect(str(path)) as old:
