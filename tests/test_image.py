@@ -24,7 +24,8 @@ def test_the_builds_pip_finds_what_pip_finds_here(tmp_path: Path, monkeypatch: p
     wheels.mkdir()
     index.mkdir(parents=True)
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
-    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", f"file://{index} https://someone:word@index.example/simple")  # pragma: allowlist secret
+    private = "https://someone:word@index.example/simple"  # pragma: allowlist secret
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", f"file://{index} {private}")
     volumes = pip_settings(tmp_path)
     assert f"--volume={wheels}:{wheels}:ro" in volumes
     assert f"--volume={index.parent}:{index.parent}:ro" in volumes, "its files lie beside it"
