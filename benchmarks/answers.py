@@ -7,8 +7,8 @@ Both are greedy, in float32 on the CPU, on one thread, so that the seconds of pr
 work that it is, however busy the machine. Continuous batching knows end tokens only: where a pair's answers end with a
 text, it goes on to the longest length, and is cut then.
 
-All 200 answers are equal, and continuous batching takes 153.9 s of processor time where plain batches take 105.9 s (0.69
-times as fast, two cores). So jobs answer in plain batches.
+All 200 answers are equal, and continuous batching takes 153.9 s of processor time where plain batches take 105.9 s
+(0.69 times as fast, two cores). So jobs answer in plain batches.
 """
 
 import argparse
