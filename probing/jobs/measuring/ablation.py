@@ -10,12 +10,11 @@ from probing.attribution import Attributor, References, find_references
 from probing.errors import TaskError
 from probing.graph import ResidualGraph
 from probing.jobs.bench import Bench
-from probing.jobs.measuring.stage import Ground, Measuring, Units, Values
-from probing.jobs.plan import Wanted
+from probing.jobs.measuring.stage import Ground, Measuring, OnSamples, Units, Values
 from probing.jobs.stages import Say
 from probing.jobs.tasks.ablation import Check
 from probing.jobs.tasks.edge import SCORE, OneEdge
-from probing.method import Loss, Method, told_together
+from probing.method import Loss, told_together
 from probing.scoring import attribute
 from probing.sequences import Sample
 
@@ -24,36 +23,27 @@ AT_ONCE = 32
 
 
 @dataclass(frozen=True)
-class Removing(Measuring):
+class Removing(OnSamples):
     """What is lost without each of some edges, by the loss and reference of a method."""
 
-    key: str
-    wanted: Wanted
-    samples: tuple[Sample, ...]
-    method: Method
     number: Mapping[str, int]
     """Of each edge in the graph, by its name."""
 
     def lay_out(self, bench: Bench) -> Units:
         """The edges."""
-        return Units((tuple(self.number),), tuple(sample.id for sample in self.samples), AT_ONCE)
+        return self.units(self.number, AT_ONCE)
 
     def measure(self, units: Sequence[str], bench: Bench, say: Say) -> Values:
         """Remove some edges."""
-        attributor, _ = bench.load(self.wanted)
-        references = bench.references(self.wanted, self.method.reference, self.samples, say)
+        attributor, references = self.ready(bench, say)
         edges = [self.number[unit] for unit in units]
         return _removed(attributor, self.samples, references, edges, self.method.loss, say)
 
 
 @dataclass(frozen=True)
-class RemovingHeads(Measuring):
+class RemovingHeads(OnSamples):
     """What is lost without an edge of blocks, and without each edge between heads that it is made of."""
 
-    key: str
-    wanted: Wanted
-    samples: tuple[Sample, ...]
-    method: Method
     edge: str
     graph: ResidualGraph
     """Of the run."""
@@ -67,7 +57,7 @@ class RemovingHeads(Measuring):
         names = tuple(self._number(bench))
         if len(names) < 2:
             raise TaskError(f"The edge '{self.edge}' is between no heads that can be told apart.", "Choose another.")
-        return Units((names,), tuple(sample.id for sample in self.samples), len(names))
+        return self.units(names, len(names))
 
     def measure(self, units: Sequence[str], bench: Bench, say: Say) -> Values:
         """Remove them, and score them too."""

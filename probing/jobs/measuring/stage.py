@@ -1,17 +1,19 @@
 """What the stages have that measure, and what they are prepared with."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
 from jaxtyping import Float
 
+from probing.attribution import Attributor, References
 from probing.jobs.bench import Bench
 from probing.jobs.plan import Plan, Wanted
 from probing.jobs.stages import Emit, Say, Stage
 from probing.jobs.texts import texts
+from probing.method import Method
 from probing.rollouts import Answer, Selected
 from probing.scores import Scores
 from probing.sequences import Sample
@@ -55,6 +57,25 @@ class Measuring(Stage[Units]):
         if any(found.ndim != 2 or len(found) != len(items) for found in values.values()):
             raise ValueError("what was measured is not of its units")
         emit(MeasurementBatch(self.key, tuple(items), values))
+
+
+@dataclass(frozen=True)
+class OnSamples(Measuring):
+    """What is measured of one model on samples, by the loss and reference of a method."""
+
+    key: str
+    wanted: Wanted
+    samples: tuple[Sample, ...]
+    method: Method
+
+    def units(self, names: Iterable[str], at_once: int) -> Units:
+        """Units of one phase, over the samples."""
+        return Units((tuple(names),), tuple(sample.id for sample in self.samples), at_once)
+
+    def ready(self, bench: Bench, say: Say) -> tuple[Attributor, References]:
+        """The model, and what stands in for what is removed from it."""
+        references = bench.references(self.wanted, self.method.reference, self.samples, say)
+        return bench.load(self.wanted)[0], references
 
 
 @dataclass(frozen=True)
