@@ -18,7 +18,7 @@ from probing.evidence.audit import audit
 from probing.evidence.removed import Removed, Source
 from probing.extraction import SHARES, Best, Extraction, circuits, random_circuits
 from probing.faithfulness import run_circuits
-from probing.fitting import batch_by_batch, batch_that_fits, cache_bytes, free_bytes, shape_of
+from probing.fitting import batch_by_batch
 from probing.graph import Granularity, ResidualGraph
 from probing.jobs.numerics import numerics_of
 from probing.jobs.plan import Numerics
@@ -26,7 +26,7 @@ from probing.jobs.tasks.circuit import MEASURE, Kept
 from probing.method import PAPERS, Method
 from probing.metrics import Definition, curve
 from probing.metrics import kept as share_kept
-from probing.models import DTYPES, answer, load_model, load_tokenizer, pick_device, use_threads_for
+from probing.models import DTYPES, answer, answers_at_once, load_model, load_tokenizer, pick_device, use_threads_for
 from probing.pairs import load_registry
 from probing.questions import Question, is_right, load_questions, prompt_for
 from probing.rollouts import Answer, Criteria, Selected, samples, select
@@ -58,9 +58,7 @@ class Model(Attributor):
             QuestionError: there is no such template or rule of grading.
         """
         prompts = [prompt_for(question, self.template, self.tokenizer).tokens for question in questions]
-        longest = max(map(len, prompts), default=0) + self.max_new_tokens
-        each = cache_bytes(shape_of(self.model.config, 0), longest, self.model.dtype.itemsize)
-        at_once = batch_that_fits(free_bytes(self.model.device), each)
+        at_once = answers_at_once(self.model, prompts, self.max_new_tokens)
         places = [*range(len(questions))]
         found: dict[int, Answer] = {}
 

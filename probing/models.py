@@ -9,7 +9,7 @@ import json
 import os
 import pickle
 import struct
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -32,7 +32,7 @@ from transformers.utils import logging as transformers_logging
 from probing.adapters import with_adapter
 from probing.checkpoints import Checkpoint
 from probing.errors import ModelError, in_short
-from probing.fitting import free_bytes, shape_of
+from probing.fitting import batch_that_fits, cache_bytes, free_bytes, shape_of
 from probing.graph import MOST_LAYERS
 from probing.pairs import Shape
 from probing.vetting import vet_config, vet_report, vet_tokenizer, vet_tokenizer_files
@@ -260,6 +260,13 @@ def use_threads_for(model: PreTrainedModel, most: int | None = None) -> None:
     gets as many as there are cores, or `most`."""
     if model.device.type == "cpu":
         torch.set_num_threads(1 if model.num_parameters() < 20_000_000 else most or os.cpu_count() or 1)
+
+
+def answers_at_once(model: PreTrainedModel, prompts: Iterable[Sequence[int]], max_new_tokens: int) -> int:
+    """How many of the answers to some prompts, given as tokens, fit into the device's memory at once."""
+    longest = max(map(len, prompts), default=0) + max_new_tokens
+    each = cache_bytes(shape_of(model.config, 0), longest, model.dtype.itemsize)
+    return batch_that_fits(free_bytes(model.device), each)
 
 
 @torch.inference_mode()

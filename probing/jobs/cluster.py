@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from probing.errors import PersonError
 from probing.jobs.bench import Bench
-from probing.jobs.crew import HandIn, Portion
+from probing.jobs.crew import Portion, Share
 from probing.jobs.loading import Models
 from probing.jobs.numerics import numerics_for
 from probing.jobs.plan import Numerics, Request
@@ -147,9 +147,7 @@ class Cluster:
         """With an actor's models."""
         return self._ask("lay_out", stage, report=report)
 
-    def work(
-        self, stage: Stage[Any], take: Callable[[int], list[Portion]], hand_in: HandIn, say: Callable[[], None]
-    ) -> None:
+    def work(self, stage: Stage[Any], share: Share) -> None:
         """As many portions at a time as there are actors."""
         shared = self._ray.put(stage)
         busy: dict[Any, tuple[Any, Portion]] = {}
@@ -158,13 +156,13 @@ class Cluster:
         try:
             while True:
                 self._welcome()
-                while self._idle and (portions := [again.pop()] if again else take(len(self._idle))):
+                while self._idle and (portions := [again.pop()] if again else share.take(len(self._idle))):
                     for portion in portions:
                         actor = self._idle.pop()
                         busy[actor.call.remote("do", shared, portion)] = actor, portion
                 if not busy and not again:
                     return
-                say()
+                share.say()
                 ready, _ = self._ray.wait([*busy, *self._coming], num_returns=1, timeout=LOOK)
                 for answer in [one for one in ready if one in busy]:
                     actor, portion = busy.pop(answer)
@@ -182,7 +180,9 @@ class Cluster:
                     if isinstance(found, Exception):
                         raise found
                     batches, self._made[stage.key] = found
-                    hand_in(portion, batches)
+                    for batch in batches:
+                        share.keep(batch)
+                    share.done(portion)
         finally:
             for answer, (actor, _) in busy.items():  # of a job that was stopped
                 self._coming[answer] = actor

@@ -17,7 +17,7 @@ from probing.jobs.bench import Bench
 from probing.jobs.numerics import devices, numerics_for
 from probing.jobs.plan import Numerics, Request, Wanted
 from probing.jobs.progress import Progress, now_and_then
-from probing.jobs.stages import Stage
+from probing.jobs.stages import Emit, Say, Stage
 from probing.store import Store
 from probing.store.spool import Batch
 
@@ -28,6 +28,18 @@ Portion = tuple[str, ...]
 
 PAUSE = 0.1
 """Seconds between two looks at whether others are done."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """One worker's part of a stage."""
+
+    take: Callable[[int], list[Portion]]
+    """The next portions that are lent to this worker, at most so many; none where nothing is left or others have it."""
+    keep: Emit
+    done: Callable[[Portion], None]
+    """Gives a portion back whose batches are kept."""
+    say: Say
 
 
 class Crew(Protocol):
@@ -43,10 +55,8 @@ class Crew(Protocol):
     def lay_out(self, stage: Stage[Laid], report: Progress) -> Laid:
         """What only the models can tell of a stage."""
 
-    def work(
-        self, stage: Stage[Any], take: Callable[[int], list[Portion]], hand_in: "HandIn", say: Callable[[], None]
-    ) -> None:
-        """Do what `take` gives, until it gives nothing, and hand each in; meanwhile `say` is called now and then."""
+    def work(self, stage: Stage[Any], share: Share) -> None:
+        """Do what can be taken, until nothing can."""
 
     def made(self, stage: Stage[Any], whole: bool) -> dict[str, Any]:
         """With what the items of a stage were made; empty if others made them. If the stage was `whole` when this crew
@@ -54,13 +64,6 @@ class Crew(Protocol):
 
     def rest(self) -> None:
         """The job is over: nothing of its stages is needed any more, and models perhaps for the next."""
-
-
-class HandIn(Protocol):
-    """What becomes of a portion that is done, or of batches of one that is not: that is empty."""
-
-    def __call__(self, portion: Portion, batches: Sequence[Batch]) -> None:
-        """Keep the batches, and give the portion back."""
 
 
 @dataclass
@@ -85,20 +88,18 @@ class Alone:
         self.bench.turn_to(stage.key)
         return stage.lay_out(self.bench)
 
-    def work(
-        self, stage: Stage[Any], take: Callable[[int], list[Portion]], hand_in: HandIn, say: Callable[[], None]
-    ) -> None:
+    def work(self, stage: Stage[Any], share: Share) -> None:
         """One portion after the other. Whoever waits for a GPU has none: others would wait for it."""
         self.bench.turn_to(stage.key)
         wanted = getattr(stage, "wanted", None)
         if isinstance(wanted, Wanted) and wanted.numerics.device == "cuda":
             self.bench.load(wanted)
-        while portions := take(1):
+        while portions := share.take(1):
             for portion in portions:
-                say()
-                stage.do(portion, self.bench, now_and_then(say), lambda batch: hand_in((), [batch]))
+                share.say()
+                stage.do(portion, self.bench, now_and_then(share.say), share.keep)
                 self._worked_on = stage.key
-                hand_in(portion, [])
+                share.done(portion)
 
     def made(self, stage: Stage[Any], whole: bool) -> dict[str, Any]:
         """With the model that was loaded last."""
@@ -148,23 +149,23 @@ class Team:
         def take(most: int) -> list[Portion]:
             mine = self.store.leases.take(self.name, look(), most)
             left = set(look()) if mine else set()
-            done = [name for name in mine if name not in left]  # by another, between the look and the lease
-            if done:
-                self.store.leases.give_back(self.name, done)
-            return [of[name] for name in mine if name not in done] or (take(most) if done else [])
+            late = [name for name in mine if name not in left]  # done by another, between the look and the lease
+            if late:
+                self.store.leases.give_back(self.name, late)
+            return [of[name] for name in mine if name in left] or (take(most) if late else [])
 
-        def hand_in(portion: Portion, batches: Sequence[Batch]) -> None:
-            for batch in batches:
-                self.store.spool.put(batch)
-            if batches:
-                self.store.batches.ingest()
-            if portion:
-                self.store.leases.give_back(self.name, [f"{stage.key} {portion[0]}"])
+        def keep(batch: Batch) -> None:
+            self.store.spool.put(batch)
+            self.store.batches.ingest()
 
-        waiting, whole = now_and_then(say), not look()
-        while look():
-            self.crew.work(stage, take, hand_in, say)
-            if look():
+        def done(portion: Portion) -> None:
+            self.store.leases.give_back(self.name, [f"{stage.key} {portion[0]}"])
+
+        waiting, missing = now_and_then(say), look()
+        whole = not missing
+        while missing:
+            self.crew.work(stage, Share(take, keep, done, say))
+            if missing := look():
                 waiting()
                 time.sleep(PAUSE)
         return self.crew.made(stage, whole)

@@ -11,8 +11,8 @@ from jaxtyping import Float, Shaped
 from transformers import PreTrainedModel
 
 from probing.errors import QuestionError
-from probing.fitting import batch_by_batch, batch_that_fits, cache_bytes, free_bytes, shape_of
-from probing.models import answer, ended
+from probing.fitting import batch_by_batch
+from probing.models import answer, answers_at_once, ended
 from probing.questions import Question, grade
 from probing.sequences import Sample
 from probing.transplant.pairing import Pairing
@@ -58,9 +58,7 @@ class Exam:
         `known` has, for some places of questions, tokens that this model is known to begin its answer with: where that
         ends in them, it is not asked.
         """
-        longest = max(map(len, self.prompts)) + self.max_new_tokens
-        each = cache_bytes(shape_of(model.config, 0), longest, model.dtype.itemsize)
-        size = batch_that_fits(free_bytes(model.device), each)
+        size = answers_at_once(model, self.prompts, self.max_new_tokens)
         right = np.zeros(len(self.prompts))
 
         def mark(place: int, text: str) -> None:

@@ -14,7 +14,7 @@ from probing import fitting
 from probing.errors import PersonError
 from probing.jobs import tasks
 from probing.jobs.bench import Bench
-from probing.jobs.crew import Alone, Team
+from probing.jobs.crew import Alone, Share, Team
 from probing.jobs.job import Job
 from probing.jobs.places import place_of, places
 from probing.jobs.plan import SIDES
@@ -42,12 +42,12 @@ class _Watched(Alone):
 
     done: list[tuple[str, str]] = field(default_factory=list)
 
-    def work(self, stage: Stage[Any], take: Any, hand_in: Any, say: Any) -> None:
-        def noted(portion: Sequence[str], batches: Any) -> None:
+    def work(self, stage: Stage[Any], share: Share) -> None:
+        def noted(portion: Sequence[str]) -> None:
             self.done.extend((stage.key, item) for item in portion)
-            hand_in(portion, batches)
+            share.done(tuple(portion))
 
-        super().work(stage, take, noted, say)
+        super().work(stage, replace(share, done=noted))
 
 
 def test_two_workers_share_a_job_and_make_of_it_what_one_does_bit_for_bit(

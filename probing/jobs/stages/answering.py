@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from probing.fitting import batch_that_fits, cache_bytes, free_bytes, shape_of
 from probing.jobs.bench import Bench
 from probing.jobs.plan import Wanted
 from probing.jobs.stages.stage import Emit, Say, Stage
-from probing.models import answer, pieces
+from probing.models import answer, answers_at_once, pieces
 from probing.questions import Prompt, Question, is_right, prompt_for
 from probing.rollouts import Answer
 from probing.serving.tokens import Said
@@ -52,10 +51,8 @@ class Answering(Stage[int]):
 
     def lay_out(self, bench: Bench) -> int:
         """As many as fit."""
-        model = bench.load(self.wanted)[0].model
-        longest = max(len(prompt.tokens) for prompt in self._prompts(bench).values()) + self.max_new_tokens
-        each = cache_bytes(shape_of(model.config, 0), longest, model.dtype.itemsize)
-        return batch_that_fits(free_bytes(model.device), each)
+        prompts = [prompt.tokens for prompt in self._prompts(bench).values()]
+        return answers_at_once(bench.load(self.wanted)[0].model, prompts, self.max_new_tokens)
 
     def do(self, items: Sequence[str], bench: Bench, say: Say, emit: Emit) -> None:
         """Answer some questions."""
