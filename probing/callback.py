@@ -37,6 +37,7 @@ from probing.errors import ModelError, PersonError, QuestionError, in_short
 from probing.jobs.numerics import make_plan
 from probing.jobs.places import place_of
 from probing.jobs.plan import Plan, Spec, side_of_step
+from probing.jobs.progress import silent
 from probing.jobs.worker import do_all
 from probing.method import Method
 from probing.pairs import ADAPTER, load_registry
@@ -191,7 +192,7 @@ class CircuitCallback(TrainerCallback):
         key, made = plan.comparison_key(plan.spec.selections()[0]), self._made(plan)
         if made and made[0].comparison_key != key:
             store.comparisons.carry(key, made[0].comparison_key, side_of_step(step))
-        do_all(store, [plan.spec], lambda stage, done, total: None)
+        do_all(store, [plan.spec], silent)
         # Whoever looks at the one before goes on doing so until the next.
         store.comparisons.forget([row.comparison_key for row in made[1:] if row.comparison_key != key])
         if not self._keep:

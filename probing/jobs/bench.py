@@ -8,7 +8,7 @@ from probing.attribution import Attributor, References, find_references
 from probing.fitting import batch_by_batch
 from probing.jobs.loading import Models
 from probing.jobs.plan import Wanted
-from probing.jobs.progress import Progress
+from probing.jobs.progress import Progress, silent
 from probing.method import Reference
 from probing.sequences import Sample
 
@@ -16,16 +16,12 @@ Found = TypeVar("Found")
 Item = TypeVar("Item")
 
 
-def _quiet(stage: str, done: int, total: int) -> None:
-    pass
-
-
 @dataclass
 class Bench:
     """A process that has models. What is kept is of one stage, and gone with it."""
 
     models: Models = field(default_factory=Models)
-    report: Progress = _quiet
+    report: Progress = silent
     """Told that a GPU is waited for."""
     _stage: str = ""
     _kept: dict[Any, Any] = field(default_factory=dict)

@@ -20,7 +20,7 @@ from probing.jobs.crew import Portion, Share
 from probing.jobs.loading import Models
 from probing.jobs.numerics import numerics_for
 from probing.jobs.plan import Numerics, Request
-from probing.jobs.progress import Progress
+from probing.jobs.progress import Progress, silent
 from probing.jobs.stages import Stage
 from probing.jobs.supervisor import ROOT
 from probing.store.queue import DEATHS
@@ -141,7 +141,7 @@ class Cluster:
 
     def numerics(self, request: Request) -> Numerics:
         """As an actor's machine has it."""
-        return self._ask("numerics", request, report=lambda stage, done, total: None)
+        return self._ask("numerics", request, report=silent)
 
     def lay_out(self, stage: Stage[Laid], report: Progress) -> Laid:
         """With an actor's models."""

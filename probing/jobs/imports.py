@@ -13,7 +13,7 @@ from probing.jobs.crew import Alone, Team
 from probing.jobs.filling import fill
 from probing.jobs.numerics import make_plan
 from probing.jobs.plan import SIDES, Spec
-from probing.jobs.progress import Progress
+from probing.jobs.progress import Progress, silent
 from probing.jobs.stages import Emit, Say, Stage
 from probing.jobs.stages.answering import Given, Grading, graded
 from probing.models import load_tokenizer
@@ -33,7 +33,7 @@ def import_rollouts(
     registry: Registry,
     path: Path,
     ungraded: bool = False,
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = silent,
 ) -> Spec:
     """Keep the answers of a file (see `rollout_files`), and return the job that uses them.
 

@@ -23,7 +23,7 @@ from probing.jobs.loading import Models
 from probing.jobs.numerics import planned
 from probing.jobs.places import place_of, places
 from probing.jobs.plan import SIDES, Numerics, Request, Spec, make_request
-from probing.jobs.progress import Progress
+from probing.jobs.progress import Progress, silent
 from probing.pairs import load_registry
 from probing.store import Store
 from probing.store.leases import sign_of_life
@@ -47,7 +47,7 @@ class Worker:
 
     store: Store
     name: str = field(default_factory=new_name)
-    progress: Progress = lambda stage, done, total: None
+    progress: Progress = silent
     crew: Crew = field(default_factory=lambda: Alone(Bench(Models(threads=_threads()))))
     _alive: IO[bytes] | None = None
 

@@ -22,6 +22,7 @@ from probing.graph import ResidualGraph, is_edge
 from probing.jobs.loading import Models
 from probing.jobs.numerics import numerics_of
 from probing.jobs.plan import Wanted
+from probing.jobs.progress import silent
 from probing.method import Method
 from probing.models import answer, pieces
 from probing.pairs import Pair, Registry, load_registry
@@ -135,8 +136,7 @@ class Engine:
         checkpoints = self._recent("checkpoints").get(pair, look_up)
         how = numerics_of("cpu", "auto", "sdpa", checkpoints)
         loaded = [
-            self._models.load(Wanted(checkpoint, how, how.scores, "projections"), lambda stage, done, total: None)
-            for checkpoint in checkpoints
+            self._models.load(Wanted(checkpoint, how, how.scores, "projections"), silent) for checkpoint in checkpoints
         ]
         return [
             Speaker(checkpoint.identity, *ready, pair) for checkpoint, ready in zip(checkpoints, loaded, strict=True)
