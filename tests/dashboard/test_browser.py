@@ -23,6 +23,7 @@ from tests.dashboard.browsing import (
     settled,
 )
 from tests.dashboard.conftest import specs_of
+from tests.waiting import until
 
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROME is None, reason="no Chromium on this machine")]
 
@@ -234,11 +235,13 @@ def test_tracing_highlights_every_path_through_a_node(shared: Server, browser: B
     page.get_by_text("Trace paths").click()
     expect(page).to_have_url(re.compile("trace=true"))
     settled(page)
-    page.wait_for_timeout(700)
+    until(lambda: _strong_edges(page) > own, 30)
+    settled(page)
     assert 0 < own < _strong_edges(page) < 30
     page.goto(f"{shared.url}/circuits?panels=tuned&edges=30")
     settled(page)
-    page.wait_for_timeout(700)
+    until(lambda: _strong_edges(page) == 30, 30)
+    settled(page)
     assert _strong_edges(page) == 30
 
 
