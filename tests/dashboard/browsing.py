@@ -41,9 +41,11 @@ def visit(who: BrowserContext, url: str, complaints: Complaints) -> Page:
 
 
 def settled(page: Page) -> None:
-    """Wait until the script has run and its figures are drawn."""
+    """Wait until the script has run and all it sent is drawn: the parts of Streamlit that do so are loaded when first
+    needed, also the one that puts our style in force."""
     expect(page.locator("[data-testid='stApp'][data-test-script-state='notRunning']")).to_be_visible(timeout=30_000)
     expect(page.locator("[data-testid='stException']")).to_have_count(0)
+    expect(page.locator("[data-testid='stSkeleton']")).to_have_count(0)
 
 
 def at_rest(page: Page) -> None:

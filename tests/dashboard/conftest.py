@@ -3,11 +3,13 @@ import os
 import shutil
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import pytest
 import streamlit as st
 from playwright.sync_api import Browser, sync_playwright
+from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1.element_tree import Markdown
 
 import tests.computed
@@ -16,6 +18,14 @@ from dashboard import glossary, service
 from probing.store import open_store
 
 os.environ["PROBING_START"] = "comparisons"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_scan_for_components() -> Iterator[None]:
+    """Streamlit reads the metadata of every installed package when an app begins; here begin hundreds."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(manifest_scanner, "scan_component_manifests", cache(manifest_scanner.scan_component_manifests))
+        yield
 
 
 @pytest.fixture(scope="session")

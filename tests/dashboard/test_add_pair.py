@@ -7,18 +7,14 @@ from streamlit.testing.v1 import AppTest
 
 from probing import own_pairs
 from probing.pairs import DATA, load_registry, own_path
-from tests.conftest import ROOT
+from tests.dashboard.apps import open_app
 
 BASE, TUNED = (str(DATA / "zoo" / name) for name in ("base", "grpo"))
 ADD, ASK = "Add it", "What would it take?"
 
 
 def _open(**state: object) -> AppTest:
-    app = AppTest.from_file(str(ROOT / "dashboard" / "shell.py"), default_timeout=60)
-    for key, value in state.items():
-        app.session_state[key] = value
-    app.run()
-    app.switch_page("../pages/add.py").run()
+    app = open_app("add", **state)
     assert not app.exception
     return app
 

@@ -27,7 +27,7 @@ from probing.jobs.worker import Worker
 from probing.metrics import Definition
 from probing.pairs import load_registry
 from tests.computed import TRANSPLANTED
-from tests.dashboard.test_pages import _edges_shown, _open, _text
+from tests.dashboard.apps import edges_shown, open_app, text_of
 
 EDGE = "input->m0"
 
@@ -63,14 +63,14 @@ def _work() -> None:
 
 
 def test_circuits_say_of_every_estimate_that_is_shown_what_reality_says(full: Path) -> None:
-    app = _open("circuits", panels="base")
+    app = open_app("circuits", panels="base")
     assert not app.exception
     (said,) = [m.value for m in app.markdown if m.value.startswith("Estimates held against reality")]
     row, store = _row(), service.store()
     for side in SIDES:
         scores = store.runs.scores(row[f"{side}_run"])
         table = evidence.checked(scores, evidence.removed(store, row[f"{side}_run"], "nll"), Definition(resamples=2000))
-        strongest = np.argsort(-np.abs(store.runs.scores(row["base_run"]).edges).mean(0))[: _edges_shown(app)]
+        strongest = np.argsort(-np.abs(store.runs.scores(row["base_run"]).edges).mean(0))[: edges_shown(app)]
         counts = Counter(table["verdict"].iloc[strongest])
         assert counts["opposite"] > 0, "or the test shows nothing"
         words = f"{side} " + " ".join(f":{CHECKS[v].badge}-badge[{counts[v]} {v}]" for v in CHECKS if counts[v])
@@ -79,7 +79,7 @@ def test_circuits_say_of_every_estimate_that_is_shown_what_reality_says(full: Pa
 
 
 def test_an_edge_that_was_removed_stands_beside_its_estimate_for_both_losses(full: Path) -> None:
-    app = _open("circuits", pick=EDGE)
+    app = open_app("circuits", pick=EDGE)
     assert not app.exception
     rows = {name: cells for name, *cells in _checks(app)}
     store, row = service.store(), _row()
@@ -101,7 +101,7 @@ def test_an_edge_that_was_removed_stands_beside_its_estimate_for_both_losses(ful
 def test_an_edge_is_checked_on_demand_before_other_jobs_and_so_are_its_heads(full: Path) -> None:
     store = service.store()
     other = store.queue.submit(Spec("ppo", "addition", (Cut(0.3),)).as_json())
-    app = _open("circuits", alpha=0.5, pick="m0->a2<v>")
+    app = open_app("circuits", alpha=0.5, pick="m0->a2<v>")
     assert _checks(app)[1:3] == [["really, likelihood", "–", "–"], ["", *[":gray-badge[not checked]"] * 2]]
     assert {"Check this edge", "Check its heads"} <= set(_labels(app))
     next(button for button in app.button if button.label == "Check this edge").click().run()
@@ -129,8 +129,8 @@ def test_an_edge_is_checked_on_demand_before_other_jobs_and_so_are_its_heads(ful
     assert set(tables[0]["Verdict"]) <= set(CHECKS)
     app.segmented_control(key="values").set_value("really removed").run()
     assert not app.exception
-    assert "Of 1 of the 163 edges it is known in both models" in _text(app)
-    assert _edges_shown(app) == 1
+    assert "Of 1 of the 163 edges it is known in both models" in text_of(app)
+    assert edges_shown(app) == 1
     assert "edges" not in [slider.key for slider in app.slider], "there is nothing to choose"
 
 
@@ -139,21 +139,21 @@ def test_where_nobody_may_compute_what_was_kept_is_shown_and_that_is_said(
 ) -> None:
     monkeypatch.setenv("PROBING_MODE", "hosted")
     service.store.cache_clear()
-    known, unknown = _open("circuits", pick="input->logits"), _open("circuits", alpha=0.5, pick="input->logits")
+    known, unknown = open_app("circuits", pick="input->logits"), open_app("circuits", alpha=0.5, pick="input->logits")
     assert not known.exception
     assert not unknown.exception
     assert _checks(known)[1][1] != "–"
     assert _checks(unknown)[1][1] == "–"
     said = "This server shows what has been computed; nothing new is computed here."
-    assert said not in _text(known)
-    assert said in _text(unknown)
+    assert said not in text_of(known)
+    assert said in text_of(unknown)
     assert not {"Check this edge", "Check its heads"} & set(_labels(unknown))
 
 
 def test_circuits_can_be_drawn_of_what_really_happens(full: Path) -> None:
-    app = _open("circuits", values="really removed", edges=10)
+    app = open_app("circuits", values="really removed", edges=10)
     assert not app.exception
-    assert "sum to zero" not in _text(app), "real effects do not"
+    assert "sum to zero" not in text_of(app), "real effects do not"
     assert not [m for m in app.markdown if m.value.startswith("Estimates held")], "there are none"
     figure = _spec(app.get("plotly_chart")[0])
     title = figure["layout"]["legend2"]["title"]["text"].replace("<br>", " ")
@@ -164,14 +164,14 @@ def test_circuits_can_be_drawn_of_what_really_happens(full: Path) -> None:
         scores = service.store().runs.scores(exact[f"{side}_run"])
         strongest = np.argsort(-np.abs(scores.edges).mean(0, dtype=float))[:10]
         assert {scores.graph.edges[edge] for edge in strongest} <= drawn
-    of_them = _open("circuits", variant="each edge really removed", edges=10)
+    of_them = open_app("circuits", variant="each edge really removed", edges=10)
     assert not of_them.exception
     assert not [control for control in of_them.segmented_control if control.key == "values"], "there is nothing else"
-    assert _edges_shown(of_them) == _edges_shown(app)
+    assert edges_shown(of_them) == edges_shown(app)
 
 
 def test_movers_say_whether_reality_bears_their_estimates_out(full: Path) -> None:
-    app = _open("intensity", section="Top movers")
+    app = open_app("intensity", section="Top movers")
     assert not app.exception
     (table,) = [table.value for table in app.dataframe if "Base checked" in table.value]
     row, store = _row(), service.store()
@@ -184,9 +184,9 @@ def test_movers_say_whether_reality_bears_their_estimates_out(full: Path) -> Non
 
 
 def test_token_by_token_is_not_offered_where_nobody_knows_it(full: Path) -> None:
-    app = _open("questions", variant="each edge really removed")
+    app = open_app("questions", variant="each edge really removed")
     assert not app.exception
-    assert "not known token by token" in _text(app)
+    assert "not known token by token" in text_of(app)
     assert "Compute token by token" not in _labels(app)
 
 
@@ -194,7 +194,7 @@ def test_token_by_token_is_not_offered_where_nobody_knows_it(full: Path) -> None
 
 
 def test_an_edge_is_followed_through_every_pair_cut_and_step(full: Path) -> None:
-    app = _open("circuits", pick=EDGE, everywhere=True)
+    app = open_app("circuits", pick=EDGE, everywhere=True)
     assert not app.exception
     (table,) = [table.value for table in app.dataframe if "Where" in table.value]
     steps = {name: len(pair.steps) for name, pair in load_registry().pairs.items() if name in ("grpo", "ppo")}
@@ -208,7 +208,7 @@ def test_an_edge_is_followed_through_every_pair_cut_and_step(full: Path) -> None
         for side in SIDES:
             assert mine.loc[side, "Strength"].startswith(f"{number(summary[f'{side}_strength'])} (")
             assert mine.loc[side, "Effect"].startswith(f"{number(summary[f'{side}_effect'], signed=True)} (")
-    assert "The seed band: between the base and the models trained like it from 2 other seeds." in _text(app)
+    assert "The seed band: between the base and the models trained like it from 2 other seeds." in text_of(app)
     place = graph_of(6).number(EDGE)
     edges = {name: service.store().summaries.edges(_row(name)["comparison_key"]) for name in ("grpo", "seed", "seed3")}
     alike = [

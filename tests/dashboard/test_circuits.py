@@ -17,7 +17,7 @@ from probing.graph import ResidualGraph, graph_of
 from probing.method import Method
 from probing.metrics import Definition
 from probing.scores import Scores
-from tests.dashboard.test_pages import _open, _text
+from tests.dashboard.apps import open_app, text_of
 
 GRAPH = graph_of(3)
 
@@ -105,7 +105,7 @@ def test_each_mover_has_a_row_with_a_dot_for_each_question() -> None:
 
 
 def test_each_mover_opens_its_edge_and_what_signs_mean_is_said(full: Path) -> None:
-    app = _open("intensity", section="Top movers")
+    app = open_app("intensity", section="Top movers")
     assert not app.exception
     (table,) = [frame.value for frame in app.dataframe if "Edge" in frame.value]
     asked = [parse_qs(urlsplit(link).query) for link in table["Edge"]]
@@ -113,7 +113,7 @@ def test_each_mover_opens_its_edge_and_what_signs_mean_is_said(full: Path) -> No
     assert table["Mirror"][[of["pick"][0] == "input->m0" for of in asked]].tolist() == ["a0->m0"]
     assert {of["pair"][0] for of in asked} == {"GRPO"}
     for page in ("circuits", "methods"):
-        assert "sum to zero: a sign says" in _text(_open(page))
+        assert "sum to zero: a sign says" in text_of(open_app(page))
 
 
 @pytest.mark.parametrize(

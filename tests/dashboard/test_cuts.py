@@ -11,18 +11,14 @@ from probing.cuts import Cut
 from probing.jobs.plan import Spec
 from probing.jobs.worker import follow
 from probing.store.records import ComparisonRow
-from tests.conftest import ROOT
+from tests.dashboard.apps import open_app
 
 FIVE = Cut(5, "tokens")
 """What the default cut comes to, on the shipped questions."""
 
 
 def _open(page: str, **state: object) -> AppTest:
-    app = AppTest.from_file(str(ROOT / "dashboard" / "shell.py"), default_timeout=60)
-    for key, value in state.items():
-        app.session_state[key] = value
-    app.run()
-    app.switch_page(f"../pages/{page}.py").run()
+    app = open_app(page, **state)
     assert not app.exception
     return app
 

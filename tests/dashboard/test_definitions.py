@@ -19,7 +19,7 @@ from probing.metrics import INTENSITY
 from probing.pairs import load_registry
 from probing.rollouts import DEFAULT_CUT
 from probing.store.records import ComparisonRow
-from tests.dashboard.test_pages import _compute, _open, _text
+from tests.dashboard.apps import compute, open_app, text_of
 
 
 def _view(pair: str, at: Cut = DEFAULT_CUT) -> View:
@@ -64,17 +64,17 @@ def test_the_definitions_stand_side_by_side_with_what_seeds_do(full: Path) -> No
         found = by_method(view, method)
         assert found is not None
         by_hand[method] = _strength(found.keys[1]) / _strength(found.keys[0]) - 1
-    app = _open("compare", pair="grpo")
+    app = open_app("compare", pair="grpo")
     assert not app.exception
     paper, margin, real, real_margin = (f"{abs(100 * by_hand[method]):.2g} %" for method in DEFINITIONS)
-    assert f"By the paper's definition GRPO lowered intensity by {paper} (95 %" in _text(app)
-    assert f"by the margin it rose by {margin} (" in _text(app)
-    assert f"with every edge really removed it rose by {real} (likelihood, " in _text(app)
-    assert f"and {real_margin} (margin" in _text(app)
-    assert "the fall is one of confidence" in _text(app)
-    assert "Both models' scored answers are the same for all questions" in _text(app)
-    assert "against the pattern" not in _text(app)
-    assert "Beyond the seed band (" in _text(app)
+    assert f"By the paper's definition GRPO lowered intensity by {paper} (95 %" in text_of(app)
+    assert f"by the margin it rose by {margin} (" in text_of(app)
+    assert f"with every edge really removed it rose by {real} (likelihood, " in text_of(app)
+    assert f"and {real_margin} (margin" in text_of(app)
+    assert "the fall is one of confidence" in text_of(app)
+    assert "Both models' scored answers are the same for all questions" in text_of(app)
+    assert "against the pattern" not in text_of(app)
+    assert "Beyond the seed band (" in text_of(app)
 
     figure = _forest(app)
     (points,) = (trace for trace in figure["data"] if trace["name"] == "change")
@@ -89,8 +89,8 @@ def test_the_definitions_stand_side_by_side_with_what_seeds_do(full: Path) -> No
 
 
 def test_what_is_missing_is_offered_and_then_stands_there(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    app = _open("compare", pair="grpo", alpha=0.5)
-    assert "and this may be confidence alone: what the margin says" in _text(app)
+    app = open_app("compare", pair="grpo", alpha=0.5)
+    assert "and this may be confidence alone: what the margin says" in text_of(app)
     assert [button.label for button in app.button if "edge" in button.label or "margin" in button.label] == [
         "Compute the margin", "Remove every edge",
     ]  # fmt: skip
@@ -104,10 +104,10 @@ def test_what_is_missing_is_offered_and_then_stands_there(full: Path, monkeypatc
 
 def test_what_was_computed_stands_there_and_from_some_edges_the_real_intensity_is_estimated(full: Path) -> None:
     checks = tuple(Check(side, strongest=10, random=20, questions=10) for side in ("base", "tuned"))
-    _compute(Spec("grpo", "addition", (Cut(0.5),), method=DEFINITIONS[1], also=checks))
-    app = _open("compare", pair="grpo", alpha=0.5)
-    assert "; by the margin it rose by" in _text(app)
-    assert ", as estimated from some edges" in _text(app)
+    compute(Spec("grpo", "addition", (Cut(0.5),), method=DEFINITIONS[1], also=checks))
+    app = open_app("compare", pair="grpo", alpha=0.5)
+    assert "; by the margin it rose by" in text_of(app)
+    assert ", as estimated from some edges" in text_of(app)
     (points,) = (trace for trace in _forest(app)["data"] if trace["name"] == "change")
     assert points["marker"]["symbol"] == ["circle", "circle", "diamond-open", "diamond-open"]
     told = definitions.told(_view("grpo", Cut(0.5)))
@@ -157,9 +157,9 @@ def test_seeds_move_each_group_by_their_share_of_its_base(full: Path) -> None:
 
 
 def test_up_to_four_pairs_stand_beside_each_other(full: Path) -> None:
-    app = _open("compare", beside=["ppo", "smollm2-grpo"])
+    app = open_app("compare", beside=["ppo", "smollm2-grpo"])
     assert not app.exception
-    assert "Not shown: SmolLM2 GRPO has other questions" in _text(app)
+    assert "Not shown: SmolLM2 GRPO has other questions" in text_of(app)
     ticks = _forest(app)["layout"]["yaxis"]["ticktext"]
     assert [tick for tick in ticks if tick.startswith("<b>")] == ["<b>GRPO</b>", "<b>PPO</b>"]
     next(button for button in app.button if button.label == "PPO, DPO and More SFT").click().run()
@@ -169,7 +169,7 @@ def test_up_to_four_pairs_stand_beside_each_other(full: Path) -> None:
 
 
 def test_the_circuits_of_pairs_stand_on_one_scale(full: Path) -> None:
-    app = _open("circuits", beside=["ppo", "dpo", "sft-more"])
+    app = open_app("circuits", beside=["ppo", "dpo", "sft-more"])
     assert not app.exception
     figures = [json.loads(chart.proto.spec) for chart in app.get("plotly_chart")]
     titles = [figure["layout"].get("annotations", [{}])[0].get("text") for figure in figures]

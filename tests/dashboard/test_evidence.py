@@ -17,7 +17,7 @@ from probing.jobs.tasks import Check, Curve
 from probing.method import Method
 from probing.rollouts import DEFAULT_CUT
 from probing.store.records import ComparisonRow
-from tests.conftest import ROOT
+from tests.dashboard.apps import open_app
 
 MARGIN = "norms taken exactly, margin as loss"
 EXACT = "each edge really removed"
@@ -25,11 +25,7 @@ MARGIN_METHOD = {"path": "norm-exact", "loss": "margin"}
 
 
 def _open(section: str, **state: object) -> AppTest:
-    app = AppTest.from_file(str(ROOT / "dashboard" / "shell.py"), default_timeout=60)
-    for key, value in ({"pair": "grpo", "evidence": section} | state).items():
-        app.session_state[key] = value
-    app.run()
-    return app.switch_page("../pages/evidence.py").run()
+    return open_app("evidence", **({"pair": "grpo", "evidence": section} | state))
 
 
 def _text(app: AppTest) -> str:

@@ -20,6 +20,7 @@ from probing.graph import Edge, graph_of
 from probing.jobs.plan import Spec
 from probing.store.records import JobRow
 from tests.conftest import ROOT
+from tests.dashboard.apps import open_app
 from tests.dashboard.browsing import Complaints, settled, visit, visitor
 
 GRAPH = graph_of(2)
@@ -47,10 +48,7 @@ MOMENTS = moving.Moments.of({"step 5": _table(LATER), "step 10": _table(AFTER)})
 
 
 def _open(**query: str) -> AppTest:
-    app = AppTest.from_file(str(ROOT / "dashboard" / "shell.py"), default_timeout=60)
-    for name, value in query.items():
-        app.query_params[name] = value
-    app.run()
+    app = open_app(link=query)
     assert not app.exception
     return app
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
-from streamlit.testing.v1 import AppTest
 
 from dashboard import glossary
 from dashboard.lessons.texts import lessons
 from probing.metrics import METRICS
 from tests.conftest import ROOT
+from tests.dashboard.apps import open_app
 
 PAGES = [path.stem for path in sorted((ROOT / "pages").glob("*.py"))]
 
@@ -112,7 +112,7 @@ def test_wherever_a_word_stands_on_a_page_its_sentence_is_there_on_hover(
     full: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PROBING_PLAYGROUND", "off")
-    app = AppTest.from_file(str(ROOT / "dashboard" / "shell.py"), default_timeout=60).run()
+    app = open_app()
     marks = 0
     for page in PAGES:
         app.switch_page(f"../pages/{page}.py").run()

@@ -27,6 +27,7 @@ from dashboard import service
 from dashboard.monitoring import MOST_SESSIONS, CountSessions
 from probing.store import open_snapshot, open_store
 from tests.conftest import ROOT
+from tests.dashboard.apps import open_app
 
 TOKEN = "a long random text"
 
@@ -358,8 +359,7 @@ def test_viewers_see_no_folder(full: Path, page: str, monkeypatch: pytest.Monkey
     store.queue.end(job, "failed", f"Cannot read {ROOT}/data/pairs.toml: No such file or directory.")
     monkeypatch.setenv("PROBING_MODE", "hosted")
     monkeypatch.setenv("PROBING_ADMIN_TOKEN", TOKEN)
-    app = AppTest.from_file(str(ROOT / "dashboard" / "shell.py"), default_timeout=60).run()
-    app = app.switch_page(f"../pages/{page}.py").run()
+    app = open_app(page)
     assert not app.exception
     shown = _all_texts(app)
     assert str(ROOT) not in shown
@@ -376,7 +376,7 @@ def test_a_store_that_fails_under_a_viewer_is_said_without_its_folder(
     service.store().close()
     service.store.cache_clear()
     full.write_bytes(b"no store" * 1000)
-    app = AppTest.from_file(str(ROOT / "dashboard" / "shell.py"), default_timeout=60).run()
+    app = open_app()
     (said,) = [error.value for error in app.error]
     assert said.startswith("store.duckdb is not a store that this program can open")
     full.unlink()

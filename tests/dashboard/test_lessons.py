@@ -19,7 +19,7 @@ from dashboard.seeds import Band
 from probing.graph import graph_of
 from probing.metrics import INTENSITY, Comparison
 from probing.playground import Chosen, Said, Side
-from tests.conftest import ROOT
+from tests.dashboard.apps import open_app
 
 # -- texts -------------------------------------------------------------------------------------------------------------
 
@@ -142,8 +142,7 @@ def ends_with_the_process() -> Iterator[None]:
 
 
 def _lesson(number: int) -> AppTest:
-    app = AppTest.from_file(str(ROOT / "dashboard" / "shell.py"), default_timeout=120)
-    app.switch_page(f"../pages/lesson{number}.py").run()
+    app = open_app(f"lesson{number}")
     assert not app.exception
     assert not app.error
     assert app.title[0].value == lessons()[number - 1].title

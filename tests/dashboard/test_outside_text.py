@@ -14,6 +14,7 @@ from dashboard import service
 from dashboard.words import as_text
 from probing.cuts import Cut
 from probing.jobs.plan import Spec
+from tests.dashboard.apps import open_app
 
 EVIL = (
     "[evil](https://evil.example) https://evil.example www.evil.example evil@evil.example <b>evil</b> :evil: "
@@ -107,13 +108,7 @@ def _shown(app: AppTest) -> list[str]:
 def test_no_page_makes_more_of_a_text_from_outside_than_characters(
     evil: Path, page: str, state: dict[str, object], link: dict[str, str]
 ) -> None:
-    app = AppTest.from_file(str(ROOT / "dashboard" / "shell.py"), default_timeout=60)
-    for key, value in state.items():
-        app.session_state[key] = value
-    for key, value in link.items():
-        app.query_params[key] = value
-    app.run()
-    app.switch_page(f"../pages/{page}.py").run()
+    app = open_app(page, link, **state)
     assert not app.exception
     shown = _shown(app)
     assert any("evil" in text for text in shown)
@@ -123,7 +118,7 @@ def test_no_page_makes_more_of_a_text_from_outside_than_characters(
 
 def test_a_fault_that_quotes_a_file_is_shown_as_characters(evil: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROBING_PAIRS", str(evil / f"{FOLDER}.toml"))
-    app = AppTest.from_file(str(ROOT / "dashboard" / "shell.py"), default_timeout=60).run()
+    app = open_app()
     (said,) = (error.value for error in app.error)
     assert "evil" in said
     assert not _is_active(said)

@@ -17,7 +17,7 @@ from probing.figures.theme import PICKED
 from probing.graph import graph_of
 from probing.pairs import load_registry
 from probing.playground import Change, Chosen, Experiment, Outcome, Said, Side
-from tests.conftest import ROOT
+from tests.dashboard.apps import open_app
 
 # -- pure --------------------------------------------------------------------------------------------------------------
 
@@ -162,10 +162,7 @@ def _one_process() -> Iterator[None]:
 
 
 def _open(**state: object) -> AppTest:
-    app = AppTest.from_file(str(ROOT / "dashboard" / "shell.py"), default_timeout=120)
-    for name, value in state.items():
-        app.session_state[name] = value
-    return app.run().switch_page("../pages/play.py").run()
+    return open_app("play", **state)
 
 
 def _texts(app: AppTest) -> str:

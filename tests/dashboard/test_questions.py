@@ -15,11 +15,12 @@ from dashboard.view import current
 from probing.jobs import plan
 from probing.jobs.plan import SIDES
 from probing.jobs.worker import follow
-from tests.dashboard.test_pages import PAGES, _open, _text
+from tests.dashboard.apps import open_app, text_of
+from tests.dashboard.test_pages import PAGES
 
 
 def test_questions_can_be_searched_filtered_and_opened(full: Path) -> None:
-    app = _open("questions")
+    app = open_app("questions")
     assert len(app.dataframe[0].value) == 100
     app.text_input(key="search").set_value("add-003").run()
     few = app.dataframe[0].value
@@ -39,22 +40,22 @@ def test_questions_can_be_searched_filtered_and_opened(full: Path) -> None:
     wrong = app.dataframe[0].value
     assert wrong["base"].str.startswith("✗").all()
     app.selectbox(key="q").select(wrong["id"].iloc[0]).run()
-    assert "belongs to another cohort" in _text(app)
+    assert "belongs to another cohort" in text_of(app)
     assert not app.get("plotly_chart")
 
 
 def test_token_by_token_is_computed_on_demand_and_adds_up(full: Path) -> None:
-    app = _open("questions")
+    app = open_app("questions")
     next(button for button in app.button if button.label == "Compute token by token").click().run()
     assert not app.exception
     store = service.store()
     job = int(store.queue.jobs()["job_id"].max())
     assert follow(store, job, lambda stage, done, total: None).status == "done"
-    app = _open("questions", element="a5->logits")
+    app = open_app("questions", element="a5->logits")
     assert not app.exception
-    assert "The bars add up" in _text(app)
+    assert "The bars add up" in text_of(app)
     assert len(app.get("plotly_chart")) == 2
-    assert "Beyond it stand 4 bars for 5 scored tokens" in _text(app)
+    assert "Beyond it stand 4 bars for 5 scored tokens" in text_of(app)
     drawn = json.loads(app.get("plotly_chart")[0].proto.spec)
     (line,) = {shape["x0"] for shape in drawn["layout"]["shapes"]}
     assert [sum(place > line for place in _numbers(bars["x"])) for bars in drawn["data"]] == [4, 4]
@@ -84,7 +85,7 @@ def test_a_token_is_predicted_one_position_before_its_own(
 
 
 def test_differences_are_written_as_all_numbers_are_and_sorted_as_numbers(full: Path) -> None:
-    shown = _open("questions").dataframe[0]
+    shown = open_app("questions").dataframe[0]
     written = pa.ipc.open_stream(shown.proto.arrow_data.styler.display_values).read_all().to_pandas()
     assert written.shape == shown.value.shape
     number = re.compile(r"0|[+−]\d+(\.\d+)?(×10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?")
@@ -93,7 +94,7 @@ def test_differences_are_written_as_all_numbers_are_and_sorted_as_numbers(full: 
 
 
 def test_a_question_leads_to_its_strongest_edge_on_circuits(full: Path) -> None:
-    app = _open("questions", q="add-0026")
+    app = open_app("questions", q="add-0026")
     (link,) = [link.proto for link in app.get("page_link") if "strongest" in link.proto.label]
     both = [service.store().runs.scores(key) for key in current().keys]
     strength = np.maximum(*(abs(scores.edges[scores.ids.index("add-0026")]) for scores in both))
@@ -105,7 +106,7 @@ def test_a_question_leads_to_its_strongest_edge_on_circuits(full: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_cohort_that_is_known_to_be_empty_says_so_and_offers_no_computing(full: Path, page: str) -> None:
-    app = _open(page, cohort="both_wrong")
+    app = open_app(page, cohort="both_wrong")
     assert not app.exception
     assert re.fullmatch(r"No question is both wrong: \d+ both correct.*\. Choose another cohort\.", app.info[0].value)
     assert not app.button
@@ -113,5 +114,5 @@ def test_a_cohort_that_is_known_to_be_empty_says_so_and_offers_no_computing(full
 
 def test_of_a_cohort_that_other_code_sorted_nothing_is_known(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "ANSWERS_VERSION", plan.ANSWERS_VERSION + 1)
-    app = _open("compare", cohort="both_wrong")
+    app = open_app("compare", cohort="both_wrong")
     assert [button.label for button in app.button] == ["Compute it"]

@@ -20,7 +20,7 @@ from probing.pairs import load_registry
 from probing.store import open_store
 from probing.store.database import Database
 from probing.store.records import ComparisonRow
-from tests.dashboard.test_pages import _open, _text
+from tests.dashboard.apps import open_app, text_of
 
 SPEC = Spec("grpo", "addition", (Cut(0.3),))
 
@@ -90,16 +90,16 @@ def test_an_old_summary_is_made_again_without_scoring(here: Database) -> None:
 
 
 def test_pages_show_an_old_summary_say_so_and_offer_to_make_it_again(here: Database) -> None:
-    app = _open("compare", pair="grpo")
+    app = open_app("compare", pair="grpo")
     assert not app.exception
-    assert "Computed by an earlier version of this program" in _text(app)
+    assert "Computed by an earlier version of this program" in text_of(app)
     shown = next(metric.value for metric in app.metric if metric.label == "Loss (nats)")
     assert shown.startswith("7.00 → ")
-    assert "no interval" in _text(app), "which it did not resample"
-    circuits = _open("circuits", pair="grpo", pick="m0->a1<k>")
+    assert "no interval" in text_of(app), "which it did not resample"
+    circuits = open_app("circuits", pair="grpo", pick="m0->a1<k>")
     assert not circuits.exception
-    assert "not tested: summarised by an earlier version" in _text(circuits)
-    runs = _open("runs", pair="grpo")
+    assert "not tested: summarised by an earlier version" in text_of(circuits)
+    runs = open_app("runs", pair="grpo")
     (again,) = [button for button in runs.button if button.label == "Compute it again"]
     again.click().run()
     assert not runs.exception
@@ -108,10 +108,10 @@ def test_pages_show_an_old_summary_say_so_and_offer_to_make_it_again(here: Datab
     assert Worker(here).work(job["job_id"])
     app.run()
     assert not app.exception
-    assert "earlier version" not in _text(app)
+    assert "earlier version" not in text_of(app)
     shown = next(metric.value for metric in app.metric if metric.label == "Loss (nats)")
     assert not shown.startswith("7.00 → "), "the page forgets what it had"
-    assert "Compute it again" not in [button.label for button in _open("runs", pair="grpo").button]
+    assert "Compute it again" not in [button.label for button in open_app("runs", pair="grpo").button]
 
 
 def test_a_server_queues_shipped_pairs_whose_summaries_are_old(here: Database) -> None:

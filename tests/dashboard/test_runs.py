@@ -28,15 +28,12 @@ from probing.rollouts import Criteria
 from probing.store.records import JobRow, Subject
 from probing.store.spool import MeasurementBatch
 from probing.transplant.units import DIRECTIONS, WHATS
-from tests.conftest import ROOT
+from tests.dashboard.apps import open_app
 from tests.waiting import until
 
 
 def _open(**state: object) -> AppTest:
-    app = AppTest.from_file(str(ROOT / "dashboard" / "shell.py"), default_timeout=60)
-    for key, value in state.items():
-        app.session_state[key] = value
-    return app.run().switch_page("../pages/runs.py").run()
+    return open_app("runs", **state)
 
 
 def _button(app: AppTest, label: str) -> AppTest:
@@ -127,8 +124,7 @@ def test_a_running_job_shows_how_far_it_is(empty: Path) -> None:
 
 
 def test_what_a_job_would_take_is_measured(empty: Path) -> None:
-    app = AppTest.from_file(str(ROOT / "dashboard" / "shell.py"), default_timeout=120).run()
-    app = _button(app.switch_page("../pages/runs.py").run(), "What would it take?")
+    app = _button(_open(), "What would it take?")
     (plan,) = [code.value for code in app.code if "in all" in code.value]
     assert "500 questions" in plan
     assert plan.count("to be scored in batches of") == 8

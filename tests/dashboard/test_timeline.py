@@ -12,8 +12,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from dashboard import service, training
-from tests.dashboard.test_pages import _by_the_papers_method as by_the_papers_method
-from tests.dashboard.test_pages import _open, _text
+from tests.dashboard.apps import by_the_papers_method, open_app, text_of
 
 STEPS = [0, 5, 10, 20, 30, 45, 60, 80, 100, 120]
 """Of GRPO."""
@@ -31,7 +30,7 @@ def _numbers(coded: dict) -> np.ndarray:
 
 
 def test_the_timeline_ends_where_the_pair_does(full: Path) -> None:
-    app = _open("timeline", pair="grpo")
+    app = open_app("timeline", pair="grpo")
     assert not app.exception
     assert len(app.get("plotly_chart")) == 4
     app.select_slider(key="step").set_value(20).run()
@@ -47,12 +46,12 @@ def test_the_timeline_ends_where_the_pair_does(full: Path) -> None:
 
 
 def test_a_pair_without_checkpoints_says_how_to_name_some(full: Path) -> None:
-    app = _open("timeline", pair="dpo")
+    app = open_app("timeline", pair="dpo")
     assert "This pair has no checkpoints" in app.info[0].value
 
 
 def test_a_cut_without_a_timeline_offers_to_compute_it(full: Path) -> None:
-    app = _open("timeline", pair="grpo", alpha=0.5)
+    app = open_app("timeline", pair="grpo", alpha=0.5)
     assert "0 of 10 checkpoints" in app.info[0].value
     next(button for button in app.button if button.label == "Compute the timeline").click().run()
     assert not app.exception
@@ -61,7 +60,7 @@ def test_a_cut_without_a_timeline_offers_to_compute_it(full: Path) -> None:
 
 
 def test_an_edge_is_followed_through_its_training(full: Path) -> None:
-    app = _open("timeline", pair="grpo", edge="m2->logits")
+    app = open_app("timeline", pair="grpo", edge="m2->logits")
     assert not app.exception
     strength, effect = _traces(app, 1)
     store = service.store()
@@ -75,14 +74,14 @@ def test_an_edge_is_followed_through_its_training(full: Path) -> None:
         widths = _numbers(bars["array"]) + _numbers(bars["arrayminus"])
         # Of a mean over 100 questions a 95 % interval is about as wide as the normal distribution says.
         assert widths == pytest.approx(2 * 1.96 * values.std(1, ddof=1) / np.sqrt(values.shape[1]), rel=0.2)
-    app = _open("timeline", pair="grpo", edge="m2")
+    app = open_app("timeline", pair="grpo", edge="m2")
     assert "No edge in this graph is called “m2”" in app.warning[0].value
     assert not app.exception
 
 
 def test_two_trainings_share_their_axes(full: Path) -> None:
-    assert {trace["name"] for trace in _traces(_open("timeline", pair="grpo"), 0)} == {"GRPO"}
-    app = _open("timeline", pair="grpo", training="PPO")
+    assert {trace["name"] for trace in _traces(open_app("timeline", pair="grpo"), 0)} == {"GRPO"}
+    app = open_app("timeline", pair="grpo", training="PPO")
     assert not app.exception
     intensity = [trace for trace in _traces(app, 0) if trace["yaxis"] == "y2"]
     metrics = service.store().summaries.metrics().set_index(["comparison_key", "metric", "side"])["tuned"]
@@ -95,7 +94,7 @@ def test_two_trainings_share_their_axes(full: Path) -> None:
         assert len(expected) >= 9
         assert _numbers(trace["y"]) == pytest.approx(expected)
     assert [trace["name"] for trace in _traces(app, 1)] == ["GRPO", "PPO"] * 2
-    assert "Dotted: base and tuned of GRPO" in _text(app)
+    assert "Dotted: base and tuned of GRPO" in text_of(app)
     app.selectbox(key="pair").select("PPO").run()
     assert not app.exception
     assert {trace["name"] for trace in _traces(app, 0)} == {"PPO"}, "a training is not beside itself"
@@ -104,7 +103,7 @@ def test_two_trainings_share_their_axes(full: Path) -> None:
 def test_the_training_plays_to_its_end_and_stays_there(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now=100.0)
     monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    app = _open("timeline", pair="grpo")
+    app = open_app("timeline", pair="grpo")
 
     def shown() -> int:
         return int(re.findall(r"Step (\d+)", app.get("plotly_chart")[-1].proto.spec)[0])

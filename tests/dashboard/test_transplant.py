@@ -18,7 +18,7 @@ from probing.jobs.tasks import Transplant
 from probing.store.records import Subject
 from probing.store.spool import MeasurementBatch
 from probing.transplant.units import ORDERS, Direction, What, singles, steps
-from tests.conftest import ROOT
+from tests.dashboard.apps import open_app
 
 PARTS = ["input+logits", "a0", "m0", "a1", "m1"]
 ASKED = 60
@@ -67,10 +67,7 @@ def kept(empty: Path) -> Path:
 
 
 def _open(**state: object) -> AppTest:
-    app = AppTest.from_file(str(ROOT / "dashboard" / "shell.py"), default_timeout=60)
-    for name, value in state.items():
-        app.session_state[name] = value
-    return app.run().switch_page("../pages/transplant.py").run()
+    return open_app("transplant", **state)
 
 
 def _texts(app: AppTest) -> str:
