@@ -5,7 +5,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePath
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urldefrag
 
 from probing.errors import ServerError
@@ -25,6 +25,8 @@ all before it where a server does one after another."""
 
 ENGINES = {"vllm": "vLLM", "sglang": "SGLang", "llamacpp": "llama.cpp"}
 """Servers by what they call the owner of their models."""
+
+Told = TypeVar("Told")
 
 _ALIVE = 0.5
 """Seconds between two signs of life while nothing comes."""
@@ -50,21 +52,7 @@ class Served:
         Raises:
             ServerError: the server stays away, will not do it, or replies with something else than answers.
         """
-        pool = ThreadPoolExecutor(IN_FLIGHT, "served")
-        try:
-            asked = [pool.submit(self._ask, prompt) for prompt in prompts]
-            left = set(asked)
-            while left:
-                done, left = wait(left, _ALIVE, FIRST_EXCEPTION)
-                for one in done:
-                    one.result()
-                say()
-            return [one.result() for one in asked]
-        except BaseException:
-            self.endpoint.stop()
-            raise
-        finally:
-            pool.shutdown(cancel_futures=True)
+        return _together(self.endpoint, [partial(self._ask, prompt) for prompt in prompts], say)
 
     def _ask(self, prompt: Prompt) -> Said | None:
         body = _body(self.name, self.way, prompt, self.reader)
@@ -81,19 +69,33 @@ def find_served(
     reader: Reader,
     first: Prompt,
     connect: Callable[..., Endpoint] = Endpoint,
+    say: Callable[[], None] = lambda: None,
 ) -> Served:
     """The model behind a server's URL: by the URL's fragment (`…/v1#name`), by one of the `names` that the pair has for
     it, or, where the URL is for it `alone`, as the only one that there is.
 
-    The first question is asked to learn in which way the server understands it.
+    The first question is asked to learn in which way the server understands it. Meanwhile it calls `say`; what that
+    raises ends it.
 
     Raises:
         ServerError: no server is there, none of its models is this one, or it does not complete prompts.
     """
     address, fragment = urldefrag(url)
     endpoint = connect(address, PATIENCE + reader.max_new_tokens)
-    listed = _listed(endpoint)
-    name = fragment or _pick(address, listed, names, alone)
+
+    def find() -> Served:
+        listed = _listed(endpoint)
+        name = fragment or _pick(address, listed, names, alone)
+        return _understood(endpoint, listed, name, reader, first)
+
+    (found,) = _together(endpoint, [find], say)
+    return found
+
+
+def _understood(
+    endpoint: Endpoint, listed: Sequence[dict[str, Any]], name: str, reader: Reader, first: Prompt
+) -> Served:
+    """A server's model, asked in the first of the ways that it understands."""
     owner = next((one.get("owned_by") for one in listed if one["id"] == name), None)
     find = partial(Served, endpoint, name, ENGINES.get(str(owner)), reader)
     for way in WAYS[:-1]:
@@ -108,6 +110,26 @@ def find_served(
     way = WAYS[-1]
     read(way, endpoint.post("/completions", _body(name, way, first, reader)), first, reader)
     return find(way)
+
+
+def _together(endpoint: Endpoint, calls: Sequence[Callable[[], Told]], say: Callable[[], None]) -> list[Told]:
+    """What calls of an endpoint return, in their order, of which many are under way at once. Meanwhile `say` is called;
+    what that raises, or any of them, breaks all off."""
+    pool = ThreadPoolExecutor(IN_FLIGHT, "served")
+    try:
+        under_way = [pool.submit(call) for call in calls]
+        left = set(under_way)
+        while left:
+            done, left = wait(left, _ALIVE, FIRST_EXCEPTION)
+            for one in done:
+                one.result()
+            say()
+        return [one.result() for one in under_way]
+    except BaseException:
+        endpoint.stop()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _body(name: str, way: Way, prompt: Prompt, reader: Reader) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 import pickle
 import threading
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from probing.questions import Prompt, load_questions, prompt_for
 from probing.serving.agreement import agreement
 from probing.serving.served import Served, find_served
 from probing.serving.tokens import WAYS, Reader, read
-from probing.serving.wire import KEY, Endpoint, ReplyError
+from probing.serving.wire import KEY, WAITS, Endpoint, ReplyError
 from tests.serving import IdServer, free_port, reply, transformers_serve
 
 LENGTH = 24
@@ -123,6 +124,21 @@ def test_a_server_that_stays_away_is_named(server: IdServer, reader: Reader, pro
 def test_no_server_is_said_at_once(reader: Reader, prompts: list[Prompt]) -> None:
     with pytest.raises(ServerError, match="does not answer"):
         find_served(f"http://127.0.0.1:{free_port()}/v1", ["base"], True, reader, prompts[0])
+
+
+def test_a_server_that_is_tried_again_is_left_alone_when_nobody_waits_for_it(
+    server: IdServer, reader: Reader, prompts: list[Prompt]
+) -> None:
+    server.faults = [lambda handler: handler.connection.close()] * 99
+
+    def say() -> None:
+        if len(server.faults) < 99:
+            raise InterruptedError
+
+    started = time.monotonic()
+    with pytest.raises(InterruptedError):
+        find_served(server.url, ["base"], True, reader, prompts[0], say=say)
+    assert time.monotonic() - started < sum(WAITS) / 2
 
 
 @pytest.mark.parametrize("url", ["base", "ftp://host/v1", "http://", "http://host:port/v1", "http://u:p@host/v1"])

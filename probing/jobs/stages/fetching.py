@@ -52,7 +52,7 @@ class Fetching(Answering):
 
     def made(self, bench: Bench) -> dict[str, Any]:
         """By which server, and how many tokens were checked."""
-        served, tally = self._served(bench, None), bench.kept("tally", _Tally)
+        served, tally = self._served(bench), bench.kept("tally", _Tally)
         seen = tally.agreement
         return super().made(bench) | {
             ANSWERED_BY: f"{served.engine or 'a server'} at {served.endpoint.url}, as {served.name}",
@@ -67,7 +67,7 @@ class Fetching(Answering):
     def _said(self, prompts: list[Prompt], places: list[int], bench: Bench, say: Say) -> list[Said]:
         attributor, tokenizer = bench.load(self.wanted)
         model, tally = attributor.model, bench.kept("tally", _Tally)
-        told = self._served(bench, prompts[0]).answer(prompts, say)
+        told = self._served(bench, prompts[0], say).answer(prompts, say)
         lost = [i for i, said in enumerate(told) if said is None]
         if len(lost) > max(1.0, LOST * len(told)):
             raise ServerError(
@@ -86,7 +86,7 @@ class Fetching(Answering):
         tally.agreement.check(self.server.names[-1], self.server.url)
         return answers
 
-    def _served(self, bench: Bench, first: Prompt | None) -> Served:
+    def _served(self, bench: Bench, first: Prompt | None = None, say: Say = lambda: None) -> Served:
         """The model at the server, found once."""
 
         def find() -> Served:
@@ -95,6 +95,6 @@ class Fetching(Answering):
             end = partial(ended, model=model, tokenizer=tokenizer, max_new_tokens=self.max_new_tokens, stop=self.stop)
             reader = Reader(tokenizer, end_tokens(model, tokenizer), end, self.max_new_tokens, self.stop)
             prompt = first or next(iter(self._prompts(bench).values()))
-            return find_served(self.server.url, self.server.names, self.server.alone, reader, prompt)
+            return find_served(self.server.url, self.server.names, self.server.alone, reader, prompt, say=say)
 
         return bench.kept("served", find)
