@@ -20,7 +20,7 @@ from probing.store import open_store
 EVIDENCE = ("grpo", "seed")
 """The pairs of which there is also what speaks for or against their numbers."""
 
-TRANSPLANTED = 20
+TRANSPLANTED = 8
 """Questions of the transplants, of which tests read no more than that they are there."""
 
 
@@ -40,8 +40,8 @@ def computed(folder: Path) -> Path:
 
 
 def _is_read(spec: Spec) -> bool:
-    """Circuits are run, and parts exchanged, of one pair."""
-    return not spec.also or spec.pair == EVIDENCE[0]
+    """Circuits are run, parts exchanged, and edges really removed, of one pair."""
+    return not (spec.also or spec.method.path == "exact") or spec.pair == EVIDENCE[0]
 
 
 def begin(folder: Path) -> None:

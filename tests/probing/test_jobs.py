@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -396,12 +397,18 @@ def _worker(path: Path, parent: int) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=ROOT)
 
 
+@cache
+def _keys() -> tuple[list[str], str]:
+    """Of the answers, and of the comparison."""
+    plan, selection = _plan(), SPEC.selections()[0]
+    return [plan.rollout_key(side) for side in SIDES], plan.comparison_key(selection)
+
+
 def _progress(store: Store) -> tuple[int, int]:
     """Answers and scores in the store."""
-    plan, selection = _plan(), SPEC.selections()[0]
-    answers = sum(len(store.rollouts.answered(plan.rollout_key(side))) for side in SIDES)
-    runs = store.comparisons.runs(plan.comparison_key(selection)).values()
-    return answers, sum(len(store.runs.scored(run)) for run in runs)
+    rollouts, comparison = _keys()
+    answers = sum(len(store.rollouts.answered(key)) for key in rollouts)
+    return answers, sum(len(store.runs.scored(run)) for run in store.comparisons.runs(comparison).values())
 
 
 @pytest.mark.parametrize("workers", [1, 2])
