@@ -137,6 +137,8 @@ class Team:
         were made. `there` gives the items that are in the store, of `total` if these portions are not all."""
         total, of = total or sum(map(len, portions)), {f"{stage.key} {portion[0]}": portion for portion in portions}
         known: set[str] = set()
+        held: set[str] = set()
+        """The names of what this worker has and is not done with."""
 
         def look() -> list[str]:
             """The names of what is missing."""
@@ -147,11 +149,12 @@ class Team:
             self.report(words, min(total, len(known)), total)
 
         def take(most: int) -> list[Portion]:
-            mine = self.store.leases.take(self.name, look(), most)
+            mine = self.store.leases.take(self.name, [name for name in look() if name not in held], most)
             left = set(look()) if mine else set()
             late = [name for name in mine if name not in left]  # done by another, between the look and the lease
             if late:
                 self.store.leases.give_back(self.name, late)
+            held.update(left.intersection(mine))
             return [of[name] for name in mine if name in left] or (take(most) if late else [])
 
         def keep(batch: Batch) -> None:
@@ -159,7 +162,9 @@ class Team:
             self.store.batches.ingest()
 
         def done(portion: Portion) -> None:
-            self.store.leases.give_back(self.name, [f"{stage.key} {portion[0]}"])
+            name = f"{stage.key} {portion[0]}"
+            held.discard(name)
+            self.store.leases.give_back(self.name, [name])
 
         waiting, missing = now_and_then(say), look()
         whole = not missing

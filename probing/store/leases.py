@@ -65,13 +65,18 @@ class Leases:
         self._attendance = attendance
 
     def take(self, worker: str, items: Sequence[str], most: int = 1) -> list[str]:
-        """Lend a worker the first of some items that nobody has, at most so many; those of who is gone are free."""
+        """Lend a worker the first of some items that nobody else has, at most so many; those of who is gone are free.
+
+        An owner of the store may die when it has lent something and has not said so. So what is lent to the worker
+        already is lent to it again: it asks for nothing that it knows it has.
+        """
         self._attendance.greet(worker)
         with self._connection.transaction(shown=False) as cursor:
             sql = "SELECT item, worker FROM leases WHERE item IN (SELECT unnest($1::VARCHAR[]))"
             lent = dict(cursor.execute(sql, [list(items)]).fetchall())
-            gone = {holder for holder in {*lent.values()} - {worker} if self._attendance.is_gone(holder)}
-            free = [item for item in items if item not in lent or lent[item] in gone][:most]
+            others = {*lent.values()} - {worker}
+            held = {holder for holder in others if not self._attendance.is_gone(holder)}
+            free = [item for item in items if lent.get(item) not in held][:most]
             if free:
                 cursor.execute("DELETE FROM leases WHERE item IN (SELECT unnest($1::VARCHAR[]))", [free])
                 cursor.execute("INSERT INTO leases SELECT unnest($1::VARCHAR[]), $2", [free, worker])

@@ -126,6 +126,24 @@ def test_a_worker_that_waits_for_another_goes_on_when_that_leaves_its_batch(tmp_
     store.close()
 
 
+def test_a_worker_that_did_not_hear_what_it_was_lent_is_lent_it_again(tmp_path: Path) -> None:
+    """The store's owner died in between, and another came in its place."""
+    store, crew, done = open_store(tmp_path / "store.duckdb"), _Watched(), list[int]()
+    assert store.leases.take("1-a", ["k a", "summary"], 2) == ["k a", "summary"]
+    waited: list[str] = []
+
+    def report(words: str, *_: int) -> None:
+        waited.append(words)
+        assert len(waited) < 5, "it waits for itself"
+
+    team = Team(store, crew, report, "1-a")
+    team.spread(_Counting("k"), "words", [("a",), ("b",)], lambda: {item for _, item in crew.done})
+    team.once("summary", "words", lambda: bool(done), lambda: done.append(1))
+    assert (crew.done, done) == ([("k", "a"), ("k", "b")], [1])
+    assert store.leases.take("2-b", ["k a", "k b", "summary"], 3) == ["k a", "k b", "summary"], "all were given back"
+    store.close()
+
+
 def test_what_cannot_be_divided_is_done_by_one(tmp_path: Path) -> None:
     store, done = open_store(tmp_path / "store.duckdb"), list[int]()
 
