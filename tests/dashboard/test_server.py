@@ -38,8 +38,8 @@ def _worker_of(server: Server) -> int | None:
     return children[0].pid if children else None
 
 
-def _answers(store: Store) -> int:
-    return sum(len(store.rollouts.answered(key)) for key in _rollouts())
+def _answers(store: Store, rollouts: list[str]) -> int:
+    return sum(len(store.rollouts.answered(key)) for key in rollouts)
 
 
 def _rollouts() -> list[str]:
@@ -50,22 +50,23 @@ def _rollouts() -> list[str]:
 def test_a_killed_worker_or_dashboard_loses_no_finished_batch_and_the_next_resumes(tmp_path: Path) -> None:
     first = Server(tmp_path / "store.duckdb")
     store = open_store(first.store)  # through the server, as the command line would
-    until(lambda: _answers(store) >= 64, 300)
+    rollouts = _rollouts()
+    until(lambda: _answers(store, rollouts) >= 64, 300)
     killed = _worker_of(first)
     assert killed is not None
     os.kill(killed, signal.SIGKILL)
     until(lambda: _worker_of(first) not in (None, killed))  # it is started again
-    until(lambda: _answers(store) >= 128, 300)
-    seen, worker = _answers(store), _worker_of(first)
+    until(lambda: _answers(store, rollouts) >= 128, 300)
+    seen, worker = _answers(store, rollouts), _worker_of(first)
     assert "libtorch" not in Path(f"/proc/{first.process.pid}/maps").read_text()
     first.process.send_signal(signal.SIGKILL)
     first.process.wait()
     until(lambda: not Path(f"/proc/{worker}").exists(), 120)
-    assert _answers(store) >= seen
+    assert _answers(store, rollouts) >= seen
     store.close()
     second = Server(first.store)
     again = open_store(second.store)
-    assert _answers(again) >= seen
+    assert _answers(again, rollouts) >= seen
     until(lambda: again.comparisons.table()["base_run"].notna().any(), 300)
     assert "libtorch" not in Path(f"/proc/{second.process.pid}/maps").read_text()
     assert len(again.queue.jobs()["spec"].unique()) == len(again.queue.jobs()), "no job was queued twice"
