@@ -11,5 +11,5 @@ def until(condition: Callable[[], bool], seconds: float = 300) -> None:
     while not condition():
         now = time.monotonic()
         assert now < deadline, "waited too long"
-        time.sleep(max(0.05, 4 * (now - looked)))  # whoever looks takes little from what is waited for
+        time.sleep(min(0.5, max(0.05, 4 * (now - looked))))  # whoever looks takes little from what is waited for
         looked = time.monotonic()
