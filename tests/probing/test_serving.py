@@ -22,7 +22,8 @@ from tests.serving import IdServer, free_port, reply, transformers_serve
 LENGTH = 24
 IDS, LOGPROBS, TEXT = WAYS
 
-quick = partial(Endpoint, waits=(0.0, 0.0))
+quick = partial(Endpoint, waits=(0.0, 0.0, 0.0))
+"""Tries a request once more than three faults, which may all meet the same."""
 
 
 @pytest.fixture(scope="module")
