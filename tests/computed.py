@@ -12,6 +12,7 @@ from filelock import FileLock
 
 from benchmarks.serving import ROOT
 from probing.jobs.plan import Spec
+from probing.jobs.progress import silent
 from probing.jobs.shipped import shipped
 from probing.jobs.worker import do_all
 from probing.pairs import load_registry
@@ -33,7 +34,7 @@ def computed(folder: Path) -> Path:
             store = open_store(part)
             with patch("probing.jobs.shipped.SAMPLES", TRANSPLANTED):
                 specs = shipped(load_registry(), EVIDENCE)
-            do_all(store, filter(_is_read, specs), lambda stage, done, total: None)
+            do_all(store, filter(_is_read, specs), silent)
             store.close()
             part.rename(path)
     return path

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 def until(condition: Callable[[], bool], seconds: float = 300) -> None:
     """Wait until a condition holds; how fast that is, is no claim of the tests that wait."""
-    deadline = time.monotonic() + seconds
     looked = time.monotonic()
+    deadline = looked + seconds
     while not condition():
         now = time.monotonic()
         assert now < deadline, "waited too long"

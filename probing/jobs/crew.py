@@ -149,13 +149,14 @@ class Team:
             self.report(words, min(total, len(known)), total)
 
         def take(most: int) -> list[Portion]:
-            mine = self.store.leases.take(self.name, [name for name in look() if name not in held], most)
-            left = set(look()) if mine else set()
-            late = [name for name in mine if name not in left]  # done by another, between the look and the lease
+            lent = self.store.leases.take(self.name, [name for name in look() if name not in held], most)
+            left = set(look()) if lent else set()
+            mine = [name for name in lent if name in left]
+            late = [name for name in lent if name not in left]  # done by another, between the look and the lease
             if late:
                 self.store.leases.give_back(self.name, late)
-            held.update(left.intersection(mine))
-            return [of[name] for name in mine if name in left] or (take(most) if late else [])
+            held.update(mine)
+            return [of[name] for name in mine] or (take(most) if late else [])
 
         def keep(batch: Batch) -> None:
             self.store.spool.put(batch)

@@ -55,9 +55,10 @@ def test_a_killed_worker_or_dashboard_loses_no_finished_batch_and_the_next_resum
     killed = _worker_of(first)
     assert killed is not None
     os.kill(killed, signal.SIGKILL)
-    until(lambda: _worker_of(first) not in (None, killed))  # it is started again
+    until(lambda: _worker_of(first) not in (None, killed))
     until(lambda: _answers(store, rollouts) >= 128, 300)
     seen, worker = _answers(store, rollouts), _worker_of(first)
+    assert worker not in (None, killed), "it is started again"
     assert "libtorch" not in Path(f"/proc/{first.process.pid}/maps").read_text()
     first.process.send_signal(signal.SIGKILL)
     first.process.wait()

@@ -293,14 +293,14 @@ def test_a_real_language_model_in_a_package_and_an_adapter_of_it_answer(zoo: Pat
     assert "Paris" in text
     assert (checkpoint.folder, checkpoint.gguf) == (base.folder, base.gguf), "what has been read already"
     model = with_adapter(model, checkpoint).requires_grad_(False).eval()
-    questions = load_questions(load_registry().question_set("word-problems"))[:6]
+    questions = load_questions(load_registry().question_set("word-problems"))[:12]
     prompts = [prompt_for(question, pair.template, tokenizer).tokens for question in questions]
     answers = answer(model, tokenizer, prompts, pair.max_new_tokens, pair.stop)
     recorded = json.loads((zoo / "smollm2-grpo" / "held-out.json").read_text())
     last = recorded[max(recorded, key=int)]
     right = [grade(text, q.reference, "last-number") for (_, text), q in zip(answers, questions, strict=True)]
     agree = [now == bool(int(then)) for now, then in zip(right, last, strict=False)]
-    assert sum(agree) >= 5, "what ships answers as its training recorded"
+    assert sum(agree) >= 11, "what ships answers as its training recorded"
     assert all(tokens[-1] == answers[0][0][-1] for tokens, _ in answers), "each ends with the end of its line"
 
 
