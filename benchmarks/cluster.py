@@ -25,6 +25,7 @@ from probing.jobs.crew import Alone, Crew, Team
 from probing.jobs.loading import Models
 from probing.jobs.numerics import make_plan
 from probing.jobs.plan import Spec, Wanted
+from probing.jobs.progress import silent
 from probing.jobs.stages import Scoring
 from probing.method import PAPERS
 from probing.models import load_tokenizer
@@ -38,10 +39,6 @@ ENOUGH = 1.8
 """How many times as fast as one worker two are, at least."""
 
 AT_ONCE = 4
-
-
-def _quiet(stage: str, done: int, total: int) -> None:
-    pass
 
 
 def _task(count: int) -> tuple[Wanted, tuple[Sample, ...]]:
@@ -59,13 +56,13 @@ def _task(count: int) -> tuple[Wanted, tuple[Sample, ...]]:
 def _seconds(crew: Crew, wanted: Wanted, samples: tuple[Sample, ...]) -> tuple[float, Scores]:
     """How long a crew takes for the scores of some samples, and the scores."""
     stage = Scoring(("run",), wanted, samples, PAPERS)
-    laid = crew.lay_out(stage, _quiet)
+    laid = crew.lay_out(stage, silent)
     with tempfile.TemporaryDirectory() as folder, closing(open_store(Path(folder) / "store.duckdb")) as store:
         told = {"method": PAPERS.as_json(), "tokenizer": laid.vocabulary}
         store.runs.start("run", "SmolLM2", wanted.checkpoint.identity, laid.graph, len(samples), AT_ONCE, told)
         portions = [tuple(samples[i].id for i in batch) for batch in by_length(samples, AT_ONCE)]
         started = time.perf_counter()
-        Team(store, crew, _quiet).spread(
+        Team(store, crew, silent).spread(
             replace(stage, at_once=AT_ONCE), "edges", portions, lambda: store.runs.scored("run")
         )
         seconds = time.perf_counter() - started

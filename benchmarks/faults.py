@@ -29,6 +29,7 @@ from benchmarks.serving import ROOT, Server, small_registry
 from probing.errors import PersonError
 from probing.jobs.numerics import make_plan
 from probing.jobs.plan import SIDES, Spec
+from probing.jobs.progress import silent
 from probing.jobs.worker import do_all
 from probing.pairs import load_registry
 from probing.rollouts import ALPHAS, Criteria
@@ -53,10 +54,6 @@ def _spec(seed: int) -> Spec:
     return Spec("small", "few", ALPHAS, Criteria(n=24, seed=seed))
 
 
-def _quiet(stage: str, done: int, total: int) -> None:
-    pass
-
-
 class Truth:
     """The same jobs, done in this process and undisturbed."""
 
@@ -65,7 +62,7 @@ class Truth:
 
     def compare(self, store: Store, specs: list[Spec]) -> int:
         """Require that a store has every result of some jobs, bit for bit; returns the number of scores compared."""
-        do_all(self._store, specs, _quiet)
+        do_all(self._store, specs, silent)
         compared = 0
         for spec in specs:
             plan = make_plan(spec, load_registry())
@@ -196,7 +193,7 @@ class Deaths:
     def end(self) -> None:
         """Let the work be finished, and compare it."""
         with closing(open_store(self._path)) as store:
-            do_all(store, self._specs, _quiet)
+            do_all(store, self._specs, silent)
             self.scores += self._truth.compare(store, self._specs)
         self.stop()
 
@@ -293,7 +290,7 @@ def damaged(folder: Path, rounds: int, truth: Truth) -> str:
     """A store cut short or overwritten at random: it opens or says what is wrong, and a snapshot brings it back."""
     good = folder / "good.duckdb"
     with closing(open_store(good)) as store:
-        do_all(store, [_spec(1)], _quiet)
+        do_all(store, [_spec(1)], silent)
         snapshot = store.file.snapshot()
     rng = random.Random(1)
     content = good.read_bytes()

@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
+from probing.jobs.progress import silent
 from probing.jobs.shipped import shipped
 from probing.jobs.worker import do_all
 from probing.pairs import load_registry
@@ -44,7 +45,7 @@ def compute_shipped(path: Path, first_only: bool = False) -> None:
     """Compute every shipped comparison, or only the first, into a store."""
     store = open_store(path)
     specs = shipped(load_registry(), evidence=())
-    do_all(store, specs[:1] if first_only else specs, lambda stage, done, total: None)
+    do_all(store, specs[:1] if first_only else specs, silent)
     store.close()
 
 

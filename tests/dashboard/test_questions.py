@@ -14,6 +14,7 @@ from dashboard import service, transcript
 from dashboard.view import current
 from probing.jobs import plan
 from probing.jobs.plan import SIDES
+from probing.jobs.progress import silent
 from probing.jobs.worker import follow
 from tests.dashboard.apps import open_app, text_of
 from tests.dashboard.test_pages import PAGES
@@ -50,7 +51,7 @@ def test_token_by_token_is_computed_on_demand_and_adds_up(full: Path) -> None:
     assert not app.exception
     store = service.store()
     job = int(store.queue.jobs()["job_id"].max())
-    assert follow(store, job, lambda stage, done, total: None).status == "done"
+    assert follow(store, job, silent).status == "done"
     app = open_app("questions", element="a5->logits")
     assert not app.exception
     assert "The bars add up" in text_of(app)

@@ -26,6 +26,7 @@ from probing.jobs.loading import Models, wait_for_one
 from probing.jobs.numerics import make_plan
 from probing.jobs.places import place_of
 from probing.jobs.plan import SIDES, Plan, Spec, spec_of
+from probing.jobs.progress import silent
 from probing.jobs.shipped import shipped
 from probing.jobs.texts import check, texts
 from probing.jobs.worker import follow, serve
@@ -45,10 +46,6 @@ from tests.waiting import until
 SPEC = Spec("grpo", "addition", (Cut(0.3),), Criteria(n=40))
 
 
-def _quiet(stage: str, done: int, total: int) -> None:
-    pass
-
-
 def _plan(spec: Spec = SPEC) -> Plan:
     return make_plan(spec, load_registry())
 
@@ -58,7 +55,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store in which the job ran to its end."""
     path = tmp_path_factory.mktemp("undisturbed") / "store.duckdb"
     store = open_store(path)
-    job = follow(store, store.queue.submit(SPEC.as_json()), _quiet)
+    job = follow(store, store.queue.submit(SPEC.as_json()), silent)
     store.close()
     assert job.status == "done"
     return path
@@ -116,13 +113,13 @@ def test_scores_of_a_question_at_every_position_add_up_to_its_scores(undisturbed
     asked = scores.ids[7]
     spec = spec_of(ComparisonRow.of(row), question=asked)
     assert _plan(spec).comparison_key(SPEC.selections()[0]) == row["comparison_key"]
-    assert follow(store, store.queue.submit(spec.as_json()), _quiet).status == "done"
+    assert follow(store, store.queue.submit(spec.as_json()), silent).status == "done"
     found = store.runs.positions(row["tuned_run"], asked)
     assert found is not None
     np.testing.assert_allclose(found.sum(0), scores.edges[7], rtol=1e-3, atol=1e-7)
     assert store.runs.positions(row["base_run"], asked) is not None
     other = next(q for q in store.comparisons.questions(row["comparison_key"])["question_id"] if q not in scores.ids)
-    job = follow(store, store.queue.submit(replace(spec, question=other).as_json()), _quiet)
+    job = follow(store, store.queue.submit(replace(spec, question=other).as_json()), silent)
     assert job.status == "failed"
     assert f"Question '{other}' is not among those that were scored" in job.message
     store.close()
@@ -149,7 +146,7 @@ def test_attention_blocks_as_one_reader_are_a_comparison_of_their_own(undisturbe
         np.testing.assert_allclose(together.edges, apart.graph.merge(apart.edges, "blocks"), rtol=1e-3, atol=1e-6)
         np.testing.assert_allclose(together.loss, apart.loss, rtol=1e-5)
     asked = replace(spec, question=together.ids[0])
-    assert follow(store, store.queue.submit(asked.as_json()), _quiet).status == "done"
+    assert follow(store, store.queue.submit(asked.as_json()), silent).status == "done"
     found = store.runs.positions(rows.loc["blocks", "tuned_run"], together.ids[0])
     np.testing.assert_allclose(found.sum(0), together.edges[0], rtol=1e-3, atol=1e-6)
     store.close()
@@ -174,7 +171,7 @@ def test_the_answers_of_each_side_and_step_are_read_once_whatever_the_number_of_
     reads: list[str] = []
     read = store.rollouts.answers
     monkeypatch.setattr(store.rollouts, "answers", lambda key: [reads.append(key), read(key)][1])
-    Job(store, Alone(), plan, _quiet).do()
+    Job(store, Alone(), plan, silent).do()
     assert reads == [plan.rollout_key(side) for side in (*SIDES, "step-000020")]
     assert sum(store.runs.table()["samples"] == 4) == 3 * len(ALPHAS)
     store.close()
@@ -185,7 +182,7 @@ def test_a_timeline_compares_every_checkpoint_on_the_questions_of_the_pair(undis
     plan = _plan_of_steps(SPEC, [0, 20, 120], tmp_path / "checkpoints")
     assert plan.steps == ["step-000000", "step-000020", "step-000120"]
     spec = plan.spec
-    Job(store, Alone(), plan, _quiet).do()
+    Job(store, Alone(), plan, silent).do()
     key = plan.comparison_key(spec.selections()[0])
     steps = store.comparisons.steps(key).set_index("side")
     assert list(steps["asked"]) == [500, 500, 500]
@@ -210,7 +207,7 @@ def test_a_pair_with_other_tokenizers_is_compared_with_a_note(tmp_path: Path, zo
     pair = load_registry().pair("grpo").model_copy(update={"tuned": str(tmp_path / "grpo"), "checkpoints": None})
     plan = make_plan(SPEC, Registry(questions=load_registry().questions, pairs={"grpo": pair}))
     store = open_store(tmp_path / "store.duckdb")
-    Job(store, Alone(), plan, _quiet).do()
+    Job(store, Alone(), plan, silent).do()
     (row,) = store.comparisons.table().to_dict("records")
     assert row["ready"]
     assert row["warning"].startswith("The two models' tokenizers differ in their chat templates. Each model is scored")
@@ -249,7 +246,7 @@ def test_comparisons_that_need_the_same_scores_share_them(undisturbed: Path, tmp
 def test_a_cohort_without_questions_is_settled_with_the_reason(undisturbed: Path) -> None:
     store = open_store(undisturbed)
     spec = replace(SPEC, selection=Criteria(cohort="both_wrong"))
-    job = follow(store, store.queue.submit(spec.as_json()), _quiet)
+    job = follow(store, store.queue.submit(spec.as_json()), silent)
     assert job.status == "done"
     table = store.comparisons.table()
     (row,) = table[table["cohort"] == "both_wrong"].to_dict("records")
@@ -307,7 +304,7 @@ def test_both_models_are_scored_on_one_text_against_its_counterparts(undisturbed
     store = open_store(Path(shutil.copy(undisturbed, tmp_path / "store.duckdb")))
     method = Method(path="norm-exact", reference="patch", loss="margin", text="shared-tuned")
     spec = replace(SPEC, method=method, selection=Criteria(n=6))
-    job = follow(store, store.queue.submit(spec.as_json()), _quiet)
+    job = follow(store, store.queue.submit(spec.as_json()), silent)
     assert (job.status, job.message) == ("done", "")
     plan = _plan(spec)
     answers = {answer.question_id: answer for answer in store.rollouts.answers(plan.rollout_key("tuned"))}
@@ -316,7 +313,7 @@ def test_both_models_are_scored_on_one_text_against_its_counterparts(undisturbed
     for side in SIDES:
         found = store.runs.scores(row[f"{side}_run"])
         assert found.method.words == ["norms taken exactly", "against a counterpart", "margin as loss"]
-        attributor, tokenizer = Models().load(plan.wanted(side), _quiet)
+        attributor, tokenizer = Models().load(plan.wanted(side), silent)
         made = []
         for name in found.ids:
             prompt, answer = answers[name].prompt_tokens, answers[name].tokens[: row["cut"]]
@@ -383,7 +380,7 @@ def test_shipped_jobs_cover_every_pair_that_needs_nothing_more_the_default_cut_f
 
 def test_a_job_that_names_no_pair_fails_with_the_sentence(tmp_path: Path) -> None:
     store = open_store(tmp_path / "store.duckdb")
-    job = follow(store, store.queue.submit(replace(SPEC, pair="nope").as_json()), _quiet)
+    job = follow(store, store.queue.submit(replace(SPEC, pair="nope").as_json()), silent)
     assert job.status == "failed"
     assert "There is no pair 'nope'" in job.message
     store.close()
@@ -430,7 +427,7 @@ def test_a_killed_worker_loses_no_finished_batch_and_the_next_resumes(
         kept = _progress(store)
     assert kept[0] < 1000, "the job was over before it was killed: the test tested nothing"
     assert store.queue.job(job).status == "running"
-    assert follow(store, job, _quiet).status == "done"
+    assert follow(store, job, silent).status == "done"
     other = open_store(undisturbed)
     _same_results(store, other)
     other.close()
@@ -463,7 +460,7 @@ def test_a_killed_owner_loses_no_finished_batch_and_the_next_resumes(
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
     assert _progress(watcher) >= seen
     (job,) = watcher.queue.jobs()["job_id"]
-    assert follow(watcher, int(job), _quiet).status == "done"
+    assert follow(watcher, int(job), silent).status == "done"
     other = open_store(undisturbed)
     _same_results(watcher, other)
     other.close()
@@ -503,13 +500,13 @@ def test_a_gpu_is_waited_for_until_the_worker_that_has_it_is_gone(tmp_path: Path
 
 def test_small_models_are_kept_beside_each_other_and_a_large_one_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     models, plan = Models(), _plan()
-    base, tuned = (models.load(plan.wanted(side), _quiet) for side in SIDES)
-    assert models.load(plan.wanted("base"), _quiet) is base
+    base, tuned = (models.load(plan.wanted(side), silent) for side in SIDES)
+    assert models.load(plan.wanted("base"), silent) is base
     torch.set_num_threads(2)  # as for a large model that was loaded in between
-    assert models.load(plan.wanted("tuned"), _quiet) is tuned
+    assert models.load(plan.wanted("tuned"), silent) is tuned
     assert torch.get_num_threads() == 1, "a small model has one thread, whatever was loaded since"
     monkeypatch.setattr(loading, "SMALL", 1)
-    models.load(plan.wanted("base", "bfloat16"), _quiet)
+    models.load(plan.wanted("base", "bfloat16"), silent)
     left = [weakref.ref(attributor.model) for attributor, _ in (base, tuned)]
     del base, tuned
     gc.collect()
@@ -519,12 +516,12 @@ def test_small_models_are_kept_beside_each_other_and_a_large_one_makes_room(monk
 
 def test_as_many_large_models_are_kept_as_one_wants_beside_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     models, plan = Models(large=2), _plan()
-    small = models.load(plan.wanted("base", "float64"), _quiet)
+    small = models.load(plan.wanted("base", "float64"), silent)
     monkeypatch.setattr(loading, "SMALL", 1)
-    base, tuned = (models.load(plan.wanted(side), _quiet) for side in SIDES)
+    base, tuned = (models.load(plan.wanted(side), silent) for side in SIDES)
     for _ in range(2):
-        assert models.load(plan.wanted("base"), _quiet) is base
-        assert models.load(plan.wanted("tuned"), _quiet) is tuned
+        assert models.load(plan.wanted("base"), silent) is base
+        assert models.load(plan.wanted("tuned"), silent) is tuned
     assert len(models._loaded) == 2, "the first counts as large by now"
     assert small not in models._loaded.values()
 
@@ -532,7 +529,7 @@ def test_as_many_large_models_are_kept_as_one_wants_beside_each_other(monkeypatc
 def test_a_worker_that_rests_lets_its_model_go_and_loads_it_when_it_is_asked_again() -> None:
     models, plan = Models(), _plan()
     models.let_go()
-    wanted = (plan.wanted("base"), _quiet)
+    wanted = (plan.wanted("base"), silent)
     first = models.load(*wanted)
     assert models.load(*wanted) is first, "it is kept meanwhile"
     left = weakref.ref(first[0].model)
@@ -546,7 +543,7 @@ def test_a_worker_that_rests_lets_its_model_go_and_loads_it_when_it_is_asked_aga
 
 def test_a_gpu_that_was_taken_for_a_model_that_did_not_load_is_left_to_others(tmp_path: Path) -> None:
     lock = tmp_path / "gpu.lock"
-    models = Models(_gpus=dict([wait_for_one([lock], _quiet)]))
+    models = Models(_gpus=dict([wait_for_one([lock], silent)]))
     models.let_go()
     other = try_lock(lock)
     assert other is not None

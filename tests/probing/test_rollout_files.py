@@ -13,6 +13,7 @@ from probing.errors import PersonError, QuestionError, RolloutError
 from probing.jobs.imports import import_rollouts
 from probing.jobs.numerics import make_plan
 from probing.jobs.plan import SIDES, Spec, spec_of
+from probing.jobs.progress import silent
 from probing.jobs.worker import follow
 from probing.pairs import QuestionSet, load_registry
 from probing.questions import VERDICTS, load_questions
@@ -30,12 +31,8 @@ ROW = {
 }  # fmt: skip
 
 
-def _quiet(stage: str, done: int, total: int) -> None:
-    pass
-
-
 def _probe(store: Store, spec: Spec) -> dict:
-    job = follow(store, store.queue.submit(spec.as_json()), _quiet)
+    job = follow(store, store.queue.submit(spec.as_json()), silent)
     assert job.status == "done", job.message
     (row,) = store.comparisons.table().to_dict("records")
     return row
@@ -110,7 +107,7 @@ def test_a_question_that_nobody_can_grade_is_a_sentence_unless_the_file_holds_on
 
 def test_answers_that_are_not_in_the_store_are_asked_for(tmp_path: Path) -> None:
     store = open_store(tmp_path / "store.duckdb")
-    job = follow(store, store.queue.submit(replace(SPEC, rollouts="gone").as_json()), _quiet)
+    job = follow(store, store.queue.submit(replace(SPEC, rollouts="gone").as_json()), silent)
     assert job.status == "failed"
     assert "Import their file again" in job.message
     store.close()
