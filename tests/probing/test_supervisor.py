@@ -82,8 +82,18 @@ def test_a_worker_that_hangs_is_killed_and_its_job_is_finished_by_the_next(
     job = store.queue.submit(SPEC.as_json())
     supervisor = watched()
     until(lambda: store.queue.job(job).status == "running")
-    worker = psutil.Process(int(store.queue.job(job).workers[0].split("-")[0]))
-    worker.suspend()
+    name = store.queue.job(job).workers[0]
+    worker = psutil.Process(int(name.split("-")[0]))
+
+    def hangs() -> bool:
+        """It is stopped while it is at a batch: without that, another would finish the job before it is missed."""
+        worker.suspend()
+        at_a_batch = (name,) in store._owner.database.file.rows("SELECT worker FROM leases")  # type: ignore[attr-defined]
+        if not at_a_batch:
+            worker.resume()
+        return at_a_batch
+
+    until(hangs)
     with monkeypatch.context() as impatient:  # until it is killed: the next one may take its time to start
         impatient.setattr(supervisor, "_patience", 3.0)
         until(lambda: not worker.is_running())
